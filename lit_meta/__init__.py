@@ -1,0 +1,69 @@
+"""Metaplasticity for PyTorch Lightning: the plasticity of a synapse depends on its history and on neuromodulators."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lit_meta._version import __version__
+
+if TYPE_CHECKING:
+    from lit_meta import functional, metrics, networks, rules, zoo
+    from lit_meta.data import scenario
+    from lit_meta.evaluation import evaluate
+    from lit_meta.hosts.callback import Metaplasticity
+    from lit_meta.hosts.module import MetaplasticModule
+    from lit_meta.hosts.plugin import MetaplasticityPlugin
+    from lit_meta.rules import EWC, NACA, Rule
+    from lit_meta.session import Session
+    from lit_meta.stream import StreamResult, fit_stream
+
+# Lightning and Avalanche take seconds to import: each name is looked up when it is used.
+_WHERE = {
+    "EWC": "lit_meta.rules",
+    "MetaplasticModule": "lit_meta.hosts.module",
+    "Metaplasticity": "lit_meta.hosts.callback",
+    "MetaplasticityPlugin": "lit_meta.hosts.plugin",
+    "NACA": "lit_meta.rules",
+    "Rule": "lit_meta.rules",
+    "Session": "lit_meta.session",
+    "StreamResult": "lit_meta.stream",
+    "evaluate": "lit_meta.evaluation",
+    "fit_stream": "lit_meta.stream",
+    "scenario": "lit_meta.data",
+}
+_MODULES = ("functional", "metrics", "networks", "rules", "zoo")
+
+__all__ = [
+    "EWC",
+    "NACA",
+    "MetaplasticModule",
+    "Metaplasticity",
+    "MetaplasticityPlugin",
+    "Rule",
+    "Session",
+    "StreamResult",
+    "__version__",
+    "evaluate",
+    "fit_stream",
+    "functional",
+    "metrics",
+    "networks",
+    "rules",
+    "scenario",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"lit_meta.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'lit_meta' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_WHERE[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,114 @@
+"""Checkpoints between the experiences of a stream: tensors as safetensors, the rest as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_meta.saving import load_tensors, save_json, save_tensors
+
+
+@dataclass
+class Saved:
+    """A checkpoint as read back."""
+
+    path: Path
+    module: dict[str, Tensor]
+    rules: list[dict[str, Any]]
+    rows: list[Tensor]
+    initial: Tensor
+    cost: dict[str, float]
+    stream: dict[str, Any]
+
+    def check(self, *, scenario: str, train: int, test: int, seed: int) -> None:
+        """Holds that the checkpoint is of this very stream.
+
+        Raises:
+            ValueError: it is not.
+        """
+        now = {"scenario": scenario, "train": train, "test": test, "seed": seed}
+        if now != self.stream:
+            raise ValueError(f"{self.path} is a checkpoint of the stream {self.stream}, not of {now}: use another run_dir")
+
+
+class Checkpoints:
+    """The checkpoints of one run; only the latest is kept.
+
+    Args:
+        run_dir: the run's folder; they lie in its ``checkpoints/``.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.folder = run_dir / "checkpoints"
+
+    def save(
+        self,
+        experience: int,
+        *,
+        module: nn.Module,
+        rules: list[dict[str, Any]],
+        rows: list[Tensor],
+        initial: Tensor,
+        cost: dict[str, float],
+        scenario: str,
+        train: int,
+        seed: int,
+    ) -> None:
+        """Writes the checkpoint after an experience, then removes the one before.
+
+        ``progress.json`` is written last: a folder without it is not a checkpoint.
+        """
+        path = self.folder / f"experience-{experience:04d}"
+        save_tensors(path / "module.safetensors", module.state_dict())
+        described = []
+        for number, state in enumerate(rules):
+            tensors = {f"{i}:{k}": t for i, rule in enumerate(state.get("rules", [])) for k, t in rule["state"].items()}
+            save_tensors(path / f"rules-{number}.safetensors", tensors)
+            names = [rule["name"] for rule in state.get("rules", [])]
+            described.append({**state, "rules": names})
+        progress = {
+            "stream": {"scenario": scenario, "train": train, "test": len(initial), "seed": seed},
+            "rows": torch.stack(rows).tolist(),
+            "initial": initial.tolist(),
+            "cost": cost,
+            "rules": described,
+        }
+        save_json(path / "progress.json", progress)
+        for other in self.folder.glob("experience-*"):
+            if other != path:
+                shutil.rmtree(other)
+
+    def latest(self) -> Saved | None:
+        """The last whole checkpoint, or None.
+
+        Raises:
+            ValueError: a file of it is damaged.
+        """
+        whole = sorted(path for path in self.folder.glob("experience-*") if (path / "progress.json").is_file())
+        if not whole:
+            return None
+        path = whole[-1]
+        progress = json.loads((path / "progress.json").read_text())
+        rules = []
+        for number, state in enumerate(progress["rules"]):
+            tensors = load_tensors(path / f"rules-{number}.safetensors")
+            entries = [
+                {"name": name, "state": {k.split(":", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}:")}}
+                for i, name in enumerate(state["rules"])
+            ]
+            rules.append({**state, "rules": entries} if entries else {})
+        return Saved(
+            path=path,
+            module=load_tensors(path / "module.safetensors"),
+            rules=rules,
+            rows=list(torch.tensor(progress["rows"])),
+            initial=torch.tensor(progress["initial"]),
+            cost=progress["cost"],
+            stream=progress["stream"],
+        )

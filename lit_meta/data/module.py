@@ -1,0 +1,144 @@
+"""Experiences as tensors, and as a Lightning data module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from lit_meta.data.scenario import bulk_view
+
+_SEED_STRIDE = (
+    1_000_003  # A prime: (seed, experience) pairs near to each other never share a generator's seed.
+)
+
+
+def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
+    """All samples and labels of an experience.
+
+    Experiences of `lit_meta.data.scenario` are read in one indexing operation; those of any other Avalanche
+    benchmark item by item, through the transforms of their data set.
+
+    Args:
+        experience: an Avalanche experience.
+
+    Returns:
+        Samples ``(samples, *shape)`` and labels, int64, ``(samples,)``, in the order of the data set.
+
+    Raises:
+        ValueError: if the experience has no samples.
+        TypeError: if its samples are not tensors (nor anything that can be stacked into one).
+
+    Example:
+        >>> from lit_meta.data import scenario
+        >>> x, y = experience_tensors(scenario("split-digits", class_order=range(10)).test_stream[3])
+        >>> x.shape, y.unique()
+        (torch.Size([37, 1, 8, 8]), tensor([3]))
+    """
+    if len(experience.dataset) == 0:
+        raise ValueError("the experience has no samples; leave it out of the stream")
+    view = bulk_view(experience)
+    if view is not None:
+        return view.tensors()
+    loader = DataLoader(
+        experience.dataset, batch_size=512, collate_fn=_samples_and_labels, generator=torch.Generator()
+    )
+    batches = list(loader)
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+class ExperienceDataModule(lightning.LightningDataModule):
+    """One experience to train on, and a stream of experiences to be tested on.
+
+    The order of the training samples comes from a generator of its own, seeded by ``seed`` and by the
+    position of the experience in its stream. It neither depends on the global generator nor changes it, and
+    is the same every time the loader is made; the epochs of one loader differ. (Under distributed training,
+    Lightning puts its own `DistributedSampler` in the place of the shuffling.) The last batch of an epoch may
+    be smaller than the others.
+
+    Batches of experiences of `lit_meta.data.scenario` are taken out of their tensor by a single indexing
+    operation, so that loader workers would only cost; Lightning's advice to have more of them does not apply
+    here, and is filtered where the stream is run. Experiences of other Avalanche benchmarks are read item by
+    item, every epoch anew, so that random transforms stay random.
+
+    Args:
+        train_experience: the experience to train on.
+        test_stream: the experiences to test on.
+        batch_size: samples in a batch, for training and for testing.
+        seed: decides the order of the training samples.
+        shuffle: whether to draw the training samples in a random order.
+
+    Raises:
+        ValueError: if ``batch_size`` is not a positive integer, if the test stream is empty, or if an
+            experience has no samples.
+
+    Example:
+        >>> from lit_meta.data import scenario
+        >>> benchmark = scenario("split-digits", experiences=5)
+        >>> data = ExperienceDataModule(benchmark.train_stream[0], benchmark.test_stream, batch_size=64)
+        >>> x, y = next(iter(data.train_dataloader()))
+        >>> x.shape, len(data.test_dataloader())
+        (torch.Size([64, 1, 8, 8]), 5)
+    """
+
+    def __init__(
+        self,
+        train_experience: Any,
+        test_stream: Iterable[Any],
+        *,
+        batch_size: int = 128,
+        seed: int = 0,
+        shuffle: bool = True,
+    ) -> None:
+        super().__init__()
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"expected batch_size to be a positive integer, got {batch_size!r}")
+        self.train_experience = train_experience
+        self.test_experiences = tuple(test_stream)
+        if not self.test_experiences:
+            raise ValueError("expected at least one experience to test on, got an empty stream")
+        for experience in (train_experience, *self.test_experiences):
+            if len(experience.dataset) == 0:
+                raise ValueError("an experience has no samples; leave it out of the stream")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches ``(x, y)`` of the training experience."""
+        # An experience hides its position in training mode; its logging mode shows everything.
+        position = self.train_experience.logging().current_experience
+        generator = torch.Generator().manual_seed((self.seed + _SEED_STRIDE * position) % 2**63)
+        return self._loader(self.train_experience, generator, shuffle=self.shuffle)
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Batches ``(x, y)`` of the test experiences, a loader for each, in order."""
+        # Every iteration over a loader draws one number: from a generator of its own, so that
+        # evaluating leaves the global one (and with it, training) as it was.
+        return [self._loader(e, torch.Generator(), shuffle=False) for e in self.test_experiences]
+
+    def _loader(self, experience: Any, generator: torch.Generator, *, shuffle: bool) -> DataLoader:
+        view = bulk_view(experience)
+        return DataLoader(
+            experience.dataset if view is None else view,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            generator=generator,
+            collate_fn=_samples_and_labels if view is None else _as_it_is,
+        )
+
+
+def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch
+
+
+def _samples_and_labels(items: list[Any]) -> tuple[Tensor, Tensor]:
+    """Stacks the first two parts of Avalanche's items (sample, label, task label)."""
+    x = default_collate([item[0] for item in items])
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected samples that stack into one tensor, got {type(x).__name__}")
+    return x, torch.as_tensor([int(item[1]) for item in items])

@@ -1,0 +1,234 @@
+"""Continual-learning scenarios over the data sources, as Avalanche benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_meta._names import unknown
+from lit_meta.data._source import Source, stratified_split
+from lit_meta.data.sources import load_source
+from lit_meta.data.view import TensorView, concatenate
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    source: str
+    experiences: int
+    permuted: bool = False
+
+
+_RECIPES = {
+    "split-digits": _Recipe("digits", 10),
+    "split-mnist": _Recipe("mnist", 10),
+    "split-cifar10": _Recipe("cifar10", 10),
+    "split-fsdd": _Recipe("fsdd", 10),
+    "split-omniglot-latin": _Recipe("omniglot-latin", 26),
+    "split-omniglot-greek": _Recipe("omniglot-greek", 24),
+    "split-strokes-latin": _Recipe("strokes-latin", 26),
+    "permuted-mnist": _Recipe("mnist", 10, permuted=True),
+    "permuted-digits": _Recipe("digits", 10, permuted=True),
+}
+
+
+def scenario_names() -> tuple[str, ...]:
+    """The names of the scenarios, in alphabetical order."""
+    return tuple(sorted(_RECIPES))
+
+
+def scenario(
+    name: str,
+    *,
+    experiences: int | None = None,
+    seed: int = 0,
+    class_order: Sequence[int] | None = None,
+    validation: float = 0.0,
+    root: str | Path | None = None,
+) -> Any:
+    """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
+
+    ``split-*`` is class-incremental with a single head: every experience brings classes of its own, in a
+    random order that the seed decides; labels stay the source's own, so that the output of a network is
+    indexed by the original class. ``permuted-*`` is domain-incremental: every experience has all classes,
+    under a pixel permutation of its own (the first: none). No experience carries a task label other than 0.
+
+    Args:
+        name: one of `scenario_names`.
+        experiences: length of the stream; for ``split-*`` a divisor of the number of classes. Default: one
+            class an experience, and 10 for ``permuted-*``.
+        seed: decides the order of the classes, or the permutations, and which samples are for validation.
+        class_order: the order of the classes, in place of the seed's (``split-*`` only).
+        validation: the part of the training samples, class by class, that is taken out of the training stream
+            and becomes ``benchmark.validation_stream`` (as long as the others), so that hyperparameters can
+            be chosen without the test samples. ``permuted-*`` takes the same images in every experience.
+        root: the folder that holds the data sets, see `load_source`.
+
+    Returns:
+        An `avalanche.benchmarks.CLScenario` with ``train_stream``, ``test_stream`` and, if asked for,
+        ``validation_stream``, and with the attributes ``name`` (str), ``classes`` (int), ``class_names``,
+        ``class_order`` and ``input_shape`` (tuples).
+
+    Raises:
+        KeyError: if there is no scenario of that name.
+        ValueError: if an argument does not fit the scenario.
+        FileNotFoundError: if the data is absent.
+
+    Example:
+        >>> benchmark = scenario("split-digits", experiences=5, class_order=range(10))
+        >>> [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    """
+    if name not in _RECIPES:
+        raise unknown("scenario", name, _RECIPES)
+    recipe = _RECIPES[name]
+    if not 0 <= validation < 1:
+        raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
+    length = recipe.experiences if experiences is None else experiences
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise ValueError(f"expected experiences to be a positive integer, got {length!r}")
+    if recipe.permuted and class_order is not None:
+        raise ValueError(
+            f"class_order has no effect on {name}, where every experience has all classes; leave it out"
+        )
+
+    source = load_source(recipe.source, root)
+    generator = torch.Generator().manual_seed(seed)
+    order = tuple(range(len(source.classes)))
+    if not recipe.permuted:
+        order = _class_order(source, class_order, generator)
+        if len(order) % length:
+            divisors = [n for n in range(1, len(order) + 1) if len(order) % n == 0]
+            raise ValueError(
+                f"{name} has {len(order)} classes, which {length} experiences cannot share equally; "
+                f"choose one of {', '.join(map(str, divisors))}"
+            )
+
+    train = torch.arange(len(source.train_y))
+    parts = {"train": (source.train_x, source.train_y, train)}
+    if validation:
+        # A generator of its own: the order of classes must be the same with and without validation.
+        train, held_out = stratified_split(source.train_y, validation, torch.Generator().manual_seed(seed))
+        parts["train"] = (source.train_x, source.train_y, train)
+        parts["validation"] = (source.train_x, source.train_y, held_out)
+    parts["test"] = (source.test_x, source.test_y, torch.arange(len(source.test_y)))
+
+    if recipe.permuted:
+        permutations = _permutations(length, source, generator)
+        streams = {
+            stream: [
+                TensorView(x, y, index, permutation[None], torch.zeros_like(index))
+                for permutation in permutations
+            ]
+            for stream, (x, y, index) in parts.items()
+        }
+    else:
+        groups = torch.tensor(order).reshape(length, -1)
+        streams = {
+            stream: [TensorView(x, y, index[torch.isin(y[index], group)]) for group in groups]
+            for stream, (x, y, index) in parts.items()
+        }
+    benchmark = _benchmark(streams)
+    benchmark.name = name
+    benchmark.classes = len(source.classes)
+    benchmark.class_names = source.classes
+    benchmark.class_order = order
+    benchmark.input_shape = source.input_shape
+    return benchmark
+
+
+def joint(benchmark: Any) -> Any:
+    """The same data with a single training experience that holds everything: the upper bound of a scenario.
+
+    Args:
+        benchmark: an Avalanche benchmark, from `scenario` or from anywhere else.
+
+    Returns:
+        A benchmark whose training stream has one experience and whose other streams are the same as before.
+        Attributes that `scenario` attaches are carried over.
+
+    Example:
+        >>> benchmark = joint(scenario("split-digits"))
+        >>> len(benchmark.train_stream), len(benchmark.test_stream)
+        (1, 10)
+    """
+    views = [bulk_view(experience) for experience in benchmark.train_stream]
+    streams: dict[str, list[Any]] = {
+        stream: [e.dataset if (view := bulk_view(e)) is None else view for e in experiences]
+        for stream, experiences in benchmark.streams.items()
+        if stream != "train"
+    }
+    known = [view for view in views if view is not None]
+    if known and len(known) == len(views):
+        whole: Any = concatenate(known)
+    else:
+        whole = reduce(lambda one, other: one.concat(other), (e.dataset for e in benchmark.train_stream))
+    result = _benchmark({"train": [whole], **streams})
+    for attribute in ("name", "classes", "class_names", "class_order", "input_shape"):
+        if hasattr(benchmark, attribute):
+            setattr(result, attribute, getattr(benchmark, attribute))
+    return result
+
+
+def bulk_view(experience: Any) -> TensorView | None:
+    """The tensors behind an experience of a `scenario`, for access to many samples at once.
+
+    Args:
+        experience: an Avalanche experience.
+
+    Returns:
+        The view, or ``None`` if the experience is not from `scenario`, or if its data set has been replaced
+        since (by one with other transforms, say), so that the tensors would not be what its items are.
+    """
+    view, dataset = getattr(experience, "tensor_view", None) or (None, None)
+    return view if view is not None and dataset is experience.dataset else None
+
+
+def _class_order(
+    source: Source, class_order: Sequence[int] | None, generator: torch.Generator
+) -> tuple[int, ...]:
+    number = len(source.classes)
+    if class_order is None:
+        return tuple(torch.randperm(number, generator=generator).tolist())
+    order = tuple(int(label) for label in class_order)
+    if sorted(order) != list(range(number)):
+        raise ValueError(f"expected class_order to hold each of 0..{number - 1} once, got {order}")
+    return order
+
+
+def _permutations(length: int, source: Source, generator: torch.Generator) -> list[Tensor]:
+    pixels = int(torch.Size(source.input_shape).numel())
+    return [
+        torch.arange(pixels) if i == 0 else torch.randperm(pixels, generator=generator) for i in range(length)
+    ]
+
+
+def _benchmark(streams: dict[str, list[Any]]) -> Any:
+    """An Avalanche benchmark of `TensorView`s (or of Avalanche data sets) for each stream."""
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+
+    views = {name: [d if isinstance(d, TensorView) else None for d in data] for name, data in streams.items()}
+    datasets = {
+        name: [_avalanche_dataset(d) if isinstance(d, TensorView) else d for d in data]
+        for name, data in streams.items()
+    }
+    benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(**datasets)))
+    for name, stream in benchmark.streams.items():
+        for experience, view in zip(stream, views[name], strict=True):
+            if view is not None:
+                experience.tensor_view = (view, experience.dataset)
+    return benchmark
+
+
+def _avalanche_dataset(view: TensorView) -> Any:
+    from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
+    from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
+
+    targets = DataAttribute(view.targets.tolist(), "targets")
+    task_labels = TaskLabels(ConstantSequence(0, len(view)))
+    return TaskAwareSupervisedClassificationDataset([view], data_attributes=[targets, task_labels])

@@ -1,0 +1,125 @@
+"""Samples of a source as a data set that hands out whole batches at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+class TensorView(Dataset):
+    """Some samples of a tensor, each optionally with its pixels permuted, without a copy of the samples.
+
+    Sample i is ``x[index[i]]``, flattened, permuted by ``permutations[group[i]]`` and shaped back.
+
+    Args:
+        x: samples, ``(samples, *shape)``; shared, not copied.
+        y: their labels, int64, ``(samples,)``.
+        index: the samples that are seen, int64, ``(n,)``.
+        permutations: pixel permutations, int64, ``(groups, pixels)``; ``None`` for pixels as they are.
+        group: which permutation each seen sample gets, int64, ``(n,)``; absent exactly where ``permutations``
+            is.
+
+    Raises:
+        ValueError: if only one of ``permutations`` and ``group`` is given, or if their shapes do not fit.
+
+    Example:
+        >>> view = TensorView(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2]), torch.tensor([2, 0]))
+        >>> view.batch([0, 1])
+        (tensor([[4., 5.],
+                [0., 1.]]), tensor([2, 0]))
+    """
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        index: Tensor,
+        permutations: Tensor | None = None,
+        group: Tensor | None = None,
+    ) -> None:
+        if (permutations is None) != (group is None):
+            raise ValueError("expected permutations and group together, got only one of them")
+        if permutations is not None and permutations.shape[1:] != x[0].flatten().shape:
+            raise ValueError(
+                f"expected permutations of {x[0].numel()} pixels each, got shape {tuple(permutations.shape)}"
+            )
+        if group is not None and group.shape != index.shape:
+            raise ValueError(
+                f"expected one group a sample, got {tuple(group.shape)} for {tuple(index.shape)}"
+            )
+        self.x, self.y, self.index = x, y, index
+        self.permutations, self.group = permutations, group
+
+    @property
+    def targets(self) -> Tensor:
+        """The labels of the seen samples, ``(n,)``."""
+        return self.y[self.index]
+
+    def batch(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """The samples at some positions, in one indexing operation.
+
+        Args:
+            indices: positions, ``(batch,)``.
+
+        Returns:
+            Samples ``(batch, *shape)`` and labels ``(batch,)``, both copies.
+        """
+        positions = torch.as_tensor(indices, dtype=torch.long)
+        chosen = self.index[positions]
+        x = self.x[chosen]
+        if self.permutations is not None and self.group is not None:
+            flat = x.flatten(1)
+            if len(self.permutations) == 1:  # The same values, in a fifth of the time.
+                x = flat.index_select(1, self.permutations[0]).reshape(x.shape)
+            else:
+                x = flat.gather(1, self.permutations[self.group[positions]]).reshape(x.shape)
+        return x, self.y[chosen]
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Every seen sample and label, in order: ``(n, *shape)`` and ``(n,)``."""
+        return self.batch(torch.arange(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, position: int) -> tuple[Tensor, int]:
+        x, y = self.batch([int(position)])
+        return x[0], int(y)
+
+    def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
+        """A whole batch: what a `torch.utils.data.DataLoader` calls where it finds it."""
+        return self.batch(positions)
+
+
+def concatenate(views: Sequence[TensorView]) -> TensorView:
+    """One view of what several views of the same tensor see, one after the other.
+
+    Args:
+        views: at least one, all of the same tensors and all with or all without permutations.
+
+    Returns:
+        The view; nothing but indices and permutations is copied.
+
+    Raises:
+        ValueError: if there are no views, or if they do not belong together.
+    """
+    if not views:
+        raise ValueError("expected at least one view, got none")
+    first = views[0]
+    if any(v.x is not first.x or v.y is not first.y for v in views):
+        raise ValueError(
+            "expected views of the same tensors; load the source once and make every view from it"
+        )
+    if len({v.permutations is None for v in views}) != 1:
+        raise ValueError("expected permutations in all views or in none")
+    index = torch.cat([v.index for v in views])
+    permutations = [v.permutations for v in views if v.permutations is not None]
+    groups = [v.group for v in views if v.group is not None]
+    if not permutations:
+        return TensorView(first.x, first.y, index)
+    offsets = torch.tensor([0, *(len(p) for p in permutations)]).cumsum(0).tolist()
+    shifted = [group + offset for group, offset in zip(groups, offsets, strict=False)]
+    return TensorView(first.x, first.y, index, torch.cat(permutations), torch.cat(shifted))

@@ -1,0 +1,122 @@
+"""Accuracy on the test experiences of a stream, in a way that cannot leak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_meta.rules.base import require_one_of
+
+Protocol = Literal["standard", "paper"]
+PROTOCOLS: tuple[Protocol, ...] = ("standard", "paper")
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every submodule gets its former mode back."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict(network: nn.Module, inputs: Tensor, *, batch_size: int = 512, device: torch.device | None = None) -> Tensor:
+    """Predicted classes.
+
+    Args:
+        network: maps (batch, ...) to (batch, classes).
+        inputs: (samples, ...).
+        batch_size: how many samples go through the network at once.
+        device: where; None stays where the network is.
+
+    Returns:
+        (samples,) of integers, on the CPU.
+
+    Raises:
+        ValueError: the network gives something else than (batch, classes), or not finite values.
+
+    Example:
+        >>> predict(nn.Identity(), torch.eye(3), batch_size=2)
+        tensor([0, 1, 2])
+    """
+    if device is None:
+        device = next((p.device for p in network.parameters()), inputs.device)
+    found = []
+    with evaluating(network):
+        for batch in inputs.split(batch_size):
+            outputs = network(batch.to(device))
+            if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != batch.shape[0]:
+                shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+                raise ValueError(f"the network must give outputs (batch, classes), got {shape} for {len(batch)} samples")
+            if not bool(torch.isfinite(outputs.sum())):
+                raise ValueError("the network's outputs are not finite: it has diverged")
+            found.append(outputs.argmax(1).cpu())
+    return torch.cat(found)
+
+
+def accuracy_of(
+    network: nn.Module,
+    experiences: Sequence[tuple[Tensor, Tensor]],
+    *,
+    protocol: Protocol = "standard",
+    batch_size: int = 512,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> Tensor:
+    """Accuracy on each test experience.
+
+    Under the ``standard`` protocol all test samples are shuffled together before they are cut into batches, so a network
+    whose predictions depend on the company of a sample gains nothing. Under the ``paper`` protocol each experience is
+    tested alone, as in the publication of NACA: where an experience holds one class, a batch-dependent gate is then told
+    the class it should predict.
+
+    Args:
+        network: maps (batch, ...) to (batch, classes).
+        experiences: (inputs, targets) of each.
+        protocol: ``"standard"`` or ``"paper"``.
+        batch_size: of the test batches.
+        seed: of the shuffling.
+        device: where to compute; None stays where the network is.
+
+    Returns:
+        (experiences,) in [0, 1].
+
+    Raises:
+        ValueError: an unknown protocol, or no sample in an experience.
+    """
+    require_one_of("protocol", protocol, PROTOCOLS)
+    sizes = [len(targets) for _, targets in experiences]
+    if not sizes or min(sizes) == 0:
+        raise ValueError(f"every test experience needs samples, got {sizes}")
+    if protocol == "paper":
+        correct = [(predict(network, x, batch_size=batch_size, device=device) == y).float().mean() for x, y in experiences]
+        return torch.stack(correct)
+    order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
+    inputs = torch.cat([x for x, _ in experiences])[order]
+    predictions = torch.empty(sum(sizes), dtype=torch.long)
+    predictions[order] = predict(network, inputs, batch_size=batch_size, device=device)
+    pairs = zip(predictions.split(sizes), experiences, strict=True)
+    return torch.stack([(predicted == targets).float().mean() for predicted, (_, targets) in pairs])
+
+
+def evaluate(network: nn.Module, benchmark: Any, *, protocol: Protocol = "standard", batch_size: int = 512) -> Tensor:
+    """Accuracy of a network on each test experience of a benchmark; see `accuracy_of`.
+
+    Example:
+        >>> from lit_meta import scenario
+        >>> from lit_meta.networks import build_network
+        >>> evaluate(build_network("mlp", inputs=64, hidden=[8], classes=10), scenario("split-digits", experiences=2)).shape
+        torch.Size([2])
+    """
+    from lit_meta.data import experience_tensors
+
+    experiences = [experience_tensors(experience) for experience in benchmark.test_stream]
+    return accuracy_of(network, experiences, protocol=protocol, batch_size=batch_size)

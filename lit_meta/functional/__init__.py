@@ -1,0 +1,42 @@
+"""Pure tensor mathematics: no state, no modules, no imports from the rest of the package."""
+
+from lit_meta.functional.fisher import diagonal_fisher
+from lit_meta.functional.gates import batch_gate, nearest_index, sample_gate, top_k_gate
+from lit_meta.functional.local import delta_rule, hidden_update
+from lit_meta.functional.neuromodulation import (
+    expectation_code,
+    modulation_table,
+    neuromodulator_level,
+    neuromodulator_projection,
+    plasticity_modulation,
+)
+from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
+from lit_meta.functional.spiking import (
+    LIFState,
+    bernoulli_encode,
+    encoding_thresholds,
+    lif_step,
+    threshold_encode,
+)
+
+__all__ = [
+    "LIFState",
+    "add_quadratic_penalty_gradient_",
+    "batch_gate",
+    "bernoulli_encode",
+    "delta_rule",
+    "diagonal_fisher",
+    "encoding_thresholds",
+    "expectation_code",
+    "hidden_update",
+    "lif_step",
+    "modulation_table",
+    "nearest_index",
+    "neuromodulator_level",
+    "neuromodulator_projection",
+    "plasticity_modulation",
+    "quadratic_penalty",
+    "sample_gate",
+    "threshold_encode",
+    "top_k_gate",
+]

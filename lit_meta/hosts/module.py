@@ -1,0 +1,106 @@
+"""Any nn.Module as a metaplastic LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.cli import instantiate_class
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_meta._names import unknown
+from lit_meta.batches import BatchFunction, unpack
+from lit_meta.hosts.callback import Metaplasticity
+from lit_meta.hosts.losses import LOSSES, Loss, check_labels
+from lit_meta.rules.base import Rule
+
+OptimizerSpec = Mapping[str, Any] | Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class MetaplasticModule(L.LightningModule):
+    """Wraps a classifier so that a Trainer can fit it with a metaplasticity rule, or (``rule=None``) without one.
+
+    The rule reaches the network through the callback `Metaplasticity`, which this module brings along.
+
+    Args:
+        network: maps inputs (batch, ...) to outputs (batch, classes).
+        rule: a rule, several in order, or None for plain training.
+        loss: ``"cross_entropy"`` (of logits), ``"mse"`` (half the squared distance to the one-hot label, averaged over
+            the batch), ``"summed_mse"`` (its sum), or a function of (outputs, targets).
+        optimizer: ``{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}``, or a function of the parameters.
+        unpack: takes a batch apart into (inputs, targets).
+
+    Raises:
+        KeyError: an unknown loss.
+        TypeError: a network or an optimizer of the wrong kind.
+
+    Example:
+        >>> from lit_meta.rules import EWC
+        >>> module = MetaplasticModule(nn.Sequential(nn.Linear(4, 2)), rule=EWC())
+        >>> import torch; module(torch.zeros(3, 4)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        rule: Rule | Sequence[Rule] | None = None,
+        loss: str | Loss = "cross_entropy",
+        optimizer: OptimizerSpec | None = None,
+        unpack: BatchFunction = unpack,
+    ) -> None:
+        super().__init__()
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"a network is a torch.nn.Module, got {type(network).__name__}")
+        if isinstance(loss, str) and loss not in LOSSES:
+            raise unknown("loss", loss, LOSSES)
+        self.network = network
+        self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
+        self._checks_labels = isinstance(loss, str)
+        self._optimizer: OptimizerSpec = optimizer or {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+        if not callable(self._optimizer) and "class_path" not in self._optimizer:
+            raise TypeError(f"an optimizer is a function or a mapping with 'class_path', got {self._optimizer!r}")
+        self._unpack = unpack
+        self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=unpack)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.network(inputs)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        inputs, targets = self._unpack(batch)
+        if targets is None:
+            raise ValueError("the batch has no targets, and the loss needs them")
+        outputs = self.network(inputs)
+        if self._checks_labels:
+            check_labels(outputs, targets)
+        loss = self.loss(outputs, targets)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._log_accuracy("validation_accuracy", batch)
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._log_accuracy("test_accuracy", batch)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self.network(self._unpack(batch)[0]).argmax(1)
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        return [] if self.plasticity is None else [self.plasticity]
+
+    def configure_optimizers(self) -> Optimizer:
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        if callable(self._optimizer):
+            return self._optimizer(parameters)
+        return instantiate_class((parameters,), dict(self._optimizer))
+
+    def _log_accuracy(self, name: str, batch: Any) -> None:
+        inputs, targets = self._unpack(batch)
+        if targets is None:
+            raise ValueError("the batch has no targets to compare predictions with")
+        accuracy = (self.network(inputs).argmax(1) == targets).float().mean()
+        self.log(name, accuracy, batch_size=inputs.shape[0])

@@ -1,0 +1,56 @@
+"""Networks to learn with, artificial and spiking, and their registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lit_meta._names import unknown
+from lit_meta.networks.ann import MLP, ConvNet
+from lit_meta.networks.gates import InputGate
+from lit_meta.networks.snn import LIFMLP, LIFConvNet
+from lit_meta.networks.spiking import SpikingNetwork
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "convnet": ConvNet,
+    "lif-convnet": LIFConvNet,
+    "lif-mlp": LIFMLP,
+    "mlp": MLP,
+}
+
+
+def build_network(name: str, **arguments: Any) -> nn.Module:
+    """Build a network by its registered name.
+
+    Args:
+        name: a key of `NETWORKS`.
+        arguments: of its constructor.
+
+    Returns:
+        The network, in training mode.
+
+    Raises:
+        KeyError: no network of that name.
+        TypeError: an argument its constructor does not have, or one that is missing.
+        ValueError: an argument out of range.
+
+    Example:
+        >>> build_network("mlp", inputs=64, hidden=[32], classes=10, seed=0).layers[0]
+        Linear(in_features=64, out_features=32, bias=False)
+    """
+    if name not in NETWORKS:
+        raise unknown("network", name, NETWORKS)
+    return NETWORKS[name](**arguments)
+
+
+__all__ = [
+    "LIFMLP",
+    "MLP",
+    "NETWORKS",
+    "ConvNet",
+    "InputGate",
+    "LIFConvNet",
+    "SpikingNetwork",
+    "build_network",
+]

@@ -1,0 +1,192 @@
+"""Artificial networks: a gated multilayer perceptron and a small convolutional network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from lit_meta.networks._build import (
+    Activation,
+    OutputActivation,
+    Pooling,
+    WeightFactory,
+    class_count,
+    image_shape,
+    make_activation,
+    make_output_activation,
+    make_pooling,
+    pooled_size,
+    positive,
+    samples,
+    widths,
+)
+from lit_meta.networks.gates import GateKind, InputGate
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron, by default the logistic network of the class-continual experiments.
+
+    ``h_k = g_k ⊙ f(W_k h_{k−1})``, ``o = f_o(U h)``, the gates g from the raw input.
+
+    Args:
+        inputs: values in a sample; samples of any layout are flattened.
+        hidden: width of each hidden layer; empty makes a linear network.
+        classes: outputs, at least 2.
+        activation: f, one of ``"sigmoid"``, ``"relu"``, ``"tanh"``.
+        output: f_o, ``"sigmoid"`` (for squared error) or ``"identity"`` (logits).
+        gate: ``"none"``, ``"sample"``, ``"top_k"``, or ``"batch"``, the published gate: with it a prediction
+            depends on the other samples of its batch.
+        gate_margin: δ of ``"batch"`` and ``"sample"`` (default 0.2).
+        gate_threshold: an absolute threshold in place of the margin.
+        gate_slope: steepness of these two gates (default 1000).
+        gate_active_units: units that ``"top_k"`` opens in every hidden layer.
+        bias: whether layers have biases.
+        seed: of the initial weights, leaving the global random state alone; None draws them from the global
+            one.
+
+    Raises:
+        KeyError: an unknown activation, output or gate.
+        ValueError: a size out of range, or an option the gate does not have.
+        TypeError: a size that is not a whole number.
+
+    Source: Zhang et al., Science Advances 9(34) eadi2947, 2023.
+
+    Example:
+        >>> import torch
+        >>> network = MLP(784, [1000], 10, gate="sample", seed=0)
+        >>> network(torch.rand(32, 1, 28, 28)).shape
+        torch.Size([32, 10])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        classes: int,
+        *,
+        activation: Activation = "sigmoid",
+        output: OutputActivation = "sigmoid",
+        gate: GateKind = "none",
+        gate_margin: float | None = None,
+        gate_threshold: float | None = None,
+        gate_slope: float | None = None,
+        gate_active_units: int | None = None,
+        bias: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.classes = positive("inputs", inputs), class_count(classes)
+        self.hidden = tuple(widths("hidden", hidden))
+        self.activation = make_activation(activation)
+        self.output_activation = make_output_activation(output)
+        self.gate = InputGate(
+            gate,
+            inputs=inputs,
+            units=self.hidden,
+            margin=gate_margin,
+            threshold=gate_threshold,
+            slope=gate_slope,
+            active_units=gate_active_units,
+        )
+        make = WeightFactory(seed, bias=bias)
+        self.layers = nn.ModuleList(
+            make.linear(*sizes) for sizes in pairwise([inputs, *self.hidden, classes])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, ...) of `inputs` values a sample -> (batch, classes)."""
+        x = samples(x, (self.inputs,))
+        masks = self.gate(x)
+        for i, mask in enumerate(masks):
+            x = self.activation(self.layers[i](x))
+            if mask is not None:
+                x = x * mask
+        return self.output_activation(self.layers[-1](x))
+
+
+class ConvNet(nn.Module):
+    """Convolution and pooling, twice by default, then full layers: the paper's classification network.
+
+    Args:
+        input_shape: (channels, height, width).
+        channels: of each convolution; every one is followed by the activation and pooling that halves the
+            map.
+        kernel: side of the square kernels; the input is padded by ``kernel // 2``.
+        hidden: width of each fully connected hidden layer; may be empty.
+        classes: outputs, at least 2.
+        activation: ``"tanh"``, ``"relu"`` or ``"sigmoid"``.
+        output: ``"identity"`` (logits) or ``"sigmoid"`` (for squared error).
+        pooling: ``"average"`` or ``"max"``.
+        bias: whether layers have biases.
+        seed: of the initial weights, leaving the global random state alone; None draws them from the global
+            one.
+
+    Raises:
+        KeyError: an unknown activation, output or pooling.
+        ValueError: a size out of range, or an input too small for the stages.
+        TypeError: a size that is not a whole number.
+
+    Source: Zhang et al. 2023 (conv64-pool-conv128-pool-FC1000-FC10, 5 x 5, tanh).
+
+    Example:
+        >>> import torch
+        >>> network = ConvNet((1, 28, 28), channels=(4, 8), hidden=(32,), seed=0)
+        >>> network(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        channels: Sequence[int] = (64, 128),
+        kernel: int = 5,
+        hidden: Sequence[int] = (1000,),
+        classes: int = 10,
+        *,
+        activation: Activation = "tanh",
+        output: OutputActivation = "identity",
+        pooling: Pooling = "average",
+        bias: bool = True,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_shape = image_shape(input_shape)
+        self.classes = class_count(classes)
+        self.activation = make_activation(activation)
+        self.output_activation = make_output_activation(output)
+        self.pooling = make_pooling(pooling)
+        self.layers = conv_layers(
+            self.input_shape, channels, kernel, hidden, classes, WeightFactory(seed, bias=bias)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) -> (batch, classes)."""
+        x = samples(x, self.input_shape)
+        for layer in self.layers[:-1]:
+            if isinstance(layer, nn.Conv2d):
+                x = self.pooling(self.activation(layer(x)))
+            else:
+                x = self.activation(layer(x.flatten(1)))
+        return self.output_activation(self.layers[-1](x.flatten(1)))
+
+
+def conv_layers(
+    input_shape: tuple[int, int, int],
+    channels: Sequence[int],
+    kernel: int,
+    hidden: Sequence[int],
+    classes: int,
+    make: WeightFactory,
+) -> nn.ModuleList:
+    """The weight layers of a convolutional network, in order: convolutions, then fully connected ones."""
+    positive("kernel", kernel)
+    maps = [input_shape[0], *widths("channels", channels)]
+    stages = len(maps) - 1
+    features = (
+        maps[-1] * pooled_size(input_shape[1], kernel, stages) * pooled_size(input_shape[2], kernel, stages)
+    )
+    convolutions = [make.conv(*sizes, kernel) for sizes in pairwise(maps)]
+    full = [make.linear(*sizes) for sizes in pairwise([features, *widths("hidden", hidden), classes])]
+    return nn.ModuleList([*convolutions, *full])

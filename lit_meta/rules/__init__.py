@@ -1,0 +1,38 @@
+"""The rules, and the one registry of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_meta._names import unknown
+from lit_meta.rules.base import Experience, Layer, Rule, Synapses
+from lit_meta.rules.ewc import EWC
+from lit_meta.rules.naca import NACA
+from lit_meta.rules.state import State
+
+RULES: dict[str, type[Rule]] = {
+    "ewc": EWC,
+    "naca": NACA,
+}
+
+__all__ = ["EWC", "NACA", "RULES", "Experience", "Layer", "Rule", "State", "Synapses", "build_rule"]
+
+
+def build_rule(name: str, **hyperparameters: Any) -> Rule:
+    """A rule by its name in the registry.
+
+    Raises:
+        KeyError: no rule of that name; the nearest are named.
+        TypeError: a hyperparameter that the rule does not have.
+
+    Example:
+        >>> build_rule("ewc", strength=2.0).strength
+        2.0
+    """
+    if name not in RULES:
+        raise unknown("rule", name, RULES)
+    try:
+        return RULES[name](**hyperparameters)
+    except TypeError as error:
+        known = ", ".join(build_rule(name).hyperparameters)
+        raise TypeError(f"rule {name!r}: {str(error).split('__init__() ')[-1]}; it takes {known}") from None

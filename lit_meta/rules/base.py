@@ -1,0 +1,205 @@
+"""What a rule is: the events it may answer, and what it sees of a network."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lit_meta.rules.state import State
+
+EVENTS = (
+    "begin_experience",
+    "before_forward",
+    "layer_input",
+    "local_error",
+    "gradient",
+    "update",
+    "end_experience",
+)
+
+
+@dataclass(frozen=True)
+class Synapses:
+    """Parameters of a network as parallel lists, the form that fused operations take.
+
+    Attributes:
+        network: the network they are in.
+        names: parameter names, relative to the network.
+        parameters: the parameters themselves, to be changed in place only.
+    """
+
+    network: nn.Module
+    names: tuple[str, ...]
+    parameters: list[nn.Parameter]
+
+    @property
+    def gradients(self) -> list[Tensor]:
+        """The gradients, to be changed in place; only for parameters that have one."""
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight layer (Linear, convolution, embedding) of the network.
+
+    Attributes:
+        name: the module's name, relative to the network.
+        module: the module.
+    """
+
+    name: str
+    module: nn.Module
+
+
+class Experience(Protocol):
+    """What a rule sees of an experience that ends: its network and its data, in a fixed order."""
+
+    network: nn.Module
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yields (inputs, targets) batches on the network's device, each sample once, never shuffled."""
+        ...
+
+
+class Rule:
+    """A metaplasticity rule: what a synapse remembers and how that changes its next update.
+
+    A rule knows no host. It overrides those of the events below that it needs; an event that is not
+    overridden costs nothing. All memory lives in `state`, so that it is saved, moved and grown without
+    further code. One instance learns in one network; use `clone` for another.
+
+    Class attributes:
+        needs_labels: every batch must come with integer class labels.
+        needs_boundaries: the rule consolidates at the end of experiences, so a stream must announce them.
+    """
+
+    needs_labels: ClassVar[bool] = False
+    needs_boundaries: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self.state = State()
+
+    # Events, in the order in which they come.
+
+    def begin_experience(self, synapses: Synapses) -> None:
+        """Before the first batch of an experience, after a head has grown."""
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        """Before the forward pass of a training batch. May perturb the parameters; see `restore`."""
+
+    def layer_input(self, layer: Layer, inputs: Tensor) -> None:
+        """At each weight layer of a training forward pass, with what the layer is about to receive."""
+
+    def local_error(self, layer: Layer, output: Tensor, targets: Tensor) -> Tensor:
+        """The local error of a hidden block, of its output's shape; replaces the backpropagated one.
+
+        Args:
+            layer: the weight layer that the block begins with.
+            output: what the block hands to the next weight layer, (batch, ...).
+            targets: integer class labels, (batch,).
+        """
+        raise NotImplementedError
+
+    def gradient(self, synapses: Synapses) -> None:
+        """After the backward pass and before clipping; changes `Synapses.gradients` in place.
+
+        Only parameters with a gradient are in ``synapses``. A rule that makes the whole update itself
+        sets ``parameter.grad = None``, and the optimizer leaves that parameter alone.
+        """
+
+    def update(self, synapses: Synapses, before: list[Tensor]) -> None:
+        """After the optimizer's step, with the parameters' values from before it; may correct the step."""
+
+    def end_experience(self, synapses: Synapses, experience: Experience) -> None:
+        """After the last batch of an experience: consolidate."""
+
+    # Around the events.
+
+    def restore(self, synapses: Synapses) -> None:
+        """Undoes what `before_forward` did to the parameters, when a step is abandoned by an error."""
+
+    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
+        """What is worth logging, such as the value of a penalty; called at logging steps only."""
+        return {}
+
+    def overrides(self, event: str) -> bool:
+        """Whether this rule answers ``event``."""
+        return getattr(type(self), event) is not getattr(Rule, event)
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The constructor's arguments with their present values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def clone(self) -> Rule:
+        """A new rule with the same hyperparameters and no memory."""
+        return type(self)(**self.hyperparameters)
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
+    """Holds that ``targets`` are integer labels in ``range(classes)``.
+
+    Args:
+        targets: what came with the batch, should be (batch,) of an integer type.
+        classes: number of classes.
+        rule: the rule's name, for the message.
+
+    Raises:
+        TypeError: soft or one-hot labels.
+        ValueError: a label outside the range, or not one label a sample.
+
+    Example:
+        >>> check_class_labels(torch.tensor([0, 2]), 2, "NACA")
+        Traceback (most recent call last):
+        ...
+        ValueError: NACA got the label 2, but the head has 2 outputs: labels go from 0 to 1
+    """
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise TypeError(f"{rule} needs integer class labels, got {targets.dtype}: soft labels are not supported")
+    if targets.dim() != 1:
+        raise ValueError(f"{rule} needs one label a sample, a tensor of shape (batch,), got {tuple(targets.shape)}")
+    if targets.numel() == 0:
+        raise ValueError(f"{rule} got an empty batch")
+    low, high = (int(bound) for bound in torch.aminmax(targets))
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(f"{rule} got the label {wrong}, but the head has {classes} outputs: labels go from 0 to {classes - 1}")
+
+
+def require_in(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    """Holds that a hyperparameter lies in [low, high] (or (low, high] with ``open_low``).
+
+    Raises:
+        ValueError: it does not, or it is not a number.
+
+    Example:
+        >>> require_in("strength", -1.0, 0.0, float("inf"))
+        Traceback (most recent call last):
+        ...
+        ValueError: strength must be in [0.0, inf], got -1.0
+    """
+    inside = low < value <= high if open_low else low <= value <= high
+    if not inside:
+        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
+
+
+def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Holds that a hyperparameter is one of a few values.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

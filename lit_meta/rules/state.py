@@ -1,0 +1,115 @@
+"""What synapses remember: the tensors of a rule, by quantity and by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+_SEPARATOR = "/"
+
+
+class State:
+    """The memory of one rule: ``quantity -> parameter name -> tensor``.
+
+    A flat mapping of ``"quantity/parameter"`` to tensors goes to and comes from files, so that a rule's
+    history is saved without pickling and learning can go on where it stopped.
+
+    Example:
+        >>> state = State()
+        >>> state["importance"] = {"layer.weight": torch.ones(2)}
+        >>> sorted(state.state_dict())
+        ['importance/layer.weight']
+        >>> state.tensors("importance", ["layer.weight"])
+        [tensor([1., 1.])]
+    """
+
+    def __init__(self) -> None:
+        self._quantities: dict[str, dict[str, Tensor]] = {}
+
+    def __contains__(self, quantity: str) -> bool:
+        return quantity in self._quantities
+
+    def __getitem__(self, quantity: str) -> dict[str, Tensor]:
+        if quantity not in self._quantities:
+            raise KeyError(f"the rule holds no {quantity!r}; it holds {sorted(self._quantities) or 'nothing yet'}")
+        return self._quantities[quantity]
+
+    def __setitem__(self, quantity: str, tensors: Mapping[str, Tensor]) -> None:
+        if not quantity or _SEPARATOR in quantity:
+            raise ValueError(f"a quantity's name is not empty and has no {_SEPARATOR!r}, got {quantity!r}")
+        self._quantities[quantity] = dict(tensors)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._quantities)
+
+    def __len__(self) -> int:
+        return len(self._quantities)
+
+    def tensors(self, quantity: str, names: Iterable[str]) -> list[Tensor]:
+        """The tensors of one quantity for the given parameters, in their order.
+
+        Raises:
+            KeyError: a parameter has no such tensor. A missing memory never counts as zero.
+        """
+        held = self[quantity]
+        try:
+            return [held[name] for name in names]
+        except KeyError as error:
+            raise KeyError(
+                f"the rule holds no {quantity!r} for parameter {error.args[0]!r}: it was added or unfrozen inside an "
+                "experience; begin a new experience after changing the network"
+            ) from None
+
+    def grow(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+        """Widens every tensor to the shape of its parameter, where a head has gained rows.
+
+        New entries are zero: a synapse that did not exist has no history.
+
+        Raises:
+            ValueError: a parameter has become smaller, or has other dimensions than before.
+        """
+        for quantity, held in self._quantities.items():
+            for name, parameter in zip(names, parameters, strict=True):
+                old = held.get(name)
+                if old is None or old.shape == parameter.shape:
+                    continue
+                if old.dim() != parameter.dim() or any(o > n for o, n in zip(old.shape, parameter.shape, strict=True)):
+                    raise ValueError(
+                        f"{name!r} has shape {tuple(parameter.shape)}, but its {quantity!r} has {tuple(old.shape)}: "
+                        "a parameter may gain rows or columns between experiences, not lose them"
+                    )
+                new = old.new_zeros(parameter.shape)
+                new[tuple(slice(size) for size in old.shape)] = old
+                held[name] = new
+
+    def to(self, device: torch.device) -> None:
+        """Moves every tensor to ``device``; does nothing to those already there."""
+        for held in self._quantities.values():
+            for name, tensor in held.items():
+                if tensor.device != device:
+                    held[name] = tensor.to(device)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(t.numel() * t.element_size() for held in self._quantities.values() for t in held.values())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """A flat mapping ``"quantity/parameter" -> tensor`` (the tensors themselves, not copies)."""
+        return {f"{quantity}{_SEPARATOR}{name}": t for quantity, held in self._quantities.items() for name, t in held.items()}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces all memory by the given flat mapping; copies every tensor.
+
+        Raises:
+            ValueError: a key is not of the form ``"quantity/parameter"``.
+        """
+        quantities: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            quantity, separator, name = key.partition(_SEPARATOR)
+            if not separator or not quantity:
+                raise ValueError(f"a rule's state has keys like 'quantity{_SEPARATOR}parameter', got {key!r}")
+            quantities.setdefault(quantity, {})[name] = tensor.detach().clone()
+        self._quantities = quantities

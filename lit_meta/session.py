@@ -1,0 +1,355 @@
+"""One or more rules bound to one network: the only code that touches hooks, gradients and parameters.
+
+A host (a plain loop, Lightning, Avalanche) calls the events below in this order; each rule answers those it needs::
+
+    begin_experience
+      before_forward -> the host's forward and backward pass -> after_backward
+      before_step    -> the host's clipping and optimizer step -> after_step
+    end_experience
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_meta.batches import BatchFunction, Batches
+from lit_meta.batches import unpack as unpack_batch
+from lit_meta.layers import LayerWatch, weight_layers
+from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
+
+
+class Session:
+    """Binds rules to a network.
+
+    Args:
+        network: the network whose trainable parameters are the synapses.
+        rules: one rule, or several that answer each event in the given order.
+        unpack: takes a batch of `end_experience`'s data apart into (inputs, targets).
+
+    Raises:
+        TypeError: something that is no rule or no network.
+        ValueError: a network without a weight layer, no rule, a rule twice, or more than one rule with local errors.
+
+    Example:
+        >>> from lit_meta.rules import EWC
+        >>> network = nn.Sequential(nn.Linear(4, 2))
+        >>> session, optimizer = Session(network, EWC()), torch.optim.SGD(network.parameters(), lr=0.1)
+        >>> x, y = torch.ones(3, 4), torch.tensor([0, 1, 0])
+        >>> with session.experience([(x, y)]):
+        ...     with session.step(x, y, optimizer):
+        ...         nn.functional.cross_entropy(network(x), y).backward()
+        >>> sorted(session.rules[0].state)
+        ['anchor', 'importance']
+    """
+
+    def __init__(
+        self, network: nn.Module, rules: Rule | Sequence[Rule], *, unpack: BatchFunction = unpack_batch
+    ) -> None:
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"a network is a torch.nn.Module, got {type(network).__name__}")
+        self.network = network
+        self._unpack = unpack
+        self.rules = check_rules(rules)
+        weight_layers(network)
+        self._answer = {event: [rule for rule in self.rules if rule.overrides(event)] for event in EVENTS}
+        self._watch: LayerWatch | None = None
+        self._all = Synapses(network, (), [])
+        self._of_optimizer: dict[int, Synapses] = {}
+        self._local: dict[str, Tensor] = {}
+        self._before: tuple[Synapses, list[Tensor]] | None = None
+        self._targets: Tensor | None = None
+        self._in_experience = False
+        self._resume = False
+        self._steps = 0
+        self.experiences = 0
+
+    # Experiences.
+
+    def begin_experience(self) -> None:
+        """Starts an experience; goes on with the one a loaded state was saved in.
+
+        Raises:
+            ValueError: the network has changed in a way that the rules' memory cannot follow.
+        """
+        resumed, self._resume = self._resume, False
+        self._bind()
+        self._steps = 0
+        self._in_experience = True
+        if not resumed:
+            for rule in self._answer["begin_experience"]:
+                rule.begin_experience(self._all)
+
+    def end_experience(self, data: Iterable[object] | None = None) -> None:
+        """Ends an experience: rules that need boundaries consolidate.
+
+        Args:
+            data: the experience's training data, as (inputs, targets) batches or a `DataLoader`; needed by rules
+                that override ``end_experience``. A shuffled loader is read in the order of its data set.
+
+        Raises:
+            ValueError: no step was taken in this experience, or a rule needs the data and there is none.
+        """
+        if not self._in_experience:
+            raise ValueError("end_experience came without begin_experience")
+        if self._steps == 0:
+            raise ValueError("the experience is empty: no training step was taken in it")
+        rules = self._answer["end_experience"]
+        if rules and data is None:
+            raise ValueError(f"{type(rules[0]).__name__} consolidates on the experience's data: end_experience needs it")
+        self._in_experience = False
+        self._unbind()
+        for rule in rules:
+            rule.end_experience(self._all, Batches(self.network, data, self._unpack))
+        self.experiences += 1
+
+    @contextmanager
+    def experience(self, data: Iterable[object] | None = None) -> Iterator[None]:
+        """An experience as a block of code; its end is not reached when the block fails."""
+        self.begin_experience()
+        yield
+        self.end_experience(data)
+
+    # Steps.
+
+    def before_forward(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Before the forward pass of a training batch.
+
+        Args:
+            inputs: (batch, ...).
+            targets: class labels (batch,), or whatever the loss takes; None where there are none.
+
+        Raises:
+            ValueError: inputs that are empty or not finite, or no labels for a rule that needs them.
+        """
+        if not self._in_experience:
+            raise ValueError("before_forward came outside an experience: call begin_experience first")
+        check_inputs(inputs)
+        if targets is None:
+            for rule in self.rules:
+                if rule.needs_labels:
+                    raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
+        self._targets = targets
+        for rule in self._answer["before_forward"]:
+            rule.before_forward(self._all, inputs, targets)
+        if self._watch is not None:
+            self._watch.start()
+
+    def after_backward(self, *, loss_divisor: float = 1.0) -> None:
+        """After the backward pass of a batch: hidden blocks learn from their local errors.
+
+        Args:
+            loss_divisor: what the host divided the loss by, as it does when it accumulates gradients.
+
+        Raises:
+            ValueError: the forward pass went around the weight layers, or a local error is wrong.
+        """
+        watch = self._watch
+        if watch is None:
+            return
+        try:
+            if watch.layers_seen == 0:
+                raise ValueError(
+                    "no weight layer was seen in the forward pass. A network that was compiled before the rule was attached "
+                    "hides its layers: attach the rule first, or pass the uncompiled network"
+                )
+            for rule in self._answer["local_error"]:
+                targets = self._targets
+                if targets is None:
+                    raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
+
+                def error(layer: Layer, output: Tensor, rule: Rule = rule, targets: Tensor = targets) -> Tensor:
+                    return rule.local_error(layer, output, targets)
+
+                for name, gradient in watch.local_gradients(error, 1.0 / loss_divisor).items():
+                    held = self._local.get(name)
+                    self._local[name] = gradient if held is None else held.add_(gradient)
+        finally:
+            watch.stop()
+
+    def before_step(self, optimizer: Optimizer | None = None) -> None:
+        """Before the optimizer's step (and before clipping): rules change the gradients.
+
+        Args:
+            optimizer: the one about to step; None where there is one only.
+        """
+        synapses = self._of(optimizer)
+        if self._local:
+            self._apply_local_gradients(synapses)
+        if self._answer["gradient"] or self._answer["update"]:
+            pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
+            if len(pairs) != len(synapses):
+                synapses = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
+            for rule in self._answer["gradient"]:
+                rule.gradient(synapses)
+        if self._answer["update"]:
+            self._before = (synapses, [p.detach().clone() for p in synapses.parameters])
+        self._steps += 1
+
+    def after_step(self, optimizer: Optimizer | None = None) -> None:
+        """After the optimizer's step: rules see, and may correct, what it did."""
+        if self._before is None:
+            return
+        synapses, before = self._before
+        self._before = None
+        with torch.no_grad():
+            for rule in self._answer["update"]:
+                rule.update(synapses, before)
+
+    @contextmanager
+    def step(self, inputs: Tensor, targets: Tensor | None, optimizer: Optimizer) -> Iterator[None]:
+        """A whole training step; the block of code makes the forward and backward pass."""
+        optimizer.zero_grad()
+        try:
+            self.before_forward(inputs, targets)
+            yield
+            self.after_backward()
+            self.before_step(optimizer)
+        except BaseException:
+            self.abandon_step()
+            raise
+        optimizer.step()
+        self.after_step(optimizer)
+
+    def abandon_step(self) -> None:
+        """Forgets a step that failed; parameters that a rule perturbed get their values back."""
+        if self._watch is not None:
+            self._watch.stop()
+        self._local = {}
+        self._before = None
+        for rule in self.rules:
+            rule.restore(self._all)
+
+    def close(self) -> None:
+        """Abandons what is under way and removes all hooks from the network."""
+        self.abandon_step()
+        self._unbind()
+
+    @property
+    def answers(self) -> frozenset[str]:
+        """The events that some rule answers."""
+        return frozenset(event for event, rules in self._answer.items() if rules)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken in the present experience."""
+        return self._steps
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What the rules have to log, as ``"rule/quantity"``."""
+        return {f"{type(r).__name__.lower()}/{k}": v for r in self.rules for k, v in r.scalars(self._all).items()}
+
+    # Saving.
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything needed to go on: each rule's memory, and where in the stream it stands."""
+        return {
+            "rules": [{"name": type(rule).__name__, "state": rule.state.state_dict()} for rule in self.rules],
+            "experiences": self.experiences,
+            "in_experience": self._in_experience,
+        }
+
+    def load_state_dict(self, saved: Mapping[str, object]) -> None:
+        """Takes up a saved state.
+
+        Raises:
+            ValueError: it was saved by other rules.
+        """
+        rules: Sequence[Mapping[str, object]] = saved["rules"]  # type: ignore[assignment]
+        was, now = [r["name"] for r in rules], [type(r).__name__ for r in self.rules]
+        if was != now:
+            raise ValueError(f"the saved state is of the rules {was}, these are {now}")
+        for rule, entry in zip(self.rules, rules, strict=True):
+            rule.state.load_state_dict(entry["state"])  # type: ignore[arg-type]
+        self.experiences = int(saved["experiences"])  # type: ignore[call-overload]
+        self._resume = bool(saved["in_experience"])
+
+    # Inner workings.
+
+    def _bind(self) -> None:
+        """Looks at the network anew: it may have grown, moved, or had parameters frozen."""
+        self._unbind()
+        pairs = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
+        if not pairs:
+            raise ValueError("the network has no trainable parameter: everything is frozen")
+        self._all = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
+        for rule in self.rules:
+            rule.state.grow(self._all.names, self._all.parameters)
+            rule.state.to(self._all.parameters[0].device)
+        inputs = self._answer["layer_input"]
+        if inputs or self._answer["local_error"]:
+
+            def on_input(layer: Layer, x: Tensor) -> None:
+                for rule in inputs:
+                    rule.layer_input(layer, x)
+
+            self._watch = LayerWatch(
+                self.network, detach=bool(self._answer["local_error"]), on_input=on_input if inputs else None
+            )
+
+    def _unbind(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+        self._of_optimizer = {}
+
+    def _of(self, optimizer: Optimizer | None) -> Synapses:
+        if optimizer is None:
+            return self._all
+        if id(optimizer) not in self._of_optimizer:
+            held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            pairs = [(n, p) for n, p in zip(self._all.names, self._all.parameters, strict=True) if id(p) in held]
+            self._of_optimizer[id(optimizer)] = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
+        return self._of_optimizer[id(optimizer)]
+
+    def _apply_local_gradients(self, synapses: Synapses) -> None:
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+            gradient = self._local.pop(name, None)
+            if gradient is None:
+                continue
+            if distributed:
+                # The reducer of DDP sees only what the loss reaches, so local gradients are averaged here.
+                torch.distributed.all_reduce(gradient)
+                gradient /= torch.distributed.get_world_size()
+            parameter.grad = gradient.to(parameter.dtype)
+
+
+def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
+    """One rule or several, as a tuple that can work together.
+
+    Raises:
+        TypeError: something that is no rule.
+        ValueError: none at all, one twice, or more than one that brings local errors.
+    """
+    found = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    for rule in found:
+        if not isinstance(rule, Rule):
+            hint = f"; write {rule.__name__}()" if isinstance(rule, type) and issubclass(rule, Rule) else ""
+            raise TypeError(f"a rule is an instance of lit_meta.Rule, got {rule!r}{hint}")
+    if not found:
+        raise ValueError("no rule was given")
+    if len({id(rule) for rule in found}) < len(found):
+        raise ValueError("the same rule instance was given twice")
+    local = [type(rule).__name__ for rule in found if rule.overrides("local_error")]
+    if len(local) > 1:
+        raise ValueError(f"{' and '.join(local)} both bring local errors to hidden blocks: choose one")
+    return found
+
+
+def check_inputs(inputs: Tensor) -> None:
+    """Holds that a batch of inputs is not empty and all finite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if inputs.numel() == 0:
+        raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}")
+    # A sum is one cheap pass and is finite when all terms are; only where it is not are the terms looked at.
+    if inputs.is_floating_point() and not bool(torch.isfinite(inputs.sum())) and not bool(torch.isfinite(inputs).all()):
+        bad = int((~torch.isfinite(inputs)).sum())
+        raise ValueError(f"the inputs hold {bad} NaN or infinite values of {inputs.numel()}; no weight was changed")

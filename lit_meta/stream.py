@@ -1,0 +1,255 @@
+"""One Trainer over a stream of experiences."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from lit_meta.checkpoints import Checkpoints
+from lit_meta.evaluation import Protocol, accuracy_of
+from lit_meta.functional import matrix
+from lit_meta.hosts.callback import Metaplasticity
+
+
+@dataclass
+class StreamResult:
+    """What came of a stream.
+
+    Attributes:
+        scenario: the benchmark's name.
+        protocol: how the test batches were made; see `lit_meta.evaluation.accuracy_of`.
+        accuracy_matrix: (training experiences, test experiences), R[i, j] = accuracy on j after learning i.
+        initial: (test experiences,), accuracy before any learning.
+        cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory.
+    """
+
+    scenario: str
+    protocol: str
+    accuracy_matrix: Tensor
+    initial: Tensor
+    cost: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def average_accuracy(self) -> float:
+        """Mean accuracy over the test experiences after the last experience."""
+        return float(self.accuracy_matrix[-1].mean())
+
+    @property
+    def forgetting(self) -> float | None:
+        """Mean loss of accuracy since an experience was learned; None for a stream of one experience."""
+        return float(matrix.forgetting(self.accuracy_matrix)) if self._is_stream else None
+
+    @property
+    def backward_transfer(self) -> float | None:
+        """Minus the forgetting, by Avalanche's definition; None for a stream of one experience."""
+        return float(matrix.backward_transfer(self.accuracy_matrix)) if self._is_stream else None
+
+    @property
+    def forward_transfer(self) -> float | None:
+        """Mean gain of accuracy on experiences still to come; None for a stream of one experience."""
+        return float(matrix.forward_transfer(self.accuracy_matrix, self.initial)) if self._is_stream else None
+
+    @property
+    def _is_stream(self) -> bool:
+        rows, columns = self.accuracy_matrix.shape
+        return rows == columns and rows > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, lists and strings."""
+        return {
+            "scenario": self.scenario,
+            "protocol": self.protocol,
+            "average_accuracy": self.average_accuracy,
+            "forgetting": self.forgetting,
+            "backward_transfer": self.backward_transfer,
+            "forward_transfer": self.forward_transfer,
+            "accuracy_matrix": [[round(v, 6) for v in row] for row in self.accuracy_matrix.tolist()],
+            "initial": [round(v, 6) for v in self.initial.tolist()],
+            "cost": self.cost,
+        }
+
+
+def fit_stream(
+    module: L.LightningModule,
+    benchmark: Any,
+    *,
+    max_epochs: int = 1,
+    batch_size: int = 128,
+    seed: int = 0,
+    protocol: Protocol = "standard",
+    accelerator: str = "auto",
+    callbacks: Sequence[L.Callback] = (),
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    on_experience: Callable[[int, Tensor], None] | None = None,
+    **trainer_options: Any,
+) -> StreamResult:
+    """Trains a LightningModule on each experience of a benchmark in turn, and tests it on all of them after each.
+
+    One Trainer serves the whole stream; optimizers start afresh with every experience. The order of the samples depends
+    on ``seed`` alone, and the global random state is left as it was.
+
+    Args:
+        module: a `MetaplasticModule`, or any LightningModule with the callback `Metaplasticity` among ``callbacks``;
+            calling it with inputs (batch, ...) must give outputs (batch, classes).
+        benchmark: an Avalanche benchmark, such as `lit_meta.scenario` makes.
+        max_epochs: passes over each experience's data.
+        batch_size: samples in a training step.
+        seed: of the order of samples, and of anything random in the network's training.
+        protocol: how test batches are made.
+        accelerator: Lightning's name of the device.
+        callbacks: given to the Trainer.
+        run_dir: keeps a checkpoint of the network and the rules' memory after every experience; None keeps none.
+        resume: go on after the last checkpoint in ``run_dir``; from the start where there is none.
+        on_experience: called after each experience with its index and its row of the accuracy matrix.
+        **trainer_options: anything else that `lightning.Trainer` takes.
+
+    Returns:
+        The result over the whole stream.
+
+    Raises:
+        ValueError: bad arguments, an empty experience, labels outside the head, or a checkpoint of another stream.
+        RuntimeError: Lightning took another number of steps than it should have.
+
+    Example:
+        >>> from lit_meta import MetaplasticModule, scenario
+        >>> from lit_meta.networks import build_network
+        >>> module = MetaplasticModule(build_network("mlp", inputs=64, hidden=[8], classes=10))
+        >>> fit_stream(module, scenario("split-digits", experiences=2), accelerator="cpu").accuracy_matrix.shape
+        torch.Size([2, 2])
+    """
+    from lit_meta.data import ExperienceDataModule, experience_tensors
+
+    if max_epochs < 1:
+        raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
+    if resume and run_dir is None:
+        raise ValueError("resume=True needs the run_dir of the run to go on with")
+    train, test = list(benchmark.train_stream), [experience_tensors(e) for e in benchmark.test_stream]
+    if not train:
+        raise ValueError("the benchmark's train_stream is empty")
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    with _quiet():
+        trainer = L.Trainer(
+            accelerator=accelerator, max_epochs=max_epochs, callbacks=list(callbacks), **{**options, **trainer_options}
+        )
+    learner = _Learner(trainer, module)
+    device = trainer.strategy.root_device
+
+    def test_accuracy() -> Tensor:
+        return accuracy_of(module.to(device), test, protocol=protocol, device=device)
+
+    checkpoints = None if run_dir is None else Checkpoints(Path(run_dir))
+    rows: list[Tensor] = []
+    cost: dict[str, float] = {"steps": 0, "samples": 0, "seconds": 0.0}
+    saved = checkpoints.latest() if checkpoints is not None and resume else None
+    if saved is None:
+        initial = test_accuracy()
+    else:
+        saved.check(scenario=_name(benchmark), train=len(train), test=len(test), seed=seed)
+        learner.load(saved)
+        rows, initial, cost = saved.rows, saved.initial, saved.cost
+    for index in range(len(rows), len(train)):
+        data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed + index)
+        started = time.perf_counter()
+        with torch.random.fork_rng(), _quiet():
+            torch.manual_seed(seed + index)
+            steps = learner.fit(data, max_epochs)
+        cost["seconds"] += time.perf_counter() - started
+        cost["steps"] += steps
+        cost["samples"] += max_epochs * len(train[index].dataset)
+        rows.append(test_accuracy())
+        if checkpoints is not None:
+            checkpoints.save(
+                index,
+                module=module,
+                rules=learner.rule_states(),
+                rows=rows,
+                initial=initial,
+                cost=cost,
+                scenario=_name(benchmark),
+                train=len(train),
+                seed=seed,
+            )
+        if on_experience is not None:
+            on_experience(index, rows[-1])
+    cost["parameter_bytes"] = sum(p.numel() * p.element_size() for p in module.parameters())
+    cost["state_bytes"] = sum(rule.state.bytes for callback in learner.plasticity for rule in callback.rules)
+    return StreamResult(_name(benchmark), protocol, torch.stack(rows), initial, cost)
+
+
+class _Learner:
+    """A Trainer that fits the same module again and again."""
+
+    def __init__(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.trainer = trainer
+        self.module = module
+        self._saved: list[dict[str, Any]] = []
+
+    @property
+    def plasticity(self) -> list[Metaplasticity]:
+        """The metaplasticity callbacks: those given to the Trainer, and those that the module brings along."""
+        brought = self.module.configure_callbacks()
+        found = [*self.trainer.callbacks, *(brought if isinstance(brought, Sequence) else [brought])]
+        return list({id(c): c for c in found if isinstance(c, Metaplasticity)}.values())
+
+    def fit(self, data: L.LightningDataModule, max_epochs: int) -> int:
+        """One experience; returns the optimizer steps it took."""
+        trainer = self.trainer
+        before = trainer.global_step
+        # A Trainer counts epochs over all its fits and stops at once when it has had max_epochs of them.
+        trainer.fit_loop.max_epochs = trainer.current_epoch + max_epochs
+        trainer.fit(self.module, datamodule=data)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        steps = trainer.global_step - before
+        batches = int(trainer.num_training_batches)
+        expected = max_epochs * math.ceil(batches / trainer.accumulate_grad_batches) * len(trainer.optimizers)
+        if steps != expected and not trainer.should_stop:
+            raise RuntimeError(
+                f"the Trainer took {steps} optimizer steps in an experience of {batches} batches and {max_epochs} epochs; "
+                f"{expected} were expected"
+            )
+        return steps
+
+    def rule_states(self) -> list[dict[str, Any]]:
+        return [callback.state_dict() for callback in self.plasticity]
+
+    def load(self, saved: Any) -> None:
+        self.module.load_state_dict(saved.module)
+        callbacks = self.plasticity
+        if len(callbacks) != len(saved.rules):
+            raise ValueError(f"the checkpoint holds {len(saved.rules)} rule callbacks, the module has {len(callbacks)}")
+        for callback, state in zip(callbacks, saved.rules, strict=True):
+            callback.load_state_dict(state)
+
+
+def _name(benchmark: Any) -> str:
+    return str(getattr(benchmark, "name", None) or type(benchmark).__name__)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences what Lightning says at each of many short fits, and what the stream runner knows better."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Data are tensors in memory: worker processes would only slow them down.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*")
+            warnings.filterwarnings("ignore", message=".*number of training batches.*is smaller than the logging interval.*")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,255 @@
+"""The zoo: trained networks with the memory of their rules, as folders of safetensors and a card."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from lit_meta._names import unknown
+from lit_meta._paths import zoo_folder
+from lit_meta.evaluation import Protocol, evaluate as evaluate_network
+from lit_meta.experiment import Experiment, build_module, build_rules
+from lit_meta.functional import matrix
+from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.networks import build_network
+from lit_meta.saving import load_tensors, sha256
+
+_FILES = ("model.safetensors", "rule.safetensors")
+
+
+def names() -> list[str]:
+    """The names of all entries.
+
+    Example:
+        >>> "naca-mlp-digits" in names()
+        True
+    """
+    return sorted(path.parent.name for path in zoo_folder().glob("*/card.yaml"))
+
+
+def card(name: str) -> dict[str, Any]:
+    """Everything that is known of an entry: network, rule, scenario, protocol, results, sha256 of its files.
+
+    Raises:
+        KeyError: no entry of that name; the nearest are named.
+    """
+    if name not in names():
+        raise unknown("zoo entry", name, names())
+    return yaml.safe_load((zoo_folder() / name / "card.yaml").read_text())
+
+
+def load(name: str) -> nn.Module:
+    """A trained network, in evaluation mode, on the CPU.
+
+    Raises:
+        KeyError: no entry of that name.
+        ValueError: a file is damaged or is not the one that the card describes.
+
+    Example:
+        >>> load("naca-mlp-digits")(torch.zeros(1, 1, 8, 8)).shape
+        torch.Size([1, 10])
+    """
+    described = card(name)
+    network = build_network(**described["experiment"]["network"])
+    network.load_state_dict(_tensors(name, described, "model.safetensors"))
+    return network.eval()
+
+
+def load_module(name: str) -> MetaplasticModule:
+    """A trained network with its rule and the rule's memory, ready for the next experience.
+
+    Raises:
+        KeyError: no entry of that name.
+        ValueError: a file is damaged or is not the one that the card describes.
+
+    Example:
+        >>> module = load_module("ewc-mlp-digits")
+        >>> sorted(module.plasticity.rules[0].state)
+        ['anchor', 'importance']
+    """
+    described = card(name)
+    module = build_module(Experiment(**described["experiment"]), described["seed"])
+    module.network.load_state_dict(_tensors(name, described, "model.safetensors"))
+    tensors = _tensors(name, described, "rule.safetensors")
+    for number, rule in enumerate(module.plasticity.rules if module.plasticity is not None else ()):
+        prefix = f"{number}:"
+        rule.state.load_state_dict({k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)})
+    return module
+
+
+def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | None = None) -> dict[str, Any]:
+    """Tests an entry anew on a scenario with the class order it was trained in.
+
+    The last row of the accuracy matrix is measured now; the rows before it are those of training, without which
+    forgetting is not defined.
+
+    Args:
+        name: of the entry.
+        scenario: name of a scenario with as many classes; None takes the one it was trained on.
+        protocol: how test batches are made; None takes the card's.
+
+    Returns:
+        ``name, scenario, protocol, average_accuracy, forgetting, accuracy_matrix, naive, joint, seconds``; on another
+        scenario than the trained one, forgetting, matrix and bounds are None.
+
+    Raises:
+        KeyError: an unknown entry or scenario.
+    """
+    from lit_meta.data import scenario as make_scenario
+
+    described = card(name)
+    experiment = Experiment(**described["experiment"])
+    own = scenario in (None, experiment.scenario["name"])
+    benchmark = make_scenario(**(experiment.scenario if own else {"name": scenario}), seed=described["seed"])
+    protocol = protocol or experiment.protocol
+    started = time.perf_counter()
+    row = evaluate_network(load(name), benchmark, protocol=protocol)
+    seconds = time.perf_counter() - started
+    found: dict[str, Any] = {
+        "name": name,
+        "scenario": benchmark.name,
+        "protocol": protocol,
+        "average_accuracy": float(row.mean()),
+        "forgetting": None,
+        "accuracy_matrix": None,
+        "naive": None,
+        "joint": None,
+        "seconds": seconds,
+    }
+    if own and protocol == experiment.protocol:
+        measured = torch.cat([torch.tensor(described["accuracy_matrix"])[:-1], row.unsqueeze(0)])
+        found["accuracy_matrix"] = measured.tolist()
+        found["forgetting"] = float(matrix.forgetting(measured)) if len(measured) > 1 else None
+        for bound in ("naive", "joint"):
+            found[bound] = described["results"][bound]["average_accuracy"]["mean"]
+    return found
+
+
+def verify(name: str) -> list[str]:
+    """What is wrong with an entry; empty where its files are those of the card and it performs as the card says."""
+    described = card(name)
+    problems = []
+    for file in _FILES:
+        path = zoo_folder() / name / file
+        if not path.is_file():
+            problems.append(f"{file} is missing")
+        elif sha256(path) != described["sha256"][file]:
+            problems.append(f"{file} is not the file that the card describes (sha256 differs)")
+    if problems:
+        return problems
+    accuracy, stated = evaluate(name)["average_accuracy"], described["results"]["seed_average_accuracy"]
+    if abs(accuracy - stated) > 0.002:
+        problems.append(f"average accuracy is {accuracy:.4f}, the card says {stated:.4f}")
+    return problems
+
+
+def export(name: str, folder: str | Path) -> Path:
+    """Copies an entry to ``folder/name``.
+
+    Raises:
+        KeyError: no entry of that name.
+        FileExistsError: the copy is there already.
+    """
+    card(name)
+    target = Path(folder) / name
+    if target.exists():
+        raise FileExistsError(f"{target} is there already")
+    shutil.copytree(zoo_folder() / name, target)
+    return target
+
+
+def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
+    """Makes a zoo entry from a finished run; replaces the entry of the same name.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+    """
+    import json
+
+    run = Path(run_dir)
+    for file in (*_FILES, "metrics.json", "config.yaml", "accuracy_matrix.csv"):
+        if not (run / file).is_file():
+            raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
+    experiment = Experiment(**yaml.safe_load((run / "config.yaml").read_text()))
+    metrics = json.loads((run / "metrics.json").read_text())
+    seed = experiment.seeds[0]
+    results: dict[str, Any] = {"seed_average_accuracy": metrics["rule"]["average_accuracy"]["values"][0]}
+    for learner in ("rule", "naive", "joint"):
+        results[learner] = {q: metrics[learner][q] for q in ("average_accuracy", "forgetting", "cost")}
+    rows = (run / "accuracy_matrix.csv").read_text().split()
+    folder = (zoo or zoo_folder()) / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in _FILES:
+        shutil.copy(run / file, folder / file)
+    described = {
+        "name": experiment.name,
+        "command": metrics["command"],
+        "protocol": experiment.protocol,
+        "seed": seed,
+        "experiment": asdict(experiment),
+        "results": results,
+        "accuracy_matrix": [[float(v) for v in row.split(",")] for row in rows],
+        "sha256": {file: sha256(folder / file) for file in _FILES},
+        "versions": metrics["versions"],
+    }
+    (folder / "card.yaml").write_text(yaml.safe_dump(described, sort_keys=False, width=120))
+    (folder / "README.md").write_text(readme(described))
+    return folder
+
+
+def readme(described: Mapping[str, Any]) -> str:
+    """The page of an entry, made from its card."""
+    experiment, results = described["experiment"], described["results"]
+    rules = build_rules(experiment["rule"])
+    lines = [
+        f"# {described['name']}",
+        "",
+        f"`{experiment['network']['name']}` trained by `{rules}` on `{experiment['scenario']['name']}` "
+        f"({experiment['scenario'].get('experiences', 'default')} experiences), protocol `{described['protocol']}`.",
+        "",
+        "| learner | average accuracy (%) | forgetting (points) |",
+        "|---|---|---|",
+    ]
+    for learner in ("rule", "naive", "joint"):
+        lines.append(f"| {learner} | {percent(results[learner]['average_accuracy'])} | {percent(results[learner]['forgetting'])} |")
+    lines += [
+        "",
+        f"Mean ± standard deviation over the seeds {experiment['seeds']}; the weights here are of seed {described['seed']}.",
+        *(["", experiment["note"]] if experiment["note"] else []),
+        "",
+        "Remade by:",
+        "",
+        f"    {described['command']}",
+        f"    lit-meta zoo add {described['command'].split('--run_dir ')[-1].split()[0]}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def percent(found: Mapping[str, Any] | None) -> str:
+    """A summary over seeds in per cent.
+
+    Example:
+        >>> percent({"mean": 0.1234, "sd": 0.01, "values": [0.1, 0.2]})
+        '12.3 ± 1.0'
+    """
+    if found is None:
+        return "–"
+    spread = "" if found["sd"] is None else f" ± {100 * found['sd']:.1f}"
+    return f"{100 * found['mean']:.1f}{spread}"
+
+
+def _tensors(name: str, described: Mapping[str, Any], file: str) -> dict[str, torch.Tensor]:
+    path = zoo_folder() / name / file
+    tensors = load_tensors(path)
+    if sha256(path) != described["sha256"][file]:
+        raise ValueError(f"{path} is not the file that the card describes (sha256 differs): fetch the entry again")
+    return tensors
