@@ -92,7 +92,7 @@ class Session:
                 that override ``end_experience``. A shuffled loader is read in the order of its data set.
 
         Raises:
-            ValueError: no step was taken in this experience, or a rule needs the data and there is none.
+            ValueError: no step was taken in this experience, training has diverged, or a rule needs the data and there is none.
         """
         if not self._in_experience:
             raise ValueError("end_experience came without begin_experience")
@@ -101,6 +101,9 @@ class Session:
         rules = self._answer["end_experience"]
         if rules and data is None:
             raise ValueError(f"{type(rules[0]).__name__} consolidates on the experience's data: end_experience needs it")
+        for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
+            if not bool(torch.isfinite(parameter.detach().sum())):
+                raise ValueError(f"parameter {name!r} is not finite: training has diverged, try a smaller learning rate")
         self._in_experience = False
         self._unbind()
         for rule in rules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning
@@ -123,12 +123,13 @@ class ExperienceDataModule(lightning.LightningDataModule):
 
     def _loader(self, experience: Any, generator: torch.Generator, *, shuffle: bool) -> DataLoader:
         view = bulk_view(experience)
+        collate: Callable[[Any], tuple[Tensor, Tensor]] = _samples_and_labels if view is None else _as_it_is
         return DataLoader(
             experience.dataset if view is None else view,
             batch_size=self.batch_size,
             shuffle=shuffle,
             generator=generator,
-            collate_fn=_samples_and_labels if view is None else _as_it_is,
+            collate_fn=collate,
         )
 
 

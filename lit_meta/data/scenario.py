@@ -217,7 +217,10 @@ def _benchmark(streams: dict[str, list[Any]]) -> Any:
         name: [_avalanche_dataset(d) if isinstance(d, TensorView) else d for d in data]
         for name, data in streams.items()
     }
-    benchmark = with_task_labels(with_classes_timeline(benchmark_from_datasets(**datasets)))
+    benchmark = with_classes_timeline(benchmark_from_datasets(**datasets))
+    # The data sets of a benchmark from elsewhere need not have task labels.
+    if all(hasattr(d, "targets_task_labels") for data in datasets.values() for d in data):
+        benchmark = with_task_labels(benchmark)
     for name, stream in benchmark.streams.items():
         for experience, view in zip(stream, views[name], strict=True):
             if view is not None:

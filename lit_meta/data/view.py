@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+_PART = 4096
+
 
 class TensorView(Dataset):
     """Some samples of a tensor, each optionally with its pixels permuted, without a copy of the samples.
@@ -80,7 +82,13 @@ class TensorView(Dataset):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Every seen sample and label, in order: ``(n, *shape)`` and ``(n,)``."""
-        return self.batch(torch.arange(len(self)))
+        if self.permutations is None:
+            return self.batch(torch.arange(len(self)))
+        x = torch.empty((len(self), *self.x.shape[1:]), dtype=self.x.dtype)
+        # By parts, since the indices of all permuted pixels at once take twice the memory of the samples.
+        for part in torch.arange(len(self)).split(_PART):
+            x[part[0] : part[-1] + 1] = self.batch(part)[0]
+        return x, self.targets
 
     def __len__(self) -> int:
         return len(self.index)

@@ -83,7 +83,7 @@ def anytime_accuracy(matrix: Tensor) -> Tensor:
 
 
 def minimum_accuracy(matrix: Tensor) -> Tensor:
-    """Mean worst accuracy on earlier experiences since they were learned: mean_{j < k} min_{j < i <= k} R[i, j].
+    """Mean worst accuracy on earlier experiences since then: mean_{j < k} min_{j < i <= k} R[i, j].
 
     Args:
         matrix: accuracies R, ``(experiences, experiences)``.

@@ -246,7 +246,7 @@ def encoding_thresholds(
         raise ValueError(f"start must not be negative, got {start}.")
     mask = 0xFFFFFFFF
     # One is added before the first hash, which maps 0 to 0.
-    key = _hash(torch.tensor(seed, device=device) + 1 & mask)
+    key = _hash((torch.tensor(seed, device=device) + 1) & mask)
     key = _hash((torch.arange(start, start + steps, device=device) + key) & mask)
     key = _hash((torch.arange(math.prod(shape), device=device) + key[:, None]) & mask)
     # 24 bits: the most that single precision keeps below 1.

@@ -79,17 +79,19 @@ def samples(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 class WeightFactory:
     """Makes weight layers; with a seed, without touching torch's global random state.
 
-    Weights and biases are uniform on ± 1/√fan-in, as torch's own layers start.
+    Biases are uniform on ± 1/√fan-in, as in torch's own layers, and weights on `gain` times that.
     """
 
-    def __init__(self, seed: int | None, *, bias: bool) -> None:
+    def __init__(self, seed: int | None, *, bias: bool, gain: float = 1.0) -> None:
+        if not gain > 0:
+            raise ValueError(f"weight_gain must be positive, got {gain}.")
         self._generator = None if seed is None else torch.Generator().manual_seed(seed)
-        self._bias = bias
+        self._bias, self._gain = bias, gain
 
     def _fill(self, layer: nn.Linear | nn.Conv2d) -> None:
         bound = 1.0 / math.sqrt(layer.weight[0].numel())
         with torch.no_grad():
-            layer.weight.uniform_(-bound, bound, generator=self._generator)
+            layer.weight.uniform_(-self._gain * bound, self._gain * bound, generator=self._generator)
             if layer.bias is not None:
                 layer.bias.uniform_(-bound, bound, generator=self._generator)
 

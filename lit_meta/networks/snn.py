@@ -35,6 +35,7 @@ class LIFMLP(SpikingNetwork):
         classes: outputs, at least 2.
         gate: as in `MLP`, with `gate_margin`, `gate_threshold`, `gate_slope` and `gate_active_units`.
         bias: whether layers have biases.
+        weight_gain: initial weights are uniform on ± this over √fan-in.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
 
@@ -74,17 +75,18 @@ class LIFMLP(SpikingNetwork):
         input_range: Literal["fixed", "batch"] = "fixed",
         encoding_seed: int = 0,
         learning: Learning = "last_step",
-        steps_at_once: int = 10,
+        steps_at_once: int = 5,
         gate: GateKind = "none",
         gate_margin: float | None = None,
         gate_threshold: float | None = None,
         gate_slope: float | None = None,
         gate_active_units: int | None = None,
         bias: bool = False,
+        weight_gain: float = 1.0,
         seed: int | None = None,
     ) -> None:
         sizes = [positive("inputs", inputs), *widths("hidden", hidden), class_count(classes)]
-        make = WeightFactory(seed, bias=bias)
+        make = WeightFactory(seed, bias=bias, gain=weight_gain)
         super().__init__(
             layers=nn.ModuleList(make.linear(*pair) for pair in pairwise(sizes)),
             gate=InputGate(
@@ -128,6 +130,8 @@ class LIFConvNet(SpikingNetwork):
         classes: outputs, at least 2.
         pooling: ``"average"``, or ``"max"``, which keeps spikes at 0 and 1.
         bias: whether layers have biases.
+        weight_gain: initial weights are uniform on ± this over √fan-in. With 1 the potentials of the deeper
+            layers stay below the threshold, and nothing fires there until biases have grown.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
 
@@ -170,11 +174,17 @@ class LIFConvNet(SpikingNetwork):
         steps_at_once: int = 4,
         pooling: Pooling = "average",
         bias: bool = True,
+        weight_gain: float = 3.0,
         seed: int | None = None,
     ) -> None:
         shape = image_shape(input_shape)
         layers = conv_layers(
-            shape, channels, kernel, hidden, class_count(classes), WeightFactory(seed, bias=bias)
+            shape,
+            channels,
+            kernel,
+            hidden,
+            class_count(classes),
+            WeightFactory(seed, bias=bias, gain=weight_gain),
         )
         super().__init__(
             layers=layers,

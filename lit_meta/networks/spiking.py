@@ -225,7 +225,6 @@ class SpikingNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"steps={self.steps}, decay={self.decay}, "
-            f"threshold={self.threshold}, "
-            f"surrogate={self.surrogate}, lens={self.lens}, encoding={self.encoding}, learning={self.learning}"
+            f"steps={self.steps}, decay={self.decay}, threshold={self.threshold}, encoding={self.encoding}, "
+            f"surrogate={self.surrogate}, lens={self.lens}, learning={self.learning}"
         )

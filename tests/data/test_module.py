@@ -1,4 +1,4 @@
-"""Loaders: every sample once, the same order every time, no touch of the global generator; Lightning runs them."""
+"""Loaders: every sample once, in a repeatable order, without the global generator; Lightning runs them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def benchmark() -> object:
 
 @pytest.fixture(scope="module")
 def foreign() -> object:
-    """A benchmark made by Avalanche alone, with transforms, whose tensors are reached through its data sets only."""
+    """A benchmark made by Avalanche alone, with transforms; its tensors are reached item by item only."""
     from avalanche.benchmarks import class_incremental_benchmark
     from avalanche.benchmarks.utils import as_classification_dataset
     from avalanche.benchmarks.utils.transform_groups import TransformGroups
@@ -52,7 +52,10 @@ def test_an_epoch_is_every_sample_once(benchmark) -> None:
     assert sorted(map(tuple, seen.flatten(1).tolist())) == sorted(map(tuple, x.flatten(1).tolist()))
     assert not torch.equal(labels, y)
     pairs = {tuple(row): label for row, label in zip(x.flatten(1).tolist(), y.tolist(), strict=True)}
-    assert all(pairs[tuple(row)] == label for row, label in zip(seen.flatten(1).tolist(), labels.tolist(), strict=True))
+    assert all(
+        pairs[tuple(row)] == label
+        for row, label in zip(seen.flatten(1).tolist(), labels.tolist(), strict=True)
+    )
 
 
 def test_the_order_depends_on_seed_experience_and_epoch_only(benchmark) -> None:
@@ -164,6 +167,7 @@ class Linear(lightning.LightningModule):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers.*")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of Lightning 2.6 with torch 2.14
 def test_lightning_trains_and_tests_on_it(benchmark, tmp_path) -> None:
     torch.manual_seed(0)
     module = Linear()

@@ -141,6 +141,21 @@ def test_joint_has_one_experience_with_everything(name: str) -> None:
     ]
 
 
+def test_joint_takes_benchmarks_without_task_labels() -> None:
+    from avalanche.benchmarks import class_incremental_benchmark
+    from avalanche.benchmarks.utils import as_classification_dataset
+    from torch.utils.data import TensorDataset
+
+    data = TensorDataset(torch.arange(12.0)[:, None], torch.arange(12) % 3)
+    data.targets = torch.arange(12) % 3
+    dataset = as_classification_dataset(data)
+    whole = joint(class_incremental_benchmark({"train": dataset, "test": dataset}, num_experiences=3))
+    x, y = experience_tensors(whole.train_stream[0])
+    assert sorted(x.flatten().tolist()) == list(range(12))
+    assert (x[:, 0] % 3).tolist() == y.tolist()
+    assert len(whole.test_stream) == 3
+
+
 def test_joint_takes_other_avalanche_benchmarks() -> None:
     from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
 
@@ -167,7 +182,7 @@ def test_avalanche_can_cut_and_join_the_data_sets(split) -> None:
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
-    [
+    (
         ("split-digits", {"experiences": 3}, "choose one of 1, 2, 5, 10"),
         ("split-digits", {"experiences": 0}, "positive integer"),
         ("split-digits", {"experiences": 2.0}, "positive integer"),
@@ -176,7 +191,7 @@ def test_avalanche_can_cut_and_join_the_data_sets(split) -> None:
         ("split-digits", {"validation": 1.0}, "validation fraction"),
         ("split-digits", {"validation": 0.001}, "leaves class 0"),
         ("permuted-digits", {"class_order": range(10)}, "no effect"),
-    ],
+    ),
 )
 def test_arguments_that_do_not_fit_are_refused(name: str, arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Gates against plain numpy, and their promises: bounded, and (but for the published one) of the sample alone."""
+"""Gates against plain numpy, bounded, and (but for the published one) of the sample alone."""
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def test_index_is_that_of_interpolate(features, units):
     assert torch.equal(x[:, nearest_index(features, units)], expected)
 
 
-@pytest.mark.parametrize("options", [{"margin": 0.2}, {"threshold": 0.8}, {"margin": 0.0, "slope": 3.0}])
-@pytest.mark.parametrize("units", [5, 12, 31])
+@pytest.mark.parametrize("options", ({"margin": 0.2}, {"threshold": 0.8}, {"margin": 0.0, "slope": 3.0}))
+@pytest.mark.parametrize("units", (5, 12, 31))
 def test_gates_follow_the_equation(options, units):
     x = torch.rand(6, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(units))
     flat = x.flatten(1).numpy()
@@ -87,14 +87,18 @@ def test_top_k_opens_k_of_the_largest_ties_in_order(seed, k, levels):
 
 
 @pytest.mark.parametrize(
-    "gate", [lambda x: sample_gate(x, 30, margin=0.2), lambda x: top_k_gate(x, 30, 6)], ids=["sample", "top_k"]
+    "gate",
+    (lambda x: sample_gate(x, 30, margin=0.2), lambda x: top_k_gate(x, 30, 6)),
+    ids=["sample", "top_k"],
 )
 def test_a_sample_does_not_see_its_batch(gate):
     x = torch.rand(16, 20)
     whole = gate(x)
     order = torch.randperm(16)
-    assert torch.equal(gate(x[order]), whole[order])
-    assert torch.equal(torch.cat([gate(x[i : i + 1]) for i in range(16)]), whole)
+    # To rounding only: the last bit of a logistic may depend on a number's place in its vector register.
+    torch.testing.assert_close(gate(x[order]), whole[order], rtol=1e-5, atol=1e-12)
+    alone = torch.cat([gate(x[i : i + 1]) for i in range(16)])
+    torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-12)
 
 
 def test_the_published_gate_sees_the_batch_and_agrees_for_a_batch_of_one():
@@ -113,7 +117,7 @@ def test_an_index_made_before_gives_the_same():
 
 @pytest.mark.parametrize(
     ("call", "message"),
-    [
+    (
         (lambda: batch_gate(torch.rand(2, 3), 0, margin=0.2), "at least one unit"),
         (lambda: batch_gate(torch.rand(3), 3, margin=0.2), "non-empty batch"),
         (lambda: sample_gate(torch.rand(0, 3), 3, margin=0.2), "non-empty batch"),
@@ -124,7 +128,7 @@ def test_an_index_made_before_gives_the_same():
         (lambda: top_k_gate(torch.rand(2, 3), 4, 5), "from 1 to 4 of them, got k=5"),
         (lambda: top_k_gate(torch.rand(2, 3), 4, 0), "from 1 to 4 of them, got k=0"),
         (lambda: nearest_index(0, 3), "features=0"),
-    ],
+    ),
 )
 def test_wrong_use_is_refused(call, message):
     with pytest.raises(ValueError, match=message):

@@ -23,7 +23,7 @@ def draw(generator, *shape):
     return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "identity"])
+@pytest.mark.parametrize("activation", ("sigmoid", "identity"))
 def test_delta_rule_is_the_sum_over_samples(generator, activation):
     hidden, output, target = draw(generator, 6, 4), draw(generator, 6, 3), draw(generator, 6, 3)
     expected = np.zeros((3, 4))
@@ -44,7 +44,7 @@ def test_delta_rule_is_descent_on_half_the_squared_error(generator):
     torch.testing.assert_close(change, -weights.grad)
 
 
-@pytest.mark.parametrize("gate", ["none", "batch", "sample"])
+@pytest.mark.parametrize("gate", ("none", "batch", "sample"))
 def test_hidden_update_is_the_sum_over_samples_and_the_gradient_at_the_output(generator, gate):
     inputs, modulation = draw(generator, 6, 5), draw(generator, 6, 4) * 2.4 - 1.2
     weights = (draw(generator, 4, 5) - 0.5).requires_grad_()
@@ -67,9 +67,12 @@ def test_hidden_update_is_the_sum_over_samples_and_the_gradient_at_the_output(ge
 
 @pytest.mark.parametrize(
     ("call", "message"),
-    [
+    (
         (lambda z: delta_rule(z(2, 3), z(3, 2), z(3, 2), learning_rate=1.0), "hidden and output"),
-        (lambda z: delta_rule(z(2, 3), z(2, 2), z(2, 1), learning_rate=1.0), r"target must have shape \(2, 2\)"),
+        (
+            lambda z: delta_rule(z(2, 3), z(2, 2), z(2, 1), learning_rate=1.0),
+            r"target must have shape \(2, 2\)",
+        ),
         (
             lambda z: delta_rule(z(2, 3), z(2, 2), z(2, 2), learning_rate=1.0, output_activation="relu"),
             "got 'relu'",
@@ -80,7 +83,7 @@ def test_hidden_update_is_the_sum_over_samples_and_the_gradient_at_the_output(ge
             lambda z: hidden_update(z(2, 3), z(2, 2), z(2, 2), learning_rate=1.0, gate=z(3)),
             "gate must have shape",
         ),
-    ],
+    ),
 )
 def test_shapes_that_do_not_fit_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
@@ -98,7 +101,9 @@ def test_penalty_is_the_weighted_sum_of_squares(generator):
     for p, a, o in zip(parameters, anchors, importances, strict=True):
         for x, y, w in zip(p.flatten().tolist(), a.flatten().tolist(), o.flatten().tolist(), strict=True):
             expected += 0.5 * 3.0 * w * (x - y) ** 2
-    assert quadratic_penalty(parameters, anchors, importances, 3.0).item() == pytest.approx(expected, rel=1e-6)
+    assert quadratic_penalty(parameters, anchors, importances, 3.0).item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_added_gradient_is_that_of_the_penalty_and_in_place(generator):
@@ -119,12 +124,12 @@ def test_added_gradient_is_that_of_the_penalty_and_in_place(generator):
 
 @pytest.mark.parametrize(
     ("lists", "strength", "message"),
-    [
+    (
         (([], [], []), 1.0, "no parameters"),
         (([torch.zeros(2)], [], [torch.zeros(2)]), 1.0, "1 parameters need as many anchors, got 0"),
         (([torch.zeros(2)], [torch.zeros(2)], [torch.zeros(1)]), 1.0, r"importances\[0\] has shape \(1,\)"),
         (([torch.zeros(2)], [torch.zeros(2)], [torch.zeros(2)]), -1.0, "strength must not be negative"),
-    ],
+    ),
 )
 def test_lists_that_do_not_fit_are_refused(lists, strength, message):
     with pytest.raises(ValueError, match=message):

@@ -39,7 +39,7 @@ def test_code_of_ten_classes_is_the_published_one():
     np.testing.assert_array_equal(expectation_code(10).numpy(), expected)
 
 
-@pytest.mark.parametrize(("classes", "pairs"), [(10, 2), (46, 21)])
+@pytest.mark.parametrize(("classes", "pairs"), ((10, 2), (46, 21)))
 def test_neighbouring_paper_codes_share_an_index_and_disjoint_ones_do_not(classes, pairs):
     assert shared_pairs(expectation_code(classes)) == pairs
     assert shared_pairs(expectation_code(classes, kind="disjoint")) == 0
@@ -63,8 +63,8 @@ def test_colliding_codes_are_refused_and_named():
     assert shared_pairs(expectation_code(300, kind="disjoint")) == 0
 
 
-@pytest.mark.parametrize("kind", ["paper", "disjoint"])
-@pytest.mark.parametrize("classes", [1, 0, -3])
+@pytest.mark.parametrize("kind", ("paper", "disjoint"))
+@pytest.mark.parametrize("classes", (1, 0, -3))
 def test_fewer_than_two_classes_are_refused(classes, kind):
     with pytest.raises(ValueError, match=f"at least 2 classes, got {classes}"):
         expectation_code(classes, kind=kind)
@@ -108,7 +108,7 @@ def test_levels_outside_the_curve_keep_the_value_of_the_end():
     assert plasticity_modulation(levels, inversion=0.3).tolist() == pytest.approx([1, 1, -1, -1])
 
 
-@pytest.mark.parametrize("options", [{"inversion": 0.0}, {"inversion": -1.0}, {"maximum": 0.9}])
+@pytest.mark.parametrize("options", ({"inversion": 0.0}, {"inversion": -1.0}, {"maximum": 0.9}))
 def test_curve_parameters_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         plasticity_modulation(torch.zeros(1), **options)
@@ -117,7 +117,7 @@ def test_curve_parameters_out_of_range_are_refused(options):
 @pytest.mark.parametrize(
     ("distribution", "mean", "variance"),
     # Clipped normal by numerical integration below; Beta(½, ½) has variance 1/8.
-    [("uniform", 0.5, 1 / 12), ("normal", 0.5, None), ("beta", 0.5, 1 / 8)],
+    (("uniform", 0.5, 1 / 12), ("normal", 0.5, None), ("beta", 0.5, 1 / 8)),
 )
 def test_projection_has_the_moments_of_its_distribution(distribution, mean, variance):
     draw = neuromodulator_projection(
@@ -145,7 +145,7 @@ def test_projection_follows_its_generator_and_leaves_the_global_one():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((0, 3), "classes=0"), ((3, 0), "units=0")],
+    (((0, 3), "classes=0"), ((3, 0), "units=0")),
 )
 def test_projection_of_nothing_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

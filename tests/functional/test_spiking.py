@@ -87,7 +87,8 @@ def test_rectangular_surrogate_by_hand_and_of_unit_area():
 
 
 def test_gradient_through_time_by_hand():
-    # V₁ = 0.4 (no spike), V₂ = 0.2·0.4 + 0.45 = 0.53: dS₂/dI₁ = 2.5 · d·((1 − S₁) − V₁·dS₁/dV₁), dS₁/dV₁ = 2.5.
+    # V₁ = 0.4 (no spike), V₂ = 0.2·0.4 + 0.45 = 0.53, both within the lens, where dS/dV = 2.5:
+    # dS₂/dI₁ = 2.5 · 0.2 · ((1 − S₁) − V₁ · 2.5).
     first = torch.tensor([[0.4]], dtype=torch.float64, requires_grad=True)
     _, state = lif_step(first, surrogate="rectangular")
     spikes, _ = lif_step(torch.tensor([[0.45]], dtype=torch.float64), state, surrogate="rectangular")
@@ -106,7 +107,7 @@ def test_without_a_surrogate_no_gradient_passes():
     assert not spikes.requires_grad
 
 
-@pytest.mark.parametrize("surrogate", ["stdp", "rectangular"])
+@pytest.mark.parametrize("surrogate", ("stdp", "rectangular"))
 def test_surrogates_under_vmap_equal_a_loop(surrogate):
     currents = torch.rand(5, 3)
     before = torch.randint(0, 2, (5, 3)).float()
@@ -159,7 +160,7 @@ def hash_by_hand(value):
     return value ^ (value >> 15)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
+@pytest.mark.parametrize("seed", (0, 1, 2**32 - 1))
 def test_thresholds_are_the_hash_in_exact_integers(seed):
     key = hash_by_hand((seed + 1) % 2**32)
     table = encoding_thresholds((2, 3), 4, seed=seed, start=7)
@@ -194,10 +195,13 @@ def test_equal_samples_spike_equally_in_any_batch():
 
 @pytest.mark.parametrize(
     ("call", "message"),
-    [
+    (
         (lambda: lif_step(torch.ones(1, 1), surrogate="atan"), "'stdp', 'rectangular' or None, got 'atan'"),
         (lambda: lif_step(torch.ones(1, 1), surrogate="stdp", lens=0.0), "lens must be positive"),
-        (lambda: lif_step(torch.ones(2, 1), LIFState.at_rest(torch.ones(1, 1))), "start every batch from rest"),
+        (
+            lambda: lif_step(torch.ones(2, 1), LIFState.at_rest(torch.ones(1, 1))),
+            "start every batch from rest",
+        ),
         (lambda: bernoulli_encode(torch.ones(1, 1), 0), "steps must be at least 1, got 0"),
         (lambda: bernoulli_encode(torch.ones(1, 1), 2, low=1.0, high=1.0), "low must be below high"),
         (lambda: bernoulli_encode(torch.ones(1, 1), 2, range="sample"), "'fixed' or 'batch', got 'sample'"),
@@ -205,7 +209,7 @@ def test_equal_samples_spike_equally_in_any_batch():
         (lambda: encoding_thresholds((3,), 2, seed=-1), "seed must be"),
         (lambda: encoding_thresholds((3,), 2, start=-1), "start must not be negative"),
         (lambda: threshold_encode(torch.ones(2, 3), torch.ones(5, 4)), "need thresholds of shape"),
-    ],
+    ),
 )
 def test_wrong_use_is_refused(call, message):
     with pytest.raises(ValueError, match=message):

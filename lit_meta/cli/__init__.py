@@ -1,0 +1,58 @@
+"""The command ``lit-meta``; each subcommand is a module beside this one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from lit_meta._version import __version__
+from lit_meta.cli import demo, evaluate, listing, run, zoo
+from lit_meta.cli.console import error_console
+
+# Each module has add(subparsers), which registers its commands and their functions.
+_COMMANDS = (demo, run, evaluate, zoo, listing)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command-line parser."""
+    top = argparse.ArgumentParser(
+        prog="lit-meta", description="Metaplasticity for PyTorch Lightning: train, evaluate, measure, share."
+    )
+    top.add_argument("--version", action="version", version=f"lit-meta {__version__}")
+    top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in _COMMANDS:
+        module.add(commands)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 for bad input, 130 when interrupted (2 for wrong usage)."""
+    # What libraries say to their own developers is no news to a user of the command.
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")
+    options = parser().parse_args(arguments)
+    try:
+        facts = options.function(options)
+        if options.json is not None:
+            from lit_meta.saving import save_json
+
+            save_json(Path(options.json), facts)
+        return int(facts.get("exit_status", 0)) if isinstance(facts, dict) else 0
+    except KeyboardInterrupt:
+        error_console().print("interrupted")
+        return 130
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+        if options.debug:
+            raise
+        message = " ".join(str(error).split()) or type(error).__name__
+        error_console().print(f"lit-meta: {message}", markup=False, highlight=False, soft_wrap=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

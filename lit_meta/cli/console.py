@@ -1,0 +1,65 @@
+"""What the commands print with: tables, progress, numbers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+Function = Callable[[argparse.Namespace], dict[str, Any]]
+
+
+def console() -> Console:
+    """The console for results (standard output)."""
+    return Console()
+
+
+def error_console() -> Console:
+    """The console for errors and progress (standard error)."""
+    return Console(stderr=True)
+
+
+def add_command(commands: Any, name: str, function: Function, help: str) -> argparse.ArgumentParser:
+    """Registers a command; every command takes ``--json``."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument("--json", metavar="FILE", help="also write the facts of the table as JSON")
+    parser.set_defaults(function=function)
+    return parser
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None) -> None:
+    """Prints a table whose first column is text and whose others are numbers or short words."""
+    shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for position, column in enumerate(columns):
+        shown.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*(str(cell) for cell in row))
+    console().print(shown)
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
+    """A progress bar on standard error; the yielded function moves it by one and changes its text."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=error_console(), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+
+        def advance(text: str) -> None:
+            bar.update(task, advance=1, description=text)
+
+        yield advance
+
+
+def percent(value: float | None) -> str:
+    """A fraction in per cent, or a dash.
+
+    Example:
+        >>> percent(0.12345), percent(None)
+        ('12.3', '–')
+    """
+    return "–" if value is None else f"{100 * value:.1f}"

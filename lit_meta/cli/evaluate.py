@@ -1,0 +1,34 @@
+"""``lit-meta evaluate``: a zoo entry on its Avalanche scenario."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lit_meta.cli.console import add_command, percent, table
+
+
+def add(commands: Any) -> None:
+    parser = add_command(commands, "evaluate", evaluate, "test a zoo entry anew on its Avalanche scenario")
+    parser.add_argument("name", help="of the zoo entry")
+    parser.add_argument("--scenario", help="another scenario than the one it was trained on")
+    parser.add_argument("--protocol", choices=("standard", "paper"), help="how test batches are made (default: the card's)")
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta import zoo
+
+    facts = zoo.evaluate(options.name, options.scenario, protocol=options.protocol)
+    rows = [
+        ("average accuracy (%)", percent(facts["average_accuracy"])),
+        ("forgetting (points)", percent(facts["forgetting"])),
+        ("naive fine-tuning (%)", percent(facts["naive"])),
+        ("joint upper bound (%)", percent(facts["joint"])),
+        ("seconds", f"{facts['seconds']:.2f}"),
+    ]
+    caption = "standard: test samples of all experiences are mixed; a prediction depends on its own sample only"
+    if facts["protocol"] == "paper":
+        caption = "paper: each experience is tested alone, so a batch-dependent gate is told what it should predict"
+    title = f"{facts['name']} on {facts['scenario']}, protocol {facts['protocol']}"
+    table(title, ("quantity", "value"), rows, caption)
+    return facts

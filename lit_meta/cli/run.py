@@ -1,0 +1,85 @@
+"""``lit-meta run``: an experiment from its config into a run folder."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import Any
+
+from lit_meta.cli.console import add_command, console, progress, table
+
+
+def add(commands: Any) -> None:
+    parser = add_command(commands, "run", run, "train an experiment's stream, over seeds, beside its bounds")
+    parser.add_argument("config", help="a YAML file, or a name in configs/experiment/")
+    parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR after its last experience")
+    parser.add_argument("--learners", nargs="+", choices=("rule", "naive", "joint"), default=["rule", "naive", "joint"])
+    parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
+    parser.add_argument(
+        "--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="change the config: max_epochs=2 seeds=[0]"
+    )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta.data import scenario
+    from lit_meta.experiment import load_experiment, run_experiment
+    from lit_meta.figures import accuracy_matrix
+    from lit_meta.zoo import percent
+
+    experiment = load_experiment(options.config, [f"--{change}" for change in options.overrides])
+    run_dir = Path(options.run_dir or Path("runs") / experiment.name)
+    if "rule" in options.learners and experiment.rule is None:
+        options.learners.remove("rule")
+    experiences = len(scenario(**experiment.scenario, seed=experiment.seeds[0]).train_stream)
+    total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in options.learners)
+    with progress(total, experiment.name) as advance:
+        report = run_experiment(
+            experiment,
+            run_dir,
+            learners=options.learners,
+            resume=options.resume,
+            accelerator=options.accelerator,
+            command=command_line(options, run_dir),
+            on_experience=lambda learner, seed, index, row: advance(
+                f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
+            ),
+        )
+    rows = []
+    for learner in options.learners:
+        found = report[learner]
+        rows.append(
+            (
+                learner,
+                percent(found["average_accuracy"]),
+                percent(found["forgetting"]),
+                f"{found['cost']['seconds']:.1f}",
+                f"{found['cost']['state_bytes'] / 1024:.0f}",
+            )
+        )
+    columns = ("learner", "average accuracy (%)", "forgetting (points)", "training (s)", "rule's memory (KiB)")
+    title = f"{experiment.name}: {experiment.scenario['name']}, protocol {experiment.protocol}"
+    table(title, columns, rows, f"mean ± standard deviation over {len(experiment.seeds)} seed(s)")
+    if "rule" in report:
+        accuracy_matrix(report["rule"]["accuracy_matrix"], experiment.name).savefig(_figures(run_dir) / "accuracy_matrix.png")
+    console().print(f"results are in {run_dir}", soft_wrap=True)
+    return report
+
+
+def command_line(options: argparse.Namespace, run_dir: Path) -> str:
+    """The command that gives these results again."""
+    parts = ["lit-meta", "run", options.config, "--run_dir", str(run_dir)]
+    if set(options.learners) != {"rule", "naive", "joint"}:
+        parts += ["--learners", *options.learners]
+    if options.overrides:
+        parts += ["--set", *options.overrides]
+    return shlex.join(parts)
+
+
+def _figures(run_dir: Path) -> Path:
+    folder = run_dir / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+

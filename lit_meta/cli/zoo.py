@@ -1,0 +1,77 @@
+"""``lit-meta zoo``: what there is, whether it is whole, and how to take it away or add to it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lit_meta.cli.console import add_command, console, table
+
+
+def add(commands: Any) -> None:
+    parser = commands.add_parser("zoo", help="list, show, verify, export and add trained networks")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add_command(actions, "list", list_entries, "all entries with their results")
+    show = add_command(actions, "show", show_entry, "the card of an entry")
+    show.add_argument("name")
+    verify = add_command(actions, "verify", verify_entries, "check files and accuracy of one entry or all")
+    verify.add_argument("name", nargs="?")
+    export = add_command(actions, "export", export_entry, "copy an entry to a folder")
+    export.add_argument("name")
+    export.add_argument("folder")
+    new = add_command(actions, "add", add_entry, "make an entry from a finished run")
+    new.add_argument("run_dir")
+    new.add_argument("--zoo", help="folder of the zoo (default: the one in use)")
+
+
+def list_entries(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta import zoo
+
+    cards = [zoo.card(name) for name in zoo.names()]
+    rows = [
+        (
+            card["name"],
+            card["experiment"]["scenario"]["name"],
+            card["protocol"],
+            *(zoo.percent(card["results"][learner]["average_accuracy"]) for learner in ("rule", "naive", "joint")),
+        )
+        for card in cards
+    ]
+    table("zoo: average accuracy (%)", ("entry", "scenario", "protocol", "rule", "naive", "joint"), rows)
+    return {"entries": cards}
+
+
+def show_entry(options: argparse.Namespace) -> dict[str, Any]:
+    from rich.markdown import Markdown
+
+    from lit_meta import zoo
+
+    card = zoo.card(options.name)
+    console().print(Markdown(zoo.readme(card)))
+    return card
+
+
+def verify_entries(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta import zoo
+
+    chosen = [options.name] if options.name else zoo.names()
+    problems = {name: zoo.verify(name) for name in chosen}
+    table("zoo: verified", ("entry", "state"), [(name, "; ".join(found) or "whole") for name, found in problems.items()])
+    return {"problems": problems, "exit_status": int(any(problems.values()))}
+
+
+def export_entry(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta import zoo
+
+    target = zoo.export(options.name, options.folder)
+    console().print(f"{options.name} is in {target}", soft_wrap=True)
+    return {"name": options.name, "folder": str(target)}
+
+
+def add_entry(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta import zoo
+
+    folder = zoo.add(options.run_dir, zoo=Path(options.zoo) if options.zoo else None)
+    console().print(f"the entry is in {folder}", soft_wrap=True)
+    return {"folder": str(folder)}

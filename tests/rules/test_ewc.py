@@ -1,0 +1,152 @@
+"""EWC against closed forms: importances, anchors and the pull they exert."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from lit_meta import EWC, Session
+
+
+@pytest.fixture
+def line():
+    """A network of one weight layer, 2 -> 2, whose Fisher information can be written down."""
+    network = nn.Sequential(nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([[0.5, -0.2], [0.1, 0.3]]))
+    return network
+
+
+def softmax_fisher(weight, x, y):
+    """E[g²] with g = (p - onehot(y)) xᵀ, sample by sample in float64."""
+    total = torch.zeros(2, 2, dtype=torch.float64)
+    for inputs, label in zip(x.double(), y, strict=True):
+        p = torch.softmax(weight.double() @ inputs, 0)
+        p[label] -= 1
+        total += torch.outer(p, inputs) ** 2
+    return total / len(x)
+
+
+def one_experience(session, x, y, lr=0.0, steps=1):
+    optimizer = torch.optim.SGD(session.network.parameters(), lr=lr)
+    with session.experience(list(zip(x.split(3), y.split(3), strict=True))):
+        for _ in range(steps):
+            with session.step(x, y, optimizer):
+                F.cross_entropy(session.network(x), y).backward()
+
+
+X = torch.tensor([[1.0, 0.0], [0.5, -1.0], [2.0, 1.0], [-1.0, 0.3], [0.2, 0.2], [1.0, 1.0], [0.0, -2.0]])
+Y = torch.tensor([0, 1, 0, 1, 1, 0, 0])
+
+
+def test_importance_is_the_per_sample_fisher_whatever_the_batches(line):
+    session = Session(line, EWC())
+    one_experience(session, X, Y)
+    expected = softmax_fisher(line[0].weight.detach(), X, Y)
+    torch.testing.assert_close(session.rules[0].state["importance"]["0.weight"].double(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_pull_is_strength_times_importance_times_distance(line):
+    rule = EWC(strength=3.0)
+    session = Session(line, rule)
+    one_experience(session, X, Y)
+    anchor = line[0].weight.detach().clone()
+    with torch.no_grad():
+        line[0].weight += 0.1
+    session.begin_experience()
+    line[0].weight.grad = torch.full((2, 2), 7.0)
+    session.before_step()
+    expected = 7.0 + 3.0 * rule.state["importance"]["0.weight"] * (line[0].weight.detach() - anchor)
+    torch.testing.assert_close(line[0].weight.grad, expected)
+    penalty = session.scalars()["ewc/penalty"]
+    torch.testing.assert_close(penalty, 0.5 * 3.0 * (rule.state["importance"]["0.weight"] * 0.01).sum())
+
+
+def test_offline_is_the_sum_of_one_penalty_for_each_experience(line):
+    rule = EWC(strength=1.0)
+    session = Session(line, rule)
+    fishers, anchors = [], []
+    for part in (slice(0, 3), slice(3, 5), slice(5, 7)):
+        one_experience(session, X[part], Y[part], lr=0.5, steps=2)
+        anchors.append(line[0].weight.detach().double().clone())
+        fishers.append(softmax_fisher(line[0].weight.detach(), X[part], Y[part]))
+    theta = line[0].weight.detach().double() + torch.tensor([[0.3, -0.1], [0.2, 0.5]], dtype=torch.float64)
+    expected = sum(f * (theta - a) for f, a in zip(fishers, anchors, strict=True))
+    merged = rule.state["importance"]["0.weight"].double() * (theta - rule.state["anchor"]["0.weight"].double())
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_online_decays_and_moves_its_anchor(line):
+    rule = EWC(mode="online", decay=0.5)
+    session = Session(line, rule)
+    one_experience(session, X[:4], Y[:4], lr=0.5)
+    first = softmax_fisher(line[0].weight.detach(), X[:4], Y[:4])
+    one_experience(session, X[4:], Y[4:], lr=0.5)
+    second = softmax_fisher(line[0].weight.detach(), X[4:], Y[4:])
+    torch.testing.assert_close(rule.state["importance"]["0.weight"].double(), 0.5 * first + second, rtol=1e-4, atol=1e-7)
+    assert torch.equal(rule.state["anchor"]["0.weight"], line[0].weight)
+
+
+def test_strength_zero_is_plain_training_and_infinity_is_a_frozen_network(make_network, two_experiences):
+    (x0, y0), (x1, y1) = two_experiences
+    weights = {}
+    for strength in (0.0, 1e5):
+        network = make_network()
+        rule = EWC(strength=strength, labels="exact")
+        session = Session(network, rule)
+        one_experience(session, x0, y0, lr=0.1, steps=5)
+        after_first = torch.cat([p.detach().flatten() for p in network.parameters()])
+        # A step small enough for the stiff penalty to be stable.
+        one_experience(session, x1, y1, lr=1e-6 if strength else 0.1, steps=20)
+        weights[strength] = torch.cat([p.detach().flatten() for p in network.parameters()]) - after_first
+    assert weights[0.0].abs().max() > 0.01
+    assert weights[1e5].abs().max() < 1e-4
+
+
+def test_a_head_that_gains_rows_keeps_its_memory(line):
+    rule = EWC()
+    session = Session(line, rule)
+    one_experience(session, X, Y)
+    old = rule.state["importance"]["0.weight"].clone()
+    wider = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        wider.weight[:2] = line[0].weight
+    line[0] = wider
+    one_experience(session, X, torch.full_like(Y, 2))
+    grown = rule.state["importance"]["0.weight"]
+    assert grown.shape == (3, 2)
+    assert (grown[:2] >= old).all()
+    assert (grown[2] > 0).all()
+
+
+def test_a_head_that_loses_rows_is_refused(line):
+    session = Session(line, EWC())
+    one_experience(session, X, Y)
+    line[0] = nn.Linear(2, 1, bias=False)
+    with pytest.raises(ValueError, match="not lose them"):
+        session.begin_experience()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ({"strength": -1.0}, "strength must be in"),
+        ({"mode": "sometimes"}, "mode must be one of"),
+        ({"decay": 0.5}, "no effect"),
+        ({"labels": "soft"}, "labels must be one of"),
+        ({"samples": 0}, "samples must be"),
+        ({"strength": float("nan")}, "strength must be in"),
+    ),
+)
+def test_bad_hyperparameters(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        EWC(**arguments)
+
+
+def test_only_so_many_samples_are_used(line):
+    rule = EWC(samples=4)
+    one_experience(Session(line, rule), X, Y)
+    expected = softmax_fisher(line[0].weight.detach(), X[:4], Y[:4])
+    torch.testing.assert_close(rule.state["importance"]["0.weight"].double(), expected, rtol=1e-6, atol=1e-9)
