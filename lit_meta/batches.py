@@ -50,9 +50,7 @@ def in_order(data: Iterable[object]) -> Iterable[object]:
     """
     if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset) or data.batch_size is None:
         return data
-    return DataLoader(
-        data.dataset, batch_size=data.batch_size, collate_fn=data.collate_fn, generator=torch.Generator()
-    )
+    return DataLoader(data.dataset, batch_size=data.batch_size, collate_fn=data.collate_fn, generator=torch.Generator())
 
 
 class Batches:

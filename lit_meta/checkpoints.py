@@ -34,7 +34,9 @@ class Saved:
         """
         now = {"scenario": scenario, "train": train, "test": test, "seed": seed}
         if now != self.stream:
-            raise ValueError(f"{self.path} is a checkpoint of the stream {self.stream}, not of {now}: use another run_dir")
+            raise ValueError(
+                f"{self.path} is a checkpoint of the stream {self.stream}, not of {now}: use another run_dir"
+            )
 
 
 class Checkpoints:
@@ -99,7 +101,10 @@ class Checkpoints:
         for number, state in enumerate(progress["rules"]):
             tensors = load_tensors(path / f"rules-{number}.safetensors")
             entries = [
-                {"name": name, "state": {k.split(":", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}:")}}
+                {
+                    "name": name,
+                    "state": {k.split(":", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}:")},
+                }
                 for i, name in enumerate(state["rules"])
             ]
             rules.append({**state, "rules": entries} if entries else {})

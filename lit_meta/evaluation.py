@@ -55,7 +55,9 @@ def predict(network: nn.Module, inputs: Tensor, *, batch_size: int = 512, device
             outputs = network(batch.to(device))
             if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != batch.shape[0]:
                 shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-                raise ValueError(f"the network must give outputs (batch, classes), got {shape} for {len(batch)} samples")
+                raise ValueError(
+                    f"the network must give outputs (batch, classes), got {shape} for {len(batch)} samples"
+                )
             if not bool(torch.isfinite(outputs.sum())):
                 raise ValueError("the network's outputs are not finite: it has diverged")
             found.append(outputs.argmax(1).cpu())
@@ -97,7 +99,9 @@ def accuracy_of(
     if not sizes or min(sizes) == 0:
         raise ValueError(f"every test experience needs samples, got {sizes}")
     if protocol == "paper":
-        correct = [(predict(network, x, batch_size=batch_size, device=device) == y).float().mean() for x, y in experiences]
+        correct = [
+            (predict(network, x, batch_size=batch_size, device=device) == y).float().mean() for x, y in experiences
+        ]
         return torch.stack(correct)
     order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
     inputs = torch.cat([x for x, _ in experiences])[order]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,17 @@ from lit_meta.stream import StreamResult, fit_stream
 
 Learner = Literal["rule", "naive", "joint"]
 LEARNERS: tuple[Learner, ...] = ("rule", "naive", "joint")
+
+
+@dataclass
+class Override:
+    """Arguments of an `Experiment` that differ for one learner; None where they do not."""
+
+    network: dict[str, Any] | None = None
+    loss: str | None = None
+    optimizer: dict[str, Any] | None = None
+    max_epochs: int | None = None
+    batch_size: int | None = None
 
 
 @dataclass
@@ -51,32 +62,46 @@ class Experiment:
     network: dict[str, Any]
     rule: dict[str, Any] | list[dict[str, Any]] | None = None
     loss: str = "cross_entropy"
-    optimizer: dict[str, Any] = field(default_factory=lambda: {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})
+    optimizer: dict[str, Any] = field(
+        default_factory=lambda: {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    )
     max_epochs: int = 1
     batch_size: int = 128
     protocol: Protocol = "standard"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: dict[str, Override] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
         require_one_of("protocol", self.protocol, PROTOCOLS)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be a list of different integers, got {self.seeds}")
-        for learner, changes in self.overrides.items():
+        for learner in self.overrides:
             require_one_of("a learner in overrides", learner, LEARNERS)
-            for key in changes.keys() - {"loss", "optimizer", "max_epochs", "batch_size", "network"}:
-                raise ValueError(f"overrides of {learner!r} may not change {key!r}")
         for part in ("scenario", "network"):
             if "name" not in getattr(self, part):
                 raise ValueError(f"{part} needs a name, got {getattr(self, part)}")
 
     def for_learner(self, learner: Learner) -> Experiment:
         """The experiment with one learner's overrides put in place."""
-        values = {**asdict(self), **self.overrides.get(learner, {}), "overrides": {}}
-        if learner != "rule":
-            values["rule"] = None
-        return Experiment(**values)
+        changes = asdict(self.overrides.get(learner, Override()))
+        part = replace(self, overrides={}, **{key: value for key, value in changes.items() if value is not None})
+        return part if learner == "rule" else replace(part, rule=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form that a YAML file has."""
+        found = asdict(self)
+        found["overrides"] = {
+            learner: {key: value for key, value in changes.items() if value is not None}
+            for learner, changes in found["overrides"].items()
+        }
+        return found
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        """The experiment that `to_dict` describes."""
+        overrides = {learner: Override(**changes) for learner, changes in values.get("overrides", {}).items()}
+        return cls(**{**values, "overrides": overrides})
 
 
 def build_rules(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rule | list[Rule] | None:
@@ -228,7 +253,7 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
     import yaml
 
     path = run_dir / "config.yaml"
-    text = yaml.safe_dump(asdict(experiment), sort_keys=False)
+    text = yaml.safe_dump(experiment.to_dict(), sort_keys=False)
     if path.is_file():
         if not resume:
             raise FileExistsError(f"{run_dir} already holds a run: choose another run_dir, or go on with --resume")
@@ -277,4 +302,4 @@ def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experim
     except ArgumentError as error:
         raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
     values.pop("config", None)
-    return Experiment(**values.as_dict())
+    return Experiment.from_dict(values.as_dict())

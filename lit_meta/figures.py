@@ -27,7 +27,14 @@ def accuracy_matrix(matrix: Sequence[Sequence[float]], title: str) -> Figure:
     for i in range(rows):
         for j in range(columns):
             # White on the dark end of the scale, black on the bright one: readable in grey as well.
-            axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", color="white" if values[i, j] < 60 else "black")
+            axes.text(
+                j,
+                i,
+                f"{values[i, j]:.0f}",
+                ha="center",
+                va="center",
+                color="white" if values[i, j] < 60 else "black",
+            )
     axes.set_xticks(range(columns), [str(j + 1) for j in range(columns)])
     axes.set_yticks(range(rows), [str(i + 1) for i in range(rows)])
     axes.set_xlabel("test experience")

@@ -191,7 +191,9 @@ class LayerWatch:
                     f"but the block's output has {tuple(capture.output.shape)}"
                 )
             if not bool(torch.isfinite(error.sum())):
-                raise ValueError(f"the local error of block {capture.layer.name!r} is not finite; no weight was changed")
+                raise ValueError(
+                    f"the local error of block {capture.layer.name!r} is not finite; no weight was changed"
+                )
             upstream = (error * scale if scale != 1.0 else error).to(capture.output.dtype)
             try:
                 # No two blocks share a node on the way to their own parameters, so each graph can be freed at once.

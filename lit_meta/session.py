@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_meta.batches import BatchFunction, Batches
+from lit_meta.batches import Batches, BatchFunction
 from lit_meta.batches import unpack as unpack_batch
 from lit_meta.layers import LayerWatch, weight_layers
 from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
@@ -100,10 +100,14 @@ class Session:
             raise ValueError("the experience is empty: no training step was taken in it")
         rules = self._answer["end_experience"]
         if rules and data is None:
-            raise ValueError(f"{type(rules[0]).__name__} consolidates on the experience's data: end_experience needs it")
+            raise ValueError(
+                f"{type(rules[0]).__name__} consolidates on the experience's data: end_experience needs it"
+            )
         for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
             if not bool(torch.isfinite(parameter.detach().sum())):
-                raise ValueError(f"parameter {name!r} is not finite: training has diverged, try a smaller learning rate")
+                raise ValueError(
+                    f"parameter {name!r} is not finite: training has diverged, try a smaller learning rate"
+                )
         self._in_experience = False
         self._unbind()
         for rule in rules:
@@ -306,7 +310,9 @@ class Session:
         if id(optimizer) not in self._of_optimizer:
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
             pairs = [(n, p) for n, p in zip(self._all.names, self._all.parameters, strict=True) if id(p) in held]
-            self._of_optimizer[id(optimizer)] = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
+            self._of_optimizer[id(optimizer)] = Synapses(
+                self.network, tuple(n for n, _ in pairs), [p for _, p in pairs]
+            )
         return self._of_optimizer[id(optimizer)]
 
     def _apply_local_gradients(self, synapses: Synapses) -> None:

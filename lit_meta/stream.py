@@ -138,10 +138,18 @@ def fit_stream(
     train, test = list(benchmark.train_stream), [experience_tensors(e) for e in benchmark.test_stream]
     if not train:
         raise ValueError("the benchmark's train_stream is empty")
-    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     with _quiet():
         trainer = L.Trainer(
-            accelerator=accelerator, max_epochs=max_epochs, callbacks=list(callbacks), **{**options, **trainer_options}
+            accelerator=accelerator,
+            max_epochs=max_epochs,
+            callbacks=list(callbacks),
+            **{**options, **trainer_options},
         )
     learner = _Learner(trainer, module)
     device = trainer.strategy.root_device
@@ -248,8 +256,12 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             # Data are tensors in memory: worker processes would only slow them down.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-            warnings.filterwarnings("ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*")
-            warnings.filterwarnings("ignore", message=".*number of training batches.*is smaller than the logging interval.*")
+            warnings.filterwarnings(
+                "ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*"
+            )
+            warnings.filterwarnings(
+                "ignore", message=".*number of training batches.*is smaller than the logging interval.*"
+            )
             yield
     finally:
         logger.setLevel(level)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import nn
 
 from lit_meta._names import unknown
 from lit_meta._paths import zoo_folder
-from lit_meta.evaluation import Protocol, evaluate as evaluate_network
+from lit_meta.evaluation import Protocol
+from lit_meta.evaluation import evaluate as evaluate_network
 from lit_meta.experiment import Experiment, build_module, build_rules
 from lit_meta.functional import matrix
 from lit_meta.hosts.module import MetaplasticModule
@@ -76,7 +76,7 @@ def load_module(name: str) -> MetaplasticModule:
         ['anchor', 'importance']
     """
     described = card(name)
-    module = build_module(Experiment(**described["experiment"]), described["seed"])
+    module = build_module(Experiment.from_dict(described["experiment"]), described["seed"])
     module.network.load_state_dict(_tensors(name, described, "model.safetensors"))
     tensors = _tensors(name, described, "rule.safetensors")
     for number, rule in enumerate(module.plasticity.rules if module.plasticity is not None else ()):
@@ -106,7 +106,7 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     from lit_meta.data import scenario as make_scenario
 
     described = card(name)
-    experiment = Experiment(**described["experiment"])
+    experiment = Experiment.from_dict(described["experiment"])
     own = scenario in (None, experiment.scenario["name"])
     benchmark = make_scenario(**(experiment.scenario if own else {"name": scenario}), seed=described["seed"])
     protocol = protocol or experiment.protocol
@@ -178,7 +178,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
     for file in (*_FILES, "metrics.json", "config.yaml", "accuracy_matrix.csv"):
         if not (run / file).is_file():
             raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
-    experiment = Experiment(**yaml.safe_load((run / "config.yaml").read_text()))
+    experiment = Experiment.from_dict(yaml.safe_load((run / "config.yaml").read_text()))
     metrics = json.loads((run / "metrics.json").read_text())
     seed = experiment.seeds[0]
     results: dict[str, Any] = {"seed_average_accuracy": metrics["rule"]["average_accuracy"]["values"][0]}
@@ -194,7 +194,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         "command": metrics["command"],
         "protocol": experiment.protocol,
         "seed": seed,
-        "experiment": asdict(experiment),
+        "experiment": experiment.to_dict(),
         "results": results,
         "accuracy_matrix": [[float(v) for v in row.split(",")] for row in rows],
         "sha256": {file: sha256(folder / file) for file in _FILES},
@@ -219,7 +219,8 @@ def readme(described: Mapping[str, Any]) -> str:
         "|---|---|---|",
     ]
     for learner in ("rule", "naive", "joint"):
-        lines.append(f"| {learner} | {percent(results[learner]['average_accuracy'])} | {percent(results[learner]['forgetting'])} |")
+        cells = (percent(results[learner][quantity]) for quantity in ("average_accuracy", "forgetting"))
+        lines += [f"| {learner} | {' | '.join(cells)} |"]
     lines += [
         "",
         f"Mean ± standard deviation over the seeds {experiment['seeds']}; the weights here are of seed {described['seed']}.",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lit_meta.cli.console import add_command, console, percent, progress, table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ENTRY = "naca-mlp-digits"
 _RULES = ("naca-mlp-digits", "ewc-mlp-digits")
@@ -19,11 +23,9 @@ def add(commands: Any) -> None:
 
 
 def demo(options: argparse.Namespace) -> dict[str, Any]:
-    import lightning as L
-
     from lit_meta import zoo
-    from lit_meta.experiment import build_module, build_rules, load_experiment, run_seed
     from lit_meta.data import scenario
+    from lit_meta.experiment import Learner, build_module, build_rules, load_experiment, run_seed
     from lit_meta.figures import accuracy_matrix
     from lit_meta.hosts import Metaplasticity
     from lit_meta.saving import save_json
@@ -34,30 +36,41 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
     out.print(f"[bold]1.[/bold] zoo.load({_ENTRY!r}), tested anew on its Avalanche scenario")
     found = zoo.evaluate(_ENTRY)
     out.print(f"   average accuracy {percent(found['average_accuracy'])} % (its card's seed; {found['seconds']:.1f} s)")
-    out.print("[bold]2.[/bold] the same stream learned now: ten digits, one class at a time, a rule as a callback of the Trainer")
+    out.print(
+        "[bold]2.[/bold] the same stream learned now: ten digits, one class at a time, a rule as a callback of the Trainer"
+    )
     results: dict[str, Any] = {}
     experiments = {name: load_experiment(name) for name in _RULES}
     with progress(10 * (len(_RULES) + 1) + 1, "training") as advance:
+
+        def told(label: str) -> Callable[[int, Tensor], None]:
+            return lambda index, row: advance(f"{label}: experience {index + 1}")
+
         for name, experiment in experiments.items():
             # A LightningModule that knows nothing of rules, and the rule as a callback.
-            module: L.LightningModule = build_module(experiment.for_learner("naive"), seed=0)
+            module = build_module(experiment.for_learner("naive"), seed=0)
             rule = build_rules(experiment.rule)
-            assert rule is not None
+            if rule is None:
+                raise ValueError(f"the experiment {name!r} has no rule to show")
             results[name.split("-")[0].upper()] = fit_stream(
                 module,
                 scenario(**experiment.scenario, seed=0),
                 max_epochs=experiment.max_epochs,
                 batch_size=experiment.batch_size,
                 callbacks=[Metaplasticity(rule, network="network")],
-                on_experience=lambda index, row, name=name: advance(f"{name}: experience {index + 1}"),
+                on_experience=told(name),
             )
-        reference = experiments["ewc-mlp-digits"]
-        for learner, label in (("naive", "naive fine-tuning"), ("joint", "joint upper bound")):
-            results[label], _ = run_seed(
-                reference, learner, 0, on_experience=lambda index, row, label=label: advance(f"{label}: {index + 1}")
-            )
+        bounds: dict[Learner, str] = {"naive": "naive fine-tuning", "joint": "joint upper bound"}
+        for learner, label in bounds.items():
+            results[label], _ = run_seed(experiments["ewc-mlp-digits"], learner, 0, on_experience=told(label))
     rows = [
-        (label, percent(r.average_accuracy), percent(r.forgetting), f"{r.cost['seconds']:.1f}", f"{r.cost['state_bytes'] / 1024:.0f}")
+        (
+            label,
+            percent(r.average_accuracy),
+            percent(r.forgetting),
+            f"{r.cost['seconds']:.1f}",
+            f"{r.cost['state_bytes'] / 1024:.0f}",
+        )
         for label, r in results.items()
     ]
     table(

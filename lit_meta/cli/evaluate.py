@@ -12,7 +12,9 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "evaluate", evaluate, "test a zoo entry anew on its Avalanche scenario")
     parser.add_argument("name", help="of the zoo entry")
     parser.add_argument("--scenario", help="another scenario than the one it was trained on")
-    parser.add_argument("--protocol", choices=("standard", "paper"), help="how test batches are made (default: the card's)")
+    parser.add_argument(
+        "--protocol", choices=("standard", "paper"), help="how test batches are made (default: the card's)"
+    )
 
 
 def evaluate(options: argparse.Namespace) -> dict[str, Any]:

@@ -18,7 +18,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--learners", nargs="+", choices=("rule", "naive", "joint"), default=["rule", "naive", "joint"])
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
     parser.add_argument(
-        "--set", dest="overrides", nargs="*", default=[], metavar="KEY=VALUE", help="change the config: max_epochs=2 seeds=[0]"
+        "--set",
+        dest="overrides",
+        nargs="*",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the config: max_epochs=2 seeds=[0]",
     )
 
 
@@ -58,11 +63,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 f"{found['cost']['state_bytes'] / 1024:.0f}",
             )
         )
-    columns = ("learner", "average accuracy (%)", "forgetting (points)", "training (s)", "rule's memory (KiB)")
+    columns = (
+        "learner",
+        "average accuracy (%)",
+        "forgetting (points)",
+        "training (s)",
+        "rule's memory (KiB)",
+    )
     title = f"{experiment.name}: {experiment.scenario['name']}, protocol {experiment.protocol}"
     table(title, columns, rows, f"mean ± standard deviation over {len(experiment.seeds)} seed(s)")
     if "rule" in report:
-        accuracy_matrix(report["rule"]["accuracy_matrix"], experiment.name).savefig(_figures(run_dir) / "accuracy_matrix.png")
+        accuracy_matrix(report["rule"]["accuracy_matrix"], experiment.name).savefig(
+            _figures(run_dir) / "accuracy_matrix.png"
+        )
     console().print(f"results are in {run_dir}", soft_wrap=True)
     return report
 
@@ -81,5 +94,3 @@ def _figures(run_dir: Path) -> Path:
     folder = run_dir / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-

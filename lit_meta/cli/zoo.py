@@ -57,7 +57,11 @@ def verify_entries(options: argparse.Namespace) -> dict[str, Any]:
 
     chosen = [options.name] if options.name else zoo.names()
     problems = {name: zoo.verify(name) for name in chosen}
-    table("zoo: verified", ("entry", "state"), [(name, "; ".join(found) or "whole") for name, found in problems.items()])
+    table(
+        "zoo: verified",
+        ("entry", "state"),
+        [(name, "; ".join(found) or "whole") for name, found in problems.items()],
+    )
     return {"problems": problems, "exit_status": int(any(problems.values()))}
 
 

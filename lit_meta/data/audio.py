@@ -13,9 +13,7 @@ from torch import Tensor
 from lit_meta.data._cache import cached_tensors, folder_fingerprint
 from lit_meta.data._source import Source, missing
 
-_VERSION = (
-    1  # Of the processing below: raise it with every change of the features, so that no cache goes stale.
-)
+_VERSION = 1  # Of the processing below: raise it with every change of the features, so that no cache goes stale.
 _FSDD_TEST_INDICES = 5
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav", re.IGNORECASE)
 
@@ -78,8 +76,7 @@ def mel_filterbank(*, bands: int, fft_size: int, sample_rate: int) -> Tensor:
     """
     if bands < 1 or fft_size < 2 or sample_rate < 1:
         raise ValueError(
-            f"expected bands >= 1, fft_size >= 2 and sample_rate >= 1, got {bands}, {fft_size} and "
-            f"{sample_rate}"
+            f"expected bands >= 1, fft_size >= 2 and sample_rate >= 1, got {bands}, {fft_size} and {sample_rate}"
         )
     frequency = torch.linspace(0, sample_rate / 2, fft_size // 2 + 1, dtype=torch.float64)
     top = hertz_to_mel(torch.tensor(sample_rate / 2, dtype=torch.float64)).item()
@@ -175,9 +172,7 @@ def read_wav(file: Path) -> tuple[Tensor, int]:
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{file} is not a WAV file that can be read ({error}); get it again") from error
     if channels != 1 or width != 2:
-        raise ValueError(
-            f"{file}: expected mono and 16 bits, got {channels} channels and {8 * width} bits; convert it"
-        )
+        raise ValueError(f"{file}: expected mono and 16 bits, got {channels} channels and {8 * width} bits; convert it")
     return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32)).div_(32768), rate
 
 
@@ -214,9 +209,7 @@ def _fsdd_tensors(folder: Path) -> dict[str, Tensor]:
     for file in sorted(folder.glob("*.wav")):
         match = _NAME.fullmatch(file.name)
         if match is None:
-            raise ValueError(
-                f"{file}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)"
-            )
+            raise ValueError(f"{file}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
         waveform, rate = read_wav(file)
         if rate != 8000:
             raise ValueError(f"{file}: expected 8000 samples a second, got {rate}; resample it")

@@ -134,11 +134,7 @@ def load_cifar10(root: Path) -> Source:
             x, y, test_x, test_y = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     else:
         x, y, test_x, test_y = _torchvision_cifar10(root)
-    if (
-        x.shape != (50_000, 32, 32, 3)
-        or test_x.shape[1:] != (32, 32, 3)
-        or len(test_x) < _CIFAR10_OFFICIAL_TEST
-    ):
+    if x.shape != (50_000, 32, 32, 3) or test_x.shape[1:] != (32, 32, 3) or len(test_x) < _CIFAR10_OFFICIAL_TEST:
         raise ValueError(
             f"expected CIFAR-10 arrays of (50000, 32, 32, 3) and at least ({_CIFAR10_OFFICIAL_TEST}, 32, "
             f"32, 3) "
@@ -171,9 +167,7 @@ def _torchvision_cifar10(root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray
         test = CIFAR10(str(root), train=False, download=False)
     except (OSError, RuntimeError, urllib.error.URLError) as error:
         tried = (
-            "The folder cifar-10-batches-py is there but incomplete"
-            if present
-            else "A download was tried and failed"
+            "The folder cifar-10-batches-py is there but incomplete" if present else "A download was tried and failed"
         )
         raise missing(
             "CIFAR-10",

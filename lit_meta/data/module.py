@@ -12,9 +12,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from lit_meta.data.scenario import bulk_view
 
-_SEED_STRIDE = (
-    1_000_003  # A prime: (seed, experience) pairs near to each other never share a generator's seed.
-)
+_SEED_STRIDE = 1_000_003  # A prime: (seed, experience) pairs near to each other never share a generator's seed.
 
 
 def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
@@ -44,9 +42,7 @@ def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
     view = bulk_view(experience)
     if view is not None:
         return view.tensors()
-    loader = DataLoader(
-        experience.dataset, batch_size=512, collate_fn=_samples_and_labels, generator=torch.Generator()
-    )
+    loader = DataLoader(experience.dataset, batch_size=512, collate_fn=_samples_and_labels, generator=torch.Generator())
     batches = list(loader)
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 

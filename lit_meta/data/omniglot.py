@@ -77,9 +77,7 @@ def read_strokes(file: Path) -> list[np.ndarray]:
         try:
             x, y, t = (float(part) for part in line.split(","))
         except ValueError as error:
-            raise ValueError(
-                f"{file}, item {number}: expected x,y,t or START or BREAK, got {line!r}"
-            ) from error
+            raise ValueError(f"{file}, item {number}: expected x,y,t or START or BREAK, got {line!r}") from error
         points.append([x, -y, t])
     if not strokes:
         raise ValueError(f"{file}: expected at least one stroke, got none; get the file again")
@@ -172,9 +170,7 @@ def load_strokes_latin(root: Path) -> Source:
     Raises:
         FileNotFoundError: if there are no drawings.
     """
-    return _load(
-        root, "strokes-latin", "strokes", "Latin", ".txt", lambda f: stroke_frames(read_strokes(f)), _latin()
-    )
+    return _load(root, "strokes-latin", "strokes", "Latin", ".txt", lambda f: stroke_frames(read_strokes(f)), _latin())
 
 
 def _latin() -> tuple[str, ...]:

@@ -93,9 +93,7 @@ def scenario(
     if isinstance(length, bool) or not isinstance(length, int) or length < 1:
         raise ValueError(f"expected experiences to be a positive integer, got {length!r}")
     if recipe.permuted and class_order is not None:
-        raise ValueError(
-            f"class_order has no effect on {name}, where every experience has all classes; leave it out"
-        )
+        raise ValueError(f"class_order has no effect on {name}, where every experience has all classes; leave it out")
 
     source = load_source(recipe.source, root)
     generator = torch.Generator().manual_seed(seed)
@@ -122,8 +120,7 @@ def scenario(
         permutations = _permutations(length, source, generator)
         streams = {
             stream: [
-                TensorView(x, y, index, permutation[None], torch.zeros_like(index))
-                for permutation in permutations
+                TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations
             ]
             for stream, (x, y, index) in parts.items()
         }
@@ -189,9 +186,7 @@ def bulk_view(experience: Any) -> TensorView | None:
     return view if view is not None and dataset is experience.dataset else None
 
 
-def _class_order(
-    source: Source, class_order: Sequence[int] | None, generator: torch.Generator
-) -> tuple[int, ...]:
+def _class_order(source: Source, class_order: Sequence[int] | None, generator: torch.Generator) -> tuple[int, ...]:
     number = len(source.classes)
     if class_order is None:
         return tuple(torch.randperm(number, generator=generator).tolist())
@@ -203,9 +198,7 @@ def _class_order(
 
 def _permutations(length: int, source: Source, generator: torch.Generator) -> list[Tensor]:
     pixels = int(torch.Size(source.input_shape).numel())
-    return [
-        torch.arange(pixels) if i == 0 else torch.randperm(pixels, generator=generator) for i in range(length)
-    ]
+    return [torch.arange(pixels) if i == 0 else torch.randperm(pixels, generator=generator) for i in range(length)]
 
 
 def _benchmark(streams: dict[str, list[Any]]) -> Any:

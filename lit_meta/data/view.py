@@ -49,9 +49,7 @@ class TensorView(Dataset):
                 f"expected permutations of {x[0].numel()} pixels each, got shape {tuple(permutations.shape)}"
             )
         if group is not None and group.shape != index.shape:
-            raise ValueError(
-                f"expected one group a sample, got {tuple(group.shape)} for {tuple(index.shape)}"
-            )
+            raise ValueError(f"expected one group a sample, got {tuple(group.shape)} for {tuple(index.shape)}")
         self.x, self.y, self.index = x, y, index
         self.permutations, self.group = permutations, group
 
@@ -118,9 +116,7 @@ def concatenate(views: Sequence[TensorView]) -> TensorView:
         raise ValueError("expected at least one view, got none")
     first = views[0]
     if any(v.x is not first.x or v.y is not first.y for v in views):
-        raise ValueError(
-            "expected views of the same tensors; load the source once and make every view from it"
-        )
+        raise ValueError("expected views of the same tensors; load the source once and make every view from it")
     if len({v.permutations is None for v in views}) != 1:
         raise ValueError("expected permutations in all views or in none")
     index = torch.cat([v.index for v in views])

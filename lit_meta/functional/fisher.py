@@ -115,21 +115,16 @@ def diagonal_fisher(
 def _wanted(network: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
     trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if isinstance(names, str):
-        raise ValueError(
-            f"names must be a collection of parameter names, got the string {names!r}: write [{names!r}]."
-        )
+        raise ValueError(f"names must be a collection of parameter names, got the string {names!r}: write [{names!r}].")
     if names is not None:
         missing = sorted(set(names) - set(trainable))
         if missing:
             raise ValueError(
-                f"no trainable parameter named {', '.join(missing)}; "
-                f"there are: {', '.join(trainable) or 'none'}."
+                f"no trainable parameter named {', '.join(missing)}; there are: {', '.join(trainable) or 'none'}."
             )
         trainable = {name: p for name, p in trainable.items() if name in set(names)}
     if not trainable:
-        raise ValueError(
-            "no parameter to compute the Fisher information of: none requires a gradient (or is named)."
-        )
+        raise ValueError("no parameter to compute the Fisher information of: none requires a gradient (or is named).")
     return trainable
 
 
@@ -162,8 +157,7 @@ def _cotangents(
             targets = F.one_hot(targets.long(), classes)
         elif targets.shape != output.shape:
             raise ValueError(
-                f"targets must be (samples,) class indices or {classes} numbers a sample, got "
-                f"{tuple(targets.shape)}."
+                f"targets must be (samples,) class indices or {classes} numbers a sample, got {tuple(targets.shape)}."
             )
         targets = targets.to(output)
         scale = targets.sum(dim=1, keepdim=True) if loss == "cross_entropy" else 1.0
@@ -179,9 +173,7 @@ def _cotangents(
         basis = torch.eye(classes, device=output.device, dtype=output.dtype)
         for unit, probability in zip(basis, prediction.T, strict=True):
             yield (
-                probability.sqrt()[:, None] * (prediction - unit)
-                if loss == "cross_entropy"
-                else unit.expand_as(output)
+                probability.sqrt()[:, None] * (prediction - unit) if loss == "cross_entropy" else unit.expand_as(output)
             )
 
 
@@ -247,12 +239,7 @@ def _linear_squares(
         def hook(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
             if not torch.is_grad_enabled():
                 return  # steps that leave no gradient (those of a spiking network before its last)
-            if (
-                path in edges
-                or len(arguments) != 1
-                or arguments[0].dim() != 2
-                or len(arguments[0]) != len(inputs)
-            ):
+            if path in edges or len(arguments) != 1 or arguments[0].dim() != 2 or len(arguments[0]) != len(inputs):
                 raise _NotLinear
             # Squared now, and the edge kept in place of the tensor: what follows may work in place.
             squared_inputs[path] = arguments[0].detach().square()
@@ -270,9 +257,7 @@ def _linear_squares(
         raise _NotLinear
     squared_deltas: dict[str, Tensor] = {}
     for cotangent in cotangents(output):
-        deltas = torch.autograd.grad(
-            output, list(edges.values()), cotangent, retain_graph=True, allow_unused=True
-        )
+        deltas = torch.autograd.grad(output, list(edges.values()), cotangent, retain_graph=True, allow_unused=True)
         for path, delta in zip(edges, deltas, strict=True):
             if delta is not None:
                 square = delta.square()
@@ -295,9 +280,7 @@ def _choose_path(network: nn.Module, parameters: dict[str, nn.Parameter], inputs
         if output.dim() != 2:
             raise ValueError(f"the network must give (batch, classes), got {tuple(output.shape)}.")
         # A ramp, not ones: the gradient of a sum over classes vanishes behind a softmax.
-        yield torch.linspace(-1.0, 2.0, output.shape[1], device=output.device, dtype=output.dtype).expand_as(
-            output
-        )
+        yield torch.linspace(-1.0, 2.0, output.shape[1], device=output.device, dtype=output.dtype).expand_as(output)
 
     try:
         fast = _linear_squares(network, parameters, probe, ones)
@@ -306,9 +289,7 @@ def _choose_path(network: nn.Module, parameters: dict[str, nn.Parameter], inputs
     slow = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for x in probe.split(1):
         output = network(x)
-        gradients = torch.autograd.grad(
-            output, list(parameters.values()), next(ones(output)), allow_unused=True
-        )
+        gradients = torch.autograd.grad(output, list(parameters.values()), next(ones(output)), allow_unused=True)
         for total, gradient in zip(slow.values(), gradients, strict=True):
             if gradient is not None:
                 total += gradient.square()

@@ -39,9 +39,7 @@ def nearest_index(features: int, units: int, *, device: torch.device | str | Non
 
 def _check_batch(x: Tensor) -> None:
     if x.dim() < 2 or x.shape[0] == 0 or x[0].numel() == 0:
-        raise ValueError(
-            f"a gate needs a non-empty batch of inputs (batch, ...), got shape {tuple(x.shape)}."
-        )
+        raise ValueError(f"a gate needs a non-empty batch of inputs (batch, ...), got shape {tuple(x.shape)}.")
 
 
 def _resampled(x: Tensor, units: int, index: Tensor | None) -> Tensor:

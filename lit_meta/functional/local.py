@@ -93,8 +93,6 @@ def hidden_update(
     _check("modulation", modulation, (batch, units))
     if gate is not None:
         if tuple(gate.shape) not in ((units,), (batch, units)):
-            raise ValueError(
-                f"gate must have shape ({units},) or ({batch}, {units}), got {tuple(gate.shape)}."
-            )
+            raise ValueError(f"gate must have shape ({units},) or ({batch}, {units}), got {tuple(gate.shape)}.")
         modulation = modulation * gate
     return -learning_rate * ((modulation * hidden * (1.0 - hidden)).T @ inputs)

@@ -189,9 +189,7 @@ def plasticity_modulation(level: Tensor, *, inversion: float = 0.5, maximum: flo
     return torch.where(distance >= 0.5, outer, inner) * offset.sign()
 
 
-def modulation_table(
-    code: Tensor, projection: Tensor, *, inversion: float = 0.5, maximum: float = 1.2
-) -> Tensor:
+def modulation_table(code: Tensor, projection: Tensor, *, inversion: float = 0.5, maximum: float = 1.2) -> Tensor:
     """``M`` of every class at every unit, to be computed once and then indexed by the labels of a batch.
 
     Args:

@@ -10,9 +10,7 @@ from torch import Tensor
 
 def _check(strength: float, **lists: Sequence[Tensor]) -> None:
     if not strength >= 0:
-        raise ValueError(
-            f"strength must not be negative (it would push away from the anchors), got {strength}."
-        )
+        raise ValueError(f"strength must not be negative (it would push away from the anchors), got {strength}.")
     parameters = lists["parameters"]
     if not parameters:
         raise ValueError("no parameters: pass at least one.")

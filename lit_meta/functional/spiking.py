@@ -116,9 +116,7 @@ def lif_step(
         (tensor([[1., 0.]]), tensor([[0.5400, 0.4500]]))
     """
     if surrogate is not None and surrogate not in SURROGATES:
-        raise ValueError(
-            f"surrogate must be one of {', '.join(map(repr, SURROGATES))} or None, got {surrogate!r}."
-        )
+        raise ValueError(f"surrogate must be one of {', '.join(map(repr, SURROGATES))} or None, got {surrogate!r}.")
     if not lens > 0:
         raise ValueError(f"lens must be positive, got {lens}.")
     if state is None:

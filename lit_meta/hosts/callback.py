@@ -81,7 +81,9 @@ class Metaplasticity(L.Callback):
                 handle = optimizer.register_step_post_hook(lambda stepped, *_: session.after_step(stepped))
                 self._handles.append(handle)
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         inputs, targets = self._unpack(batch)
         self._session.before_forward(inputs, targets)
 
@@ -142,5 +144,3 @@ class Metaplasticity(L.Callback):
         if not isinstance(found, nn.Module):
             raise TypeError(f"{self._network!r} is a {type(found).__name__}, not a torch.nn.Module")
         return found
-
-

@@ -60,7 +60,10 @@ class MetaplasticModule(L.LightningModule):
         self.network = network
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         self._checks_labels = isinstance(loss, str)
-        self._optimizer: OptimizerSpec = optimizer or {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+        self._optimizer: OptimizerSpec = optimizer or {
+            "class_path": "torch.optim.SGD",
+            "init_args": {"lr": 0.1},
+        }
         if not callable(self._optimizer) and "class_path" not in self._optimizer:
             raise TypeError(f"an optimizer is a function or a mapping with 'class_path', got {self._optimizer!r}")
         self._unpack = unpack

@@ -39,7 +39,9 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self.session is None:
             self.session = Session(strategy.model, self.rules, unpack=self._unpack)
         elif self.session.network is not strategy.model:
-            raise ValueError("this plugin has learned in another network; use a new rule for a new network (rule.clone())")
+            raise ValueError(
+                "this plugin has learned in another network; use a new rule for a new network (rule.clone())"
+            )
         self.session.begin_experience()
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:

@@ -54,9 +54,7 @@ class AccuracyMatrix(Metric):
         self.add_state("correct", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(
-        self, train_experience: int | None, test_experience: int, prediction: Tensor, target: Tensor
-    ) -> None:
+    def update(self, train_experience: int | None, test_experience: int, prediction: Tensor, target: Tensor) -> None:
         """Counts one batch.
 
         Args:
@@ -73,9 +71,7 @@ class AccuracyMatrix(Metric):
                 f"expected train_experience to be None or 0..{self.experiences - 1}, got {train_experience}"
             )
         if not 0 <= test_experience < self.test_experiences:
-            raise ValueError(
-                f"expected test_experience to be 0..{self.test_experiences - 1}, got {test_experience}"
-            )
+            raise ValueError(f"expected test_experience to be 0..{self.test_experiences - 1}, got {test_experience}")
         if target.ndim != 1 or prediction.ndim not in (1, 2) or len(prediction) != len(target):
             raise ValueError(
                 "expected labels (batch,) or scores (batch, classes), and targets (batch,), got "

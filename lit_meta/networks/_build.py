@@ -70,8 +70,7 @@ def samples(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The batch as (batch, *shape): any layout of the right number of values a sample is taken."""
     if x.dim() < 2 or math.prod(x.shape[1:]) != math.prod(shape):
         raise ValueError(
-            f"expected a batch of samples of {math.prod(shape)} values (batch, *{shape}), "
-            f"got {tuple(x.shape)}."
+            f"expected a batch of samples of {math.prod(shape)} values (batch, *{shape}), got {tuple(x.shape)}."
         )
     return x.reshape(len(x), *shape)
 

@@ -91,9 +91,7 @@ class MLP(nn.Module):
             active_units=gate_active_units,
         )
         make = WeightFactory(seed, bias=bias)
-        self.layers = nn.ModuleList(
-            make.linear(*sizes) for sizes in pairwise([inputs, *self.hidden, classes])
-        )
+        self.layers = nn.ModuleList(make.linear(*sizes) for sizes in pairwise([inputs, *self.hidden, classes]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, ...) of `inputs` values a sample -> (batch, classes)."""
@@ -157,9 +155,7 @@ class ConvNet(nn.Module):
         self.activation = make_activation(activation)
         self.output_activation = make_output_activation(output)
         self.pooling = make_pooling(pooling)
-        self.layers = conv_layers(
-            self.input_shape, channels, kernel, hidden, classes, WeightFactory(seed, bias=bias)
-        )
+        self.layers = conv_layers(self.input_shape, channels, kernel, hidden, classes, WeightFactory(seed, bias=bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, height, width) -> (batch, classes)."""
@@ -184,9 +180,7 @@ def conv_layers(
     positive("kernel", kernel)
     maps = [input_shape[0], *widths("channels", channels)]
     stages = len(maps) - 1
-    features = (
-        maps[-1] * pooled_size(input_shape[1], kernel, stages) * pooled_size(input_shape[2], kernel, stages)
-    )
+    features = maps[-1] * pooled_size(input_shape[1], kernel, stages) * pooled_size(input_shape[2], kernel, stages)
     convolutions = [make.conv(*sizes, kernel) for sizes in pairwise(maps)]
     full = [make.linear(*sizes) for sizes in pairwise([features, *widths("hidden", hidden), classes])]
     return nn.ModuleList([*convolutions, *full])

@@ -64,9 +64,7 @@ class InputGate(nn.Module):
             if value is not None and name not in allowed.get(kind, {"margin", "threshold", "slope"})
         ]
         if extra:
-            raise ValueError(
-                f"gate={kind!r} has no {' and no '.join(extra)}: leave it out or choose another gate."
-            )
+            raise ValueError(f"gate={kind!r} has no {' and no '.join(extra)}: leave it out or choose another gate.")
         if kind != "none" and not units:
             raise ValueError(f"gate={kind!r} acts on hidden layers and there are none: use gate='none'.")
         if kind == "top_k":
@@ -74,8 +72,7 @@ class InputGate(nn.Module):
                 raise ValueError("gate='top_k' needs active_units, the number of units it opens.")
             if not 1 <= active_units <= min(units):
                 raise ValueError(
-                    f"active_units must be from 1 to {min(units)}, the narrowest hidden layer, "
-                    f"got {active_units}."
+                    f"active_units must be from 1 to {min(units)}, the narrowest hidden layer, got {active_units}."
                 )
         if kind in ("batch", "sample"):
             if margin is not None and threshold is not None:
@@ -122,6 +119,4 @@ class InputGate(nn.Module):
             "slope": self.slope,
             "active_units": self.active_units,
         }
-        return ", ".join(
-            [self.kind, *(f"{name}={value}" for name, value in options.items() if value is not None)]
-        )
+        return ", ".join([self.kind, *(f"{name}={value}" for name, value in options.items() if value is not None)])

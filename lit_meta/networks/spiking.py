@@ -115,9 +115,7 @@ class SpikingNetwork(nn.Module):
             raise ValueError(f"encoding_seed must be from 0 to 2**32 - 1, got {encoding_seed}.")
         unused = encoding == "analog" or input_range == "batch"
         if unused and (input_low, input_high) != (0.0, 1.0):
-            raise ValueError(
-                "input_low and input_high act on encoding='bernoulli' with input_range='fixed' only."
-            )
+            raise ValueError("input_low and input_high act on encoding='bernoulli' with input_range='fixed' only.")
         if encoding == "analog" and input_range == "batch":
             raise ValueError("input_range acts on encoding='bernoulli' only.")
         self.layers, self.gate = layers, gate
@@ -148,14 +146,16 @@ class SpikingNetwork(nn.Module):
         bounds = self._bounds(x)
         # Analog input does not change over the steps, so neither does the current of the first layer.
         first = self.current(self.layers[0](self._before(0, x))) if self.encoding == "analog" else None
+        # At least single precision: under bfloat16 a count would stop at 256.
+        precision = torch.promote_types(x.dtype, torch.float32)
         if self.learning == "bptt":
-            return self._advance(x, first, bounds, masks, states, 0, self.steps).mean(dim=0)
-        spent = x.new_zeros(()) if x.is_floating_point() else torch.zeros((), device=x.device)
+            return self._advance(x, first, bounds, masks, states, 0, self.steps).mean(dim=0, dtype=precision)
+        spent = torch.zeros((), device=x.device, dtype=precision)
         with torch.no_grad():
             still = None if first is None else first.detach()
             for start in range(0, self.steps - 1, self.steps_at_once):
                 count = min(self.steps_at_once, self.steps - 1 - start)
-                spent = spent + self._advance(x, still, bounds, masks, states, start, count).sum(dim=0)
+                spent = spent + self._advance(x, still, bounds, masks, states, start, count).sum(dim=0, dtype=precision)
         last = self._advance(x, first, bounds, masks, states, self.steps - 1, 1)[0]
         rate = (spent + last.detach()) / self.steps
         return rate + (last - last.detach())
@@ -165,9 +165,7 @@ class SpikingNetwork(nn.Module):
             return x.amin(), x.amax()
         return self.input_low, self.input_high
 
-    def _encode(
-        self, x: Tensor, bounds: tuple[float | Tensor, float | Tensor], start: int, count: int
-    ) -> Tensor:
+    def _encode(self, x: Tensor, bounds: tuple[float | Tensor, float | Tensor], start: int, count: int) -> Tensor:
         low, high = bounds
         if self.training:
             return bernoulli_encode(x, count, low=low, high=high)

@@ -175,7 +175,9 @@ def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
     low, high = (int(bound) for bound in torch.aminmax(targets))
     if low < 0 or high >= classes:
         wrong = low if low < 0 else high
-        raise ValueError(f"{rule} got the label {wrong}, but the head has {classes} outputs: labels go from 0 to {classes - 1}")
+        raise ValueError(
+            f"{rule} got the label {wrong}, but the head has {classes} outputs: labels go from 0 to {classes - 1}"
+        )
 
 
 def require_in(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:

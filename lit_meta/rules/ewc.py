@@ -126,7 +126,9 @@ class EWC(Rule):
         generator = None
         if self.labels == "sample":
             generator = torch.Generator(synapses.parameters[0].device).manual_seed(self.seed)
-        sums: dict[str, Tensor] = {n: torch.zeros_like(p) for n, p in zip(synapses.names, synapses.parameters, strict=True)}
+        sums: dict[str, Tensor] = {
+            n: torch.zeros_like(p) for n, p in zip(synapses.names, synapses.parameters, strict=True)
+        }
         count = 0
         for inputs, targets in experience:
             room = inputs.shape[0] if self.samples is None else min(inputs.shape[0], self.samples - count)

@@ -94,7 +94,9 @@ class NACA(Rule):
 
     def begin_experience(self, synapses: Synapses) -> None:
         self._width = self.classes or _head_width(synapses)
-        expectation_code(self._width, kind=self.code)  # Too many classes for the code: say so before anything is learned.
+        expectation_code(
+            self._width, kind=self.code
+        )  # Too many classes for the code: say so before anything is learned.
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if targets is None:

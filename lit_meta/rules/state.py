@@ -98,7 +98,11 @@ class State:
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping ``"quantity/parameter" -> tensor`` (the tensors themselves, not copies)."""
-        return {f"{quantity}{_SEPARATOR}{name}": t for quantity, held in self._quantities.items() for name, t in held.items()}
+        return {
+            f"{quantity}{_SEPARATOR}{name}": t
+            for quantity, held in self._quantities.items()
+            for name, t in held.items()
+        }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Replaces all memory by the given flat mapping; copies every tensor.

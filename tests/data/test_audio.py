@@ -168,9 +168,7 @@ def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch:
     ("name", "rate", "message"),
     (("seven.wav", 8000, "expected a name like"), ("7_anna_1.wav", 16000, "expected 8000 samples a second")),
 )
-def test_a_recording_that_does_not_belong_is_refused(
-    recordings: Path, name: str, rate: int, message: str
-) -> None:
+def test_a_recording_that_does_not_belong_is_refused(recordings: Path, name: str, rate: int, message: str) -> None:
     write_wav(recordings / "data" / "fsdd" / "recordings" / name, np.ones(1000), rate)
     with pytest.raises(ValueError, match=message):
         load_source("fsdd", root=recordings / "data")

@@ -28,9 +28,7 @@ def foreign() -> object:
     data.targets = torch.arange(20) % 4
     groups = TransformGroups({"train": (negate, None), "eval": (negate, None)})
     dataset = as_classification_dataset(data, transform_groups=groups)
-    return class_incremental_benchmark(
-        {"train": dataset, "test": dataset}, num_experiences=2, class_order=[0, 1, 2, 3]
-    )
+    return class_incremental_benchmark({"train": dataset, "test": dataset}, num_experiences=2, class_order=[0, 1, 2, 3])
 
 
 def negate(x: torch.Tensor) -> torch.Tensor:
@@ -52,10 +50,7 @@ def test_an_epoch_is_every_sample_once(benchmark) -> None:
     assert sorted(map(tuple, seen.flatten(1).tolist())) == sorted(map(tuple, x.flatten(1).tolist()))
     assert not torch.equal(labels, y)
     pairs = {tuple(row): label for row, label in zip(x.flatten(1).tolist(), y.tolist(), strict=True)}
-    assert all(
-        pairs[tuple(row)] == label
-        for row, label in zip(seen.flatten(1).tolist(), labels.tolist(), strict=True)
-    )
+    assert all(pairs[tuple(row)] == label for row, label in zip(seen.flatten(1).tolist(), labels.tolist(), strict=True))
 
 
 def test_the_order_depends_on_seed_experience_and_epoch_only(benchmark) -> None:
@@ -79,9 +74,7 @@ def test_the_order_depends_on_seed_experience_and_epoch_only(benchmark) -> None:
 
 def test_experiences_of_one_size_are_not_shuffled_alike() -> None:
     stream = scenario("permuted-digits", experiences=2)
-    orders = [
-        epoch(ExperienceDataModule(e, stream.test_stream).train_dataloader())[1] for e in stream.train_stream
-    ]
+    orders = [epoch(ExperienceDataModule(e, stream.test_stream).train_dataloader())[1] for e in stream.train_stream]
     assert not torch.equal(*orders)
 
 

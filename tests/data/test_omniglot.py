@@ -26,9 +26,7 @@ def test_area_weights_keep_the_mean_and_the_total(sizes: tuple[int, int]) -> Non
     source, target = sizes
     weights = area_weights(source, target).double()
     torch.testing.assert_close(weights.sum(1), torch.ones(target).double(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        weights.sum(0), torch.full((source,), target / source).double(), atol=1e-5, rtol=0
-    )
+    torch.testing.assert_close(weights.sum(0), torch.full((source,), target / source).double(), atol=1e-5, rtol=0)
 
 
 def test_area_averaging_agrees_with_pillow_where_the_sizes_divide() -> None:

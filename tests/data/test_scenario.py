@@ -136,9 +136,7 @@ def test_joint_has_one_experience_with_everything(name: str) -> None:
     assert torch.equal(whole.train_stream[0].dataset[len(y) - 1][0], x[-1])
     assert (whole.name, whole.class_order, whole.classes) == (name, benchmark.class_order, 10)
     assert [len(e.dataset) for e in whole.test_stream] == [len(e.dataset) for e in benchmark.test_stream]
-    assert [len(e.dataset) for e in whole.validation_stream] == [
-        len(e.dataset) for e in benchmark.validation_stream
-    ]
+    assert [len(e.dataset) for e in whole.validation_stream] == [len(e.dataset) for e in benchmark.validation_stream]
 
 
 def test_joint_takes_benchmarks_without_task_labels() -> None:

@@ -130,9 +130,7 @@ def test_an_unknown_source_names_the_nearest() -> None:
 
 @pytest.mark.parametrize("name", ("fsdd", "omniglot-latin", "omniglot-greek", "strokes-latin"))
 def test_absent_data_says_what_where_and_how(name: str, tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"not found: expected .*https://github.com.*LIT_META_DATA"
-    ) as caught:
+    with pytest.raises(FileNotFoundError, match=r"not found: expected .*https://github.com.*LIT_META_DATA") as caught:
         load_source(name, root=tmp_path)
     assert str(tmp_path) in str(caught.value)
 
@@ -151,9 +149,7 @@ def test_a_download_that_fails_ends_in_a_clear_error(
         load_source(name, root=tmp_path)
 
 
-def test_the_data_root_is_the_environment_or_the_user_cache(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_data_root_is_the_environment_or_the_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LIT_META_DATA", str(tmp_path / "here"))
     assert data_root() == tmp_path / "here"
     monkeypatch.delenv("LIT_META_DATA")

@@ -87,9 +87,7 @@ def looped(network, x, y, labels, loss):
     totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
 
     def add(value, weight=1.0):
-        gradients = torch.autograd.grad(
-            value, list(parameters.values()), allow_unused=True, retain_graph=True
-        )
+        gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True, retain_graph=True)
         for total, gradient in zip(totals.values(), gradients, strict=True):
             if gradient is not None:
                 total.add_(weight * gradient**2)

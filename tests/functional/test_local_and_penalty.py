@@ -101,9 +101,7 @@ def test_penalty_is_the_weighted_sum_of_squares(generator):
     for p, a, o in zip(parameters, anchors, importances, strict=True):
         for x, y, w in zip(p.flatten().tolist(), a.flatten().tolist(), o.flatten().tolist(), strict=True):
             expected += 0.5 * 3.0 * w * (x - y) ** 2
-    assert quadratic_penalty(parameters, anchors, importances, 3.0).item() == pytest.approx(
-        expected, rel=1e-6
-    )
+    assert quadratic_penalty(parameters, anchors, importances, 3.0).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_added_gradient_is_that_of_the_penalty_and_in_place(generator):

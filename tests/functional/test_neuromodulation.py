@@ -120,9 +120,7 @@ def test_curve_parameters_out_of_range_are_refused(options):
     (("uniform", 0.5, 1 / 12), ("normal", 0.5, None), ("beta", 0.5, 1 / 8)),
 )
 def test_projection_has_the_moments_of_its_distribution(distribution, mean, variance):
-    draw = neuromodulator_projection(
-        50, 2000, distribution=distribution, generator=torch.Generator().manual_seed(1)
-    )
+    draw = neuromodulator_projection(50, 2000, distribution=distribution, generator=torch.Generator().manual_seed(1))
     if variance is None:
         z = np.linspace(-8, 8, 200_001)
         density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -159,9 +157,7 @@ def test_unknown_distribution_is_refused():
 
 def test_table_is_the_curve_of_the_level_of_every_class():
     code = expectation_code(10).double()
-    projection = neuromodulator_projection(
-        10, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    projection = neuromodulator_projection(10, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     table = modulation_table(code, projection, inversion=0.4, maximum=1.5)
     for c in range(10):
         on = code[c].nonzero().flatten().tolist()

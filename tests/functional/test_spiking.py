@@ -30,9 +30,7 @@ def test_dynamics_follow_the_equation(currents, decay, threshold):
     potentials, spikes = lif_by_hand(currents, decay, threshold)
     state = None
     for current, potential, spike in zip(currents, potentials, spikes, strict=True):
-        fired, state = lif_step(
-            torch.tensor([[current]], dtype=torch.float64), state, decay=decay, threshold=threshold
-        )
+        fired, state = lif_step(torch.tensor([[current]], dtype=torch.float64), state, decay=decay, threshold=threshold)
         assert state.potential.item() == pytest.approx(potential, rel=1e-6, abs=1e-12)
         assert fired.item() == state.spikes.item() == spike
 

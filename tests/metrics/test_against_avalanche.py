@@ -42,9 +42,7 @@ def test_every_measure_equals_avalanches_after_every_experience(name: str) -> No
 
     torch.manual_seed(0)
     benchmark = scenario(name, experiences=EXPERIENCES, seed=1)
-    network = torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 10)
-    )
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 48), torch.nn.ReLU(), torch.nn.Linear(48, 10))
     evaluator = EvaluationPlugin(
         accuracy_metrics(experience=True, stream=True),
         forgetting_metrics(experience=True, stream=True),

@@ -112,9 +112,7 @@ def test_after_one_experience_nothing_can_have_been_forgotten() -> None:
         (ForwardTransfer, 1, 2),
     ),
 )
-def test_an_entry_that_was_not_measured_never_counts_as_zero(
-    kind: type[AccuracyMatrix], row: int, column: int
-) -> None:
+def test_an_entry_that_was_not_measured_never_counts_as_zero(kind: type[AccuracyMatrix], row: int, column: int) -> None:
     gap = MATRIX.clone()
     gap[row, column] = NAN
     with pytest.raises(ValueError, match=r"1 of \d entries were not measured"):

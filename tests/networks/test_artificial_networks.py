@@ -85,9 +85,7 @@ def test_local_updates_equal_autograd_through_the_network():
     (0.5 * (output - target).square().sum()).backward()
     ungated = torch.sigmoid(first(x))
     hidden = (ungated * mask).detach()
-    torch.testing.assert_close(
-        delta_rule(hidden, output.detach(), target, learning_rate=1.0), -last.weight.grad
-    )
+    torch.testing.assert_close(delta_rule(hidden, output.detach(), target, learning_rate=1.0), -last.weight.grad)
     (gradient,) = torch.autograd.grad(ungated * mask, first.weight, modulation)
     update = hidden_update(x, ungated.detach(), modulation, learning_rate=1.0, gate=mask)
     torch.testing.assert_close(update, -gradient)

@@ -306,9 +306,7 @@ def test_fisher_equals_a_loop_over_samples(x):
     expected = [torch.zeros_like(layer.weight) for layer in network.layers]
     for i in range(5):
         loss = nn.functional.cross_entropy(network(x[i : i + 1]), y[i : i + 1])
-        for total, gradient in zip(
-            expected, torch.autograd.grad(loss, list(network.parameters())), strict=True
-        ):
+        for total, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
             total += gradient**2 / 5
     for got, total in zip(diagonal_fisher(network, x, y).values(), expected, strict=True):
         torch.testing.assert_close(got, total, rtol=1e-6, atol=1e-14)
@@ -355,6 +353,18 @@ def test_every_layer_of_the_convolutional_network_fires_at_first():
     with torch.no_grad():
         network(image)
     assert all(count.item() > 0 for count in network.spike_counts.values())
+
+
+@pytest.mark.parametrize("learning", ("last_step", "bptt"))
+def test_long_rates_are_counted_exactly_under_bfloat16(learning):
+    network = LIFMLP(1, [], 2, steps=701, encoding="analog", current="identity", learning=learning)
+    with torch.no_grad():
+        network.layers[0].weight.copy_(torch.tensor([[0.75], [0.4375]]))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rate = network(torch.ones(1, 1))
+    # 0.75 fires at every step; 0.4375, then 0.525, fires at every second, 350 times.
+    assert rate.dtype == torch.float32
+    assert rate[0].tolist() == pytest.approx([1.0, 350 / 701], rel=1e-6)
 
 
 def test_samples_of_another_size_are_refused():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_meta import Metaplasticity, MetaplasticModule, MetaplasticityPlugin, Session
+from lit_meta import Metaplasticity, MetaplasticityPlugin, MetaplasticModule, Session
 from lit_meta.rules import Rule
 
 Data = list[tuple[Tensor, Tensor]]

@@ -45,7 +45,9 @@ def test_importance_is_the_per_sample_fisher_whatever_the_batches(line):
     session = Session(line, EWC())
     one_experience(session, X, Y)
     expected = softmax_fisher(line[0].weight.detach(), X, Y)
-    torch.testing.assert_close(session.rules[0].state["importance"]["0.weight"].double(), expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        session.rules[0].state["importance"]["0.weight"].double(), expected, rtol=1e-6, atol=1e-9
+    )
 
 
 def test_the_pull_is_strength_times_importance_times_distance(line):
@@ -85,7 +87,9 @@ def test_online_decays_and_moves_its_anchor(line):
     first = softmax_fisher(line[0].weight.detach(), X[:4], Y[:4])
     one_experience(session, X[4:], Y[4:], lr=0.5)
     second = softmax_fisher(line[0].weight.detach(), X[4:], Y[4:])
-    torch.testing.assert_close(rule.state["importance"]["0.weight"].double(), 0.5 * first + second, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(
+        rule.state["importance"]["0.weight"].double(), 0.5 * first + second, rtol=1e-4, atol=1e-7
+    )
     assert torch.equal(rule.state["anchor"]["0.weight"], line[0].weight)
 
 

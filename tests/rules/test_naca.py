@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def code(label, classes):
 
 def sigmoid_network(*sizes):
     layers = []
-    for m, n in zip(sizes[:-1], sizes[1:], strict=True):
+    for m, n in itertools.pairwise(sizes):
         layers += [nn.Linear(m, n, bias=False), nn.Sigmoid()]
     return nn.Sequential(*layers)
 
@@ -77,8 +79,7 @@ def test_one_step_is_the_published_update_in_every_layer(batch):
     np.testing.assert_allclose(after[2], before[2] - 0.1 * error.T @ signal, rtol=1e-5, atol=1e-7)
 
 
-def test_mean_reduction_divides_hidden_errors_by_the_batch(batch):
-    x, _ = batch
+def test_mean_reduction_divides_hidden_errors_by_the_batch():
     layer, output = Layer("0", nn.Linear(5, 7)), torch.zeros(6, 7)
     errors = []
     for reduction in ("sum", "mean"):
@@ -107,7 +108,9 @@ def test_no_gradient_with_respect_to_a_hidden_input_is_computed(batch):
         def forward(self, tensor):
             return Spy.apply(tensor)
 
-    spied = nn.Sequential(*[part for module in network for part in ((Between(), module) if isinstance(module, nn.Linear) else (module,))])
+    spied = nn.Sequential(
+        *[part for module in network for part in ((Between(), module) if isinstance(module, nn.Linear) else (module,))]
+    )
     session = Session(spied, NACA())
     session.begin_experience()
     session.before_forward(x, y)
