@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lit_meta.batches import BatchFunction, unpack
+from lit_meta.checks import check_rules
 from lit_meta.rules.base import Rule
-from lit_meta.session import Session, check_rules
+from lit_meta.session import Session
 
 
 class Metaplasticity(L.Callback):

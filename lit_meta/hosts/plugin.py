@@ -9,8 +9,9 @@ from avalanche.core import SupervisedPlugin
 from torch.utils.data import DataLoader
 
 from lit_meta.batches import BatchFunction, unpack
+from lit_meta.checks import check_rules
 from lit_meta.rules.base import Rule
-from lit_meta.session import Session, check_rules
+from lit_meta.session import Session
 
 
 class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]

@@ -1,0 +1,46 @@
+"""What is held true of rules and batches before anything changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_meta.rules.base import Rule
+
+
+def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
+    """One rule or several, as a tuple that can work together.
+
+    Raises:
+        TypeError: something that is no rule.
+        ValueError: none at all, one twice, or more than one that brings local errors.
+    """
+    found = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    for rule in found:
+        if not isinstance(rule, Rule):
+            hint = f"; write {rule.__name__}()" if isinstance(rule, type) and issubclass(rule, Rule) else ""
+            raise TypeError(f"a rule is an instance of lit_meta.Rule, got {rule!r}{hint}")
+    if not found:
+        raise ValueError("no rule was given")
+    if len({id(rule) for rule in found}) < len(found):
+        raise ValueError("the same rule instance was given twice")
+    local = [type(rule).__name__ for rule in found if rule.overrides("local_error")]
+    if len(local) > 1:
+        raise ValueError(f"{' and '.join(local)} both bring local errors to hidden blocks: choose one")
+    return found
+
+
+def check_inputs(inputs: Tensor) -> None:
+    """Holds that a batch of inputs is not empty and all finite.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if inputs.numel() == 0:
+        raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}")
+    # A sum is one cheap pass and is finite when all terms are; only where it is not are the terms looked at.
+    if inputs.is_floating_point() and not bool(torch.isfinite(inputs.sum())) and not bool(torch.isfinite(inputs).all()):
+        bad = int((~torch.isfinite(inputs)).sum())
+        raise ValueError(f"the inputs hold {bad} NaN or infinite values of {inputs.numel()}; no weight was changed")
