@@ -17,7 +17,7 @@ def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
         TypeError: something that is no rule.
         ValueError: none at all, one twice, or more than one that brings local errors.
     """
-    found = (rules,) if isinstance(rules, Rule) else tuple(rules)
+    found = tuple(rules) if isinstance(rules, Sequence) and not isinstance(rules, str) else (rules,)
     for rule in found:
         if not isinstance(rule, Rule):
             hint = f"; write {rule.__name__}()" if isinstance(rule, type) and issubclass(rule, Rule) else ""

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.rules.base import Layer
-
 WEIGHT_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
     nn.Conv1d,
@@ -30,6 +28,19 @@ WEIGHT_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding,
 )
 _AUXILIARY: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weight layer (Linear, convolution, embedding) of the network.
+
+    Attributes:
+        name: the module's name, relative to the network.
+        module: the module.
+    """
+
+    name: str
+    module: nn.Module
 
 
 @dataclass

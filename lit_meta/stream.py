@@ -168,7 +168,7 @@ def fit_stream(
         learner.load(saved)
         rows, initial, cost = saved.rows, saved.initial, saved.cost
     for index in range(len(rows), len(train)):
-        data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed + index)
+        data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed)
         started = time.perf_counter()
         with torch.random.fork_rng(), _quiet():
             torch.manual_seed(seed + index)
@@ -215,8 +215,10 @@ class _Learner:
         """One experience; returns the optimizer steps it took."""
         trainer = self.trainer
         before = trainer.global_step
-        # A Trainer counts epochs over all its fits and stops at once when it has had max_epochs of them.
-        trainer.fit_loop.max_epochs = trainer.current_epoch + max_epochs
+        # A Trainer counts epochs over all its fits and stops at once when it has had max_epochs of them. Here the count
+        # is the experience's, as the optimizer and its schedule are.
+        trainer.fit_loop.epoch_progress.reset()
+        trainer.fit_loop.max_epochs = max_epochs
         trainer.fit(self.module, datamodule=data)
         if trainer.interrupted:
             raise KeyboardInterrupt

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Sampler, default_collate
 
 from lit_meta.data.scenario import bulk_view
 
-_SEED_STRIDE = 1_000_003  # A prime: (seed, experience) pairs near to each other never share a generator's seed.
+# Primes: (seed, experience, epoch) near to each other never share a generator's seed.
+_SEED_STRIDE = 1_000_003
+_EPOCH_STRIDE = 7_368_787
 
 
 def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
@@ -106,27 +108,66 @@ class ExperienceDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Batches ``(x, y)`` of the training experience."""
+        if not self.shuffle:
+            return self._loader(self.train_experience, None)
         # An experience hides its position in training mode; its logging mode shows everything.
         position = self.train_experience.logging().current_experience
-        generator = torch.Generator().manual_seed((self.seed + _SEED_STRIDE * position) % 2**63)
-        return self._loader(self.train_experience, generator, shuffle=self.shuffle)
+        size = len(self.train_experience.dataset)
+        return self._loader(self.train_experience, EpochSampler(size, seed=self.seed + _SEED_STRIDE * position))
 
     def test_dataloader(self) -> list[DataLoader]:
         """Batches ``(x, y)`` of the test experiences, a loader for each, in order."""
-        # Every iteration over a loader draws one number: from a generator of its own, so that
-        # evaluating leaves the global one (and with it, training) as it was.
-        return [self._loader(e, torch.Generator(), shuffle=False) for e in self.test_experiences]
+        return [self._loader(experience, None) for experience in self.test_experiences]
 
-    def _loader(self, experience: Any, generator: torch.Generator, *, shuffle: bool) -> DataLoader:
+    def _loader(self, experience: Any, sampler: EpochSampler | None) -> DataLoader:
         view = bulk_view(experience)
         collate: Callable[[Any], tuple[Tensor, Tensor]] = _samples_and_labels if view is None else _as_it_is
         return DataLoader(
             experience.dataset if view is None else view,
             batch_size=self.batch_size,
-            shuffle=shuffle,
-            generator=generator,
+            sampler=sampler,
+            # Every iteration over a loader draws one number: from a generator of its own, so that the global one,
+            # and with it training, stays as it was.
+            generator=torch.Generator(),
             collate_fn=collate,
         )
+
+
+class EpochSampler(Sampler[int]):
+    """A random order that depends on a seed and the epoch alone, however often a Trainer starts to iterate.
+
+    Lightning announces each epoch by `set_epoch`; where nobody does, every iteration counts as one.
+
+    Args:
+        size: number of samples.
+        seed: of the orders.
+
+    Example:
+        >>> sampler = EpochSampler(4, seed=0)
+        >>> first, second = list(sampler), list(sampler)
+        >>> sampler.set_epoch(0); list(sampler) == first != second
+        True
+    """
+
+    def __init__(self, size: int, *, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self._epoch = 0
+        self._announced = False
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch the next iteration is of."""
+        self._epoch = epoch
+        self._announced = True
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed + _EPOCH_STRIDE * self._epoch) % 2**63)
+        if not self._announced:
+            self._epoch += 1
+        return iter(torch.randperm(self.size, generator=generator).tolist())
 
 
 def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from lit_meta.layers import Layer
 from lit_meta.rules.state import State
 
 EVENTS = (
@@ -44,19 +45,6 @@ class Synapses:
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One weight layer (Linear, convolution, embedding) of the network.
-
-    Attributes:
-        name: the module's name, relative to the network.
-        module: the module.
-    """
-
-    name: str
-    module: nn.Module
 
 
 class Experience(Protocol):
