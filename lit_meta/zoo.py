@@ -76,9 +76,9 @@ def load_module(name: str) -> MetaplasticModule:
         ['anchor', 'importance']
     """
     described = card(name)
+    weights, tensors = (_tensors(name, described, file) for file in _FILES)
     module = build_module(Experiment.from_dict(described["experiment"]), described["seed"])
-    module.network.load_state_dict(_tensors(name, described, "model.safetensors"))
-    tensors = _tensors(name, described, "rule.safetensors")
+    module.network.load_state_dict(weights)
     for number, rule in enumerate(module.plasticity.rules if module.plasticity is not None else ()):
         prefix = f"{number}:"
         rule.state.load_state_dict({k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)})

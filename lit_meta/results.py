@@ -1,0 +1,73 @@
+"""Tables of results, made from the files that hold them; no number in a page is written by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_meta import zoo
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def found(folder: Path) -> list[dict[str, Any]]:
+    """What is known: the zoo's cards, and the JSON files in ``folder`` that no card stands for.
+
+    Each has ``name, scenario, protocol, seeds`` and, by learner, summaries over seeds.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        report = json.loads(path.read_text())
+        if isinstance(report.get("scenario"), Mapping) and "rule" in report:
+            rows[report["name"]] = {**report, "zoo": False}
+    for name in zoo.names():
+        card = zoo.card(name)
+        experiment = card["experiment"]
+        shown = {key: experiment[key] for key in ("scenario", "seeds")}
+        rows[name] = {"name": name, "protocol": card["protocol"], **shown, **card["results"], "zoo": True}
+    return sorted(rows.values(), key=lambda row: (row["scenario"]["name"], row["protocol"] != "standard", row["name"]))
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Results as a Markdown table of average accuracy in per cent."""
+    lines = [
+        "| experiment | scenario | protocol | rule | naive | joint | forgetting | seeds |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        scenario = row["scenario"]
+        length = f", {scenario['experiences']} experiences" if "experiences" in scenario else ""
+        accuracies = [
+            zoo.percent(row.get(learner, {}).get("average_accuracy")) for learner in ("rule", "naive", "joint")
+        ]
+        cells = [
+            f"[`{row['name']}`](zoo/{row['name']})"
+            if row["zoo"]
+            else f"[`{row['name']}`](docs/results/{row['name']}.json)",
+            f"{scenario['name']}{length}",
+            row["protocol"],
+            *accuracies,
+            zoo.percent(row["rule"]["forgetting"]),
+            len(row["seeds"]),
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def write(page: Path, text: str) -> bool:
+    """Puts a table between the markers of a page; returns whether that changed the page.
+
+    Raises:
+        FileNotFoundError: there is no such page.
+        ValueError: the page has no markers, or more than one pair.
+    """
+    if not page.is_file():
+        raise FileNotFoundError(f"there is no page {page}")
+    old = page.read_text()
+    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(END) < old.index(BEGIN):
+        raise ValueError(f"{page} needs one line {BEGIN} and after it one line {END}; the table goes between them")
+    new = f"{old[: old.index(BEGIN)]}{BEGIN}\n{text}\n{old[old.index(END) :]}"
+    page.write_text(new)
+    return new != old

@@ -1,0 +1,174 @@
+"""The commands, as a user types them: tables, JSON, exit statuses, one line for each error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from lit_meta import zoo
+from lit_meta.cli import main
+
+
+@pytest.fixture
+def small_config(tmp_path):
+    """An experiment that takes a second."""
+    content = {
+        "name": "small",
+        "scenario": {"name": "split-digits", "experiences": 2},
+        "network": {"name": "mlp", "inputs": 64, "hidden": [12], "classes": 10, "output": "identity"},
+        "rule": {"name": "ewc", "strength": 10.0},
+        "seeds": [0, 1],
+        "overrides": {
+            "joint": {"max_epochs": 2, "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}}}
+        },
+    }
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_evaluate_writes_the_promised_keys(tmp_path, capsys):
+    assert main(["evaluate", "naca-mlp-digits", "--json", str(tmp_path / "out.json")]) == 0
+    facts = json.loads((tmp_path / "out.json").read_text())
+    assert set(facts) == {
+        *("name", "scenario", "protocol", "average_accuracy", "forgetting"),
+        *("accuracy_matrix", "naive", "joint", "seconds"),
+    }
+    assert facts["protocol"] == "standard"
+    assert len(facts["accuracy_matrix"]) == 10
+    assert facts["average_accuracy"] == pytest.approx(sum(facts["accuracy_matrix"][-1]) / 10)
+    assert 0 <= facts["naive"] < facts["joint"] <= 1
+    assert f"{100 * facts['average_accuracy']:.1f}" in capsys.readouterr().out
+
+
+def test_run_report_and_zoo_entry(small_config, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    out = tmp_path / "run.json"
+    assert main(["run", str(small_config), "--run_dir", str(run_dir), "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report == json.loads((run_dir / "metrics.json").read_text())
+    assert len(report["rule"]["average_accuracy"]["values"]) == 2
+    assert report["command"] == f"lit-meta run {small_config} --run_dir {run_dir}"
+    assert (run_dir / "figures" / "accuracy_matrix.png").stat().st_size > 5000
+    assert len((run_dir / "accuracy_matrix.csv").read_text().split()) == 2
+
+    assert main(["run", str(small_config), "--run_dir", str(run_dir)]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["run", str(small_config), "--run_dir", str(run_dir), "--resume"]) == 0
+    resumed = json.loads((run_dir / "metrics.json").read_text())
+    assert resumed["rule"]["accuracy_matrix"] == report["rule"]["accuracy_matrix"]
+    assert main(["run", str(small_config), "--run_dir", str(run_dir), "--resume", "--set", "max_epochs=2"]) == 1
+    assert "of another experiment" in capsys.readouterr().err
+
+    assert main(["zoo", "add", str(run_dir), "--zoo", str(tmp_path / "zoo")]) == 0
+    card = yaml.safe_load((tmp_path / "zoo" / "small" / "card.yaml").read_text())
+    assert card["results"]["seed_average_accuracy"] == report["rule"]["average_accuracy"]["values"][0]
+
+
+def test_settings_can_be_changed_on_the_command_line(small_config, tmp_path):
+    arguments = ["--learners", "naive", "--set", "seeds=[3]", "max_epochs=2"]
+    assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run"), *arguments]) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["seeds"] == [3]
+    assert config["max_epochs"] == 2
+
+
+@pytest.mark.parametrize(
+    "command", (["zoo", "list"], ["zoo", "show", "ewc-mlp-digits"], ["rules"], ["scenarios"], ["results"])
+)
+def test_listings(command, tmp_path, capsys):
+    assert main([*command, "--json", str(tmp_path / "facts.json")]) == 0
+    assert json.loads((tmp_path / "facts.json").read_text())
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_demo_does_the_main_job(tmp_path, capsys):
+    assert main(["demo", "--run_dir", str(tmp_path / "demo")]) == 0
+    shown = capsys.readouterr().out
+    assert "joint bound" in " ".join(shown.split())
+    learners = json.loads((tmp_path / "demo" / "metrics.json").read_text())["learners"]
+    assert learners["joint bound"]["average_accuracy"] > 0.9
+    assert learners["naive (EWC's network)"]["average_accuracy"] < 0.2 < learners["EWC"]["average_accuracy"]
+    assert len(list((tmp_path / "demo" / "figures").glob("*.png"))) >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (["evaluate", "naca-mlp-digit"], "did you mean 'naca-mlp-digits'"),
+        (["evaluate", "naca-mlp-digits", "--scenario", "split-digts"], "did you mean 'split-digits'"),
+        (["run", "naca-digits"], "unknown experiment 'naca-digits'"),
+        (["run", "nowhere.yaml"], "there is no config nowhere.yaml"),
+        (["zoo", "show", "nothing"], "unknown zoo entry 'nothing'"),
+        (["zoo", "add", "nowhere"], "only a finished run"),
+        (["results", "nowhere.md"], "there is no page"),
+    ),
+)
+def test_bad_input_is_one_line_and_status_1(arguments, message, capsys):
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    (
+        ({"rule": {"name": "ecw"}}, "unknown rule 'ecw'"),
+        ({"rule": {"name": "ewc", "force": 1.0}}, "it takes strength, mode"),
+        ({"network": {"name": "mpl"}}, "unknown network 'mpl'"),
+        ({"network": {"inputs": 64}}, "network needs a name"),
+        ({"scenario": {"name": "split-nothing"}}, "unknown scenario"),
+        ({"seeds": []}, "seeds must be"),
+        ({"protocol": "none"}, "protocol"),
+        ({"epochs": 3}, "epochs"),
+        ({"max_epochs": "many"}, "max_epochs"),
+        ({"overrides": {"winner": {}}}, "winner"),
+    ),
+)
+def test_a_bad_config_is_one_line_and_leaves_nothing(small_config, tmp_path, change, message, capsys):
+    content = {**yaml.safe_load(small_config.read_text()), **change}
+    small_config.write_text(yaml.safe_dump(content))
+    assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", ([], ["evaluate"], ["dance"], ["evaluate", "x", "--protocol", "leaky"]))
+def test_wrong_usage_is_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_missing_data_says_what_where_and_how(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIT_META_DATA", str(tmp_path))
+    monkeypatch.setattr(
+        "torchvision.datasets.MNIST.download", lambda self: (_ for _ in ()).throw(RuntimeError("offline"))
+    )
+    config = {
+        "name": "m",
+        "scenario": {"name": "split-mnist"},
+        "network": {"name": "mlp", "inputs": 784, "hidden": [4], "classes": 10},
+        "seeds": [0],
+    }
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(config))
+    assert main(["run", str(tmp_path / "m.yaml"), "--run_dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path) in error.replace("\n", "")
+    assert "LIT_META_DATA" in error
+
+
+def test_the_installed_command_runs():
+    done = subprocess.run([sys.executable, "-m", "lit_meta", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("lit-meta ")
+
+
+def test_names_of_entries_and_their_experiments_agree():
+    for name in zoo.names():
+        assert zoo.card(name)["experiment"]["name"] == name

@@ -1,0 +1,96 @@
+"""The zoo: entries are whole, perform as they say, and learning can go on."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+import yaml
+
+from lit_meta import fit_stream, scenario, zoo
+from lit_meta._paths import zoo_folder
+
+
+@pytest.fixture
+def copied_zoo(tmp_path, monkeypatch):
+    """A copy of the zoo that a test may damage."""
+    shutil.copytree(zoo_folder(), tmp_path / "zoo")
+    monkeypatch.setattr(zoo, "zoo_folder", lambda: tmp_path / "zoo")
+    return tmp_path / "zoo"
+
+
+def on_embedded_data(name):
+    return "digits" in zoo.card(name)["experiment"]["scenario"]["name"]
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_an_entry_is_whole_and_performs_as_its_card_says(name, request):
+    if not on_embedded_data(name):
+        request.getfixturevalue("data_root")
+    assert zoo.verify(name) == []
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_an_entry_goes_on_learning_with_its_memory(name, request):
+    if not on_embedded_data(name):
+        request.getfixturevalue("data_root")
+    module = zoo.load_module(name)
+    rules = module.plasticity.rules
+    assert any(len(rule.state) for rule in rules)
+    spec = zoo.card(name)["experiment"]["scenario"]
+    stream = scenario(**spec, seed=5)
+    stream.train_stream = [stream.train_stream[0]]
+    before = [p.detach().clone() for p in module.parameters()]
+    fit_stream(module, stream, accelerator="cpu")
+    assert any(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_the_page_of_an_entry_is_made_from_its_card(name):
+    assert (zoo_folder() / name / "README.md").read_text() == zoo.readme(zoo.card(name))
+
+
+def test_nothing_in_the_zoo_can_run_code():
+    for path in zoo_folder().rglob("*"):
+        assert path.is_dir() or path.suffix in (".safetensors", ".yaml", ".md"), path
+
+
+def test_evaluation_measures_the_last_row_anew(copied_zoo):
+    card = yaml.safe_load((copied_zoo / "ewc-mlp-digits" / "card.yaml").read_text())
+    card["accuracy_matrix"][-1] = [0.0] * 10
+    (copied_zoo / "ewc-mlp-digits" / "card.yaml").write_text(yaml.safe_dump(card))
+    facts = zoo.evaluate("ewc-mlp-digits")
+    assert facts["average_accuracy"] == pytest.approx(card["results"]["seed_average_accuracy"], abs=0.002)
+    assert sum(facts["accuracy_matrix"][-1]) > 0
+
+
+def test_a_damaged_file_is_named(copied_zoo):
+    file = copied_zoo / "naca-mlp-digits" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert "sha256 differs" in zoo.verify("naca-mlp-digits")[0]
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the file that the card describes"):
+        zoo.load("naca-mlp-digits")
+    (copied_zoo / "ewc-mlp-digits" / "rule.safetensors").unlink()
+    assert zoo.verify("ewc-mlp-digits") == ["rule.safetensors is missing"]
+    with pytest.raises(FileNotFoundError, match=r"rule\.safetensors"):
+        zoo.load_module("ewc-mlp-digits")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(KeyError, match="did you mean 'naca-mlp-digits'"):
+        zoo.load("naca-mpl-digit")
+
+
+def test_export_copies_an_entry_and_never_overwrites(tmp_path):
+    target = zoo.export("naca-mlp-digits", tmp_path)
+    assert (target / "card.yaml").read_text() == (zoo_folder() / "naca-mlp-digits" / "card.yaml").read_text()
+    with pytest.raises(FileExistsError):
+        zoo.export("naca-mlp-digits", tmp_path)
+
+
+def test_an_unfinished_run_is_no_entry(tmp_path):
+    with pytest.raises(FileNotFoundError, match="only a finished run"):
+        zoo.add(tmp_path)
