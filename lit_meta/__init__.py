@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lit_meta.hosts.callback import Metaplasticity
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
-    from lit_meta.rules import EWC, NACA, Rule
+    from lit_meta.rules import EWC, NACA, RecursiveReadout, Rule, StreamingLDA
     from lit_meta.session import Session
     from lit_meta.stream import StreamResult, fit_stream
 
@@ -25,9 +25,11 @@ _WHERE = {
     "Metaplasticity": "lit_meta.hosts.callback",
     "MetaplasticityPlugin": "lit_meta.hosts.plugin",
     "NACA": "lit_meta.rules",
+    "RecursiveReadout": "lit_meta.rules",
     "Rule": "lit_meta.rules",
     "Session": "lit_meta.session",
     "StreamResult": "lit_meta.stream",
+    "StreamingLDA": "lit_meta.rules",
     "evaluate": "lit_meta.evaluation",
     "fit_stream": "lit_meta.stream",
     "scenario": "lit_meta.data",
@@ -40,9 +42,11 @@ __all__ = [
     "MetaplasticModule",
     "Metaplasticity",
     "MetaplasticityPlugin",
+    "RecursiveReadout",
     "Rule",
     "Session",
     "StreamResult",
+    "StreamingLDA",
     "__version__",
     "evaluate",
     "fit_stream",

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lit_meta.batches import Batches, BatchFunction
 from lit_meta.batches import unpack as unpack_batch
 from lit_meta.checks import check_inputs, check_rules
-from lit_meta.layers import LayerWatch, weight_layers
+from lit_meta.layers import EvaluationWatch, LayerWatch, weight_layers
 from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
 
 
@@ -59,6 +59,7 @@ class Session:
         weight_layers(network)
         self._answer = {event: [rule for rule in self.rules if rule.overrides(event)] for event in EVENTS}
         self._watch: LayerWatch | None = None
+        self._evaluation: EvaluationWatch | None = None
         self._all = Synapses(network, (), [])
         self._of_optimizer: dict[int, Synapses] = {}
         self._local: dict[str, Tensor] = {}
@@ -79,6 +80,10 @@ class Session:
         """
         resumed, self._resume = self._resume, False
         self._bind()
+        if self._answer["synchronize"]:
+            # Anew, since the head may have been replaced; and not taken off when the experience ends.
+            self._close_evaluation()
+            self._evaluation = EvaluationWatch(self.network, self.synchronize)
         self._steps = 0
         self._in_experience = True
         if not resumed:
@@ -104,6 +109,7 @@ class Session:
             raise ValueError(
                 f"{type(rules[0]).__name__} consolidates on the experience's data: end_experience needs it"
             )
+        self.synchronize()
         for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
             if not bool(torch.isfinite(parameter.detach().sum())):
                 raise ValueError(
@@ -236,6 +242,14 @@ class Session:
         """Abandons what is under way and removes all hooks from the network."""
         self.abandon_step()
         self._unbind()
+        self._close_evaluation()
+
+    def synchronize(self) -> None:
+        """Brings parameters that rules work out from their memory up to date; comes by itself before evaluation."""
+        # Tensors made in inference mode could not be changed outside it; what a rule keeps must outlive an evaluation.
+        with torch.inference_mode(False), torch.no_grad():
+            for rule in self._answer["synchronize"]:
+                rule.synchronize(self._all)
 
     @property
     def answers(self) -> frozenset[str]:
@@ -304,6 +318,11 @@ class Session:
             self._watch.close()
             self._watch = None
         self._of_optimizer = {}
+
+    def _close_evaluation(self) -> None:
+        if self._evaluation is not None:
+            self._evaluation.close()
+            self._evaluation = None
 
     def _of(self, optimizer: Optimizer | None) -> Synapses:
         if optimizer is None:

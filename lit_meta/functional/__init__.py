@@ -11,6 +11,15 @@ from lit_meta.functional.neuromodulation import (
     plasticity_modulation,
 )
 from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
+from lit_meta.functional.readout import (
+    CenteredMoments,
+    Readout,
+    centered_moments,
+    cross_validated_ridge,
+    discriminant_readout,
+    oracle_approximating_shrinkage,
+    ridge_readout,
+)
 from lit_meta.functional.spiking import (
     LIFState,
     bernoulli_encode,
@@ -20,12 +29,17 @@ from lit_meta.functional.spiking import (
 )
 
 __all__ = [
+    "CenteredMoments",
     "LIFState",
+    "Readout",
     "add_quadratic_penalty_gradient_",
     "batch_gate",
     "bernoulli_encode",
+    "centered_moments",
+    "cross_validated_ridge",
     "delta_rule",
     "diagonal_fisher",
+    "discriminant_readout",
     "encoding_thresholds",
     "expectation_code",
     "hidden_update",
@@ -34,8 +48,10 @@ __all__ = [
     "nearest_index",
     "neuromodulator_level",
     "neuromodulator_projection",
+    "oracle_approximating_shrinkage",
     "plasticity_modulation",
     "quadratic_penalty",
+    "ridge_readout",
     "sample_gate",
     "threshold_encode",
     "top_k_gate",

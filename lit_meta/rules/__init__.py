@@ -8,14 +8,30 @@ from lit_meta._names import unknown
 from lit_meta.rules.base import Experience, Layer, Rule, Synapses
 from lit_meta.rules.ewc import EWC
 from lit_meta.rules.naca import NACA
+from lit_meta.rules.recursive_readout import RecursiveReadout
 from lit_meta.rules.state import State
+from lit_meta.rules.streaming_lda import StreamingLDA
 
 RULES: dict[str, type[Rule]] = {
     "ewc": EWC,
     "naca": NACA,
+    "recursive-readout": RecursiveReadout,
+    "streaming-lda": StreamingLDA,
 }
 
-__all__ = ["EWC", "NACA", "RULES", "Experience", "Layer", "Rule", "State", "Synapses", "build_rule"]
+__all__ = [
+    "EWC",
+    "NACA",
+    "RULES",
+    "Experience",
+    "Layer",
+    "RecursiveReadout",
+    "Rule",
+    "State",
+    "StreamingLDA",
+    "Synapses",
+    "build_rule",
+]
 
 
 def build_rule(name: str, **hyperparameters: Any) -> Rule:

@@ -21,6 +21,7 @@ EVENTS = (
     "gradient",
     "update",
     "end_experience",
+    "synchronize",
 )
 
 
@@ -108,6 +109,13 @@ class Rule:
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         """After the last batch of an experience: consolidate."""
+
+    def synchronize(self, synapses: Synapses) -> None:
+        """Before the parameters are looked at: brings them up to date with the memory.
+
+        For rules that work out parameters from their memory rather than step by step. It comes before every forward pass
+        of a weight layer in evaluation mode, at any point of a stream, and when an experience ends; it needs no data.
+        """
 
     # Around the events.
 

@@ -1,0 +1,240 @@
+"""Linear readouts in closed form from sums over samples: ridge regression and linear discriminant analysis.
+
+All functions take the same sufficient statistics, which add up over samples in any order: the second moment of the
+features, their sum for each class, and the number of samples of each class.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Readout(NamedTuple):
+    """A linear readout.
+
+    Attributes:
+        weight: (classes, features).
+        bias: (classes,).
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+
+class CenteredMoments(NamedTuple):
+    """Second-order statistics about the mean over all samples.
+
+    Attributes:
+        scatter: Σ (h − m)(h − m)ᵀ, (features, features).
+        class_sums: Σ over the samples of class c of (h − m), (classes, features).
+        mean: m, (features,).
+    """
+
+    scatter: Tensor
+    class_sums: Tensor
+    mean: Tensor
+
+
+def centered_moments(second_moment: Tensor, class_sums: Tensor, class_counts: Tensor) -> CenteredMoments:
+    """Moves raw moments to the mean of all samples.
+
+    ``Σ (h − m)(h − m)ᵀ = Σ h hᵀ − n m mᵀ``: a difference that loses digits where the mean is large beside the spread.
+    Accumulate features less some constant near their mean to avoid that; the result is about ``m`` less that constant.
+
+    Args:
+        second_moment: Σ h hᵀ, (features, features); only its lower triangle is read.
+        class_sums: Σ over the samples of class c of h, (classes, features).
+        class_counts: samples of each class, (classes,).
+
+    Returns:
+        The centred moments; of the scatter only the lower triangle is meaningful.
+
+    Raises:
+        ValueError: no samples.
+
+    Example:
+        >>> h = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
+        >>> centered_moments(h.T @ h, h, torch.tensor([1.0, 1.0])).scatter
+        tensor([[2., 0.],
+                [0., 0.]])
+    """
+    samples = class_counts.sum()
+    if not samples > 0:
+        raise ValueError("there are no samples to centre")
+    mean = class_sums.sum(0) / samples
+    scatter = torch.addr(second_moment, mean, mean, alpha=-float(samples))
+    return CenteredMoments(scatter, torch.addr(class_sums, class_counts, mean, alpha=-1.0), mean)
+
+
+def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) -> Readout:
+    """Ridge regression of the one-hot labels, with an intercept that is not penalised.
+
+    ``W = B (S + λ I)⁻¹`` with B the class sums and S the scatter, both centred; ``b = n_c / n − W m``. A class without
+    samples gets zero weights; since the outputs of each sample add up to 1, it is never predicted.
+
+    Args:
+        moments: of the features, from `centered_moments`; overwritten.
+        class_counts: samples of each class, (classes,).
+        ridge: λ, above 0.
+
+    Returns:
+        The readout.
+
+    Raises:
+        ValueError: a ridge that is not above 0, or too small for the scatter to be factorised in its precision.
+
+    Example:
+        >>> h, y = torch.tensor([[-1.0], [1.0]]), torch.eye(2)
+        >>> moments = centered_moments(h.T @ h, y.T @ h, torch.ones(2))
+        >>> ridge_readout(moments, torch.ones(2), 2.0)
+        Readout(weight=tensor([[-0.2500],
+                [ 0.2500]]), bias=tensor([0.5000, 0.5000]))
+    """
+    factor = _regularized_factor(moments.scatter, ridge)
+    weight = torch.cholesky_solve(moments.class_sums.T, factor).T
+    return Readout(weight, class_counts / class_counts.sum() - weight @ moments.mean)
+
+
+def cross_validated_ridge(moments: CenteredMoments, class_counts: Tensor, *, decades: float = 8.0) -> float:
+    r"""The ridge that generalised cross-validation chooses, from the same statistics; no held-out sample is needed.
+
+    .. math:: GCV(λ) = \frac{n \, RSS(λ)}{(n - tr A(λ))^2}, \quad
+        tr A(λ) = 1 + \sum_i \frac{s_i}{s_i + λ}
+
+    with :math:`s_i` the eigenvalues of the scatter and the 1 for the intercept. The candidates are 8 a decade, from the
+    mean eigenvalue down. One eigendecomposition, O(features³).
+
+    Args:
+        moments: of the features, from `centered_moments`.
+        class_counts: samples of each class, (classes,).
+        decades: how far below the mean eigenvalue the smallest candidate is.
+
+    Returns:
+        λ, above 0.
+
+    Source:
+        Golub, Heath and Wahba, Technometrics 21(2), 1979, equation 1.4.
+
+    Example:
+        >>> h = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> y = torch.nn.functional.one_hot((h[:, 0] > 0).long(), 2).double()
+        >>> cross_validated_ridge(centered_moments(h.T @ h, y.T @ h, y.sum(0)), y.sum(0)) < 10.0
+        True
+    """
+    eigenvalues, vectors = torch.linalg.eigh(moments.scatter)
+    eigenvalues = eigenvalues.clamp(min=0.0)
+    mean = float(eigenvalues.mean())
+    if not mean > 0:
+        return 1.0  # Constant features: the weights are zero whatever the ridge.
+    samples = float(class_counts.sum())
+    signal = (moments.class_sums @ vectors).square().sum(0)
+    total = float((class_counts - class_counts.square() / samples).sum())
+    candidates = mean * torch.logspace(-decades, 0, round(8 * decades) + 1, dtype=eigenvalues.dtype)
+    candidates = candidates.to(eigenvalues.device).unsqueeze(1)
+    damped = eigenvalues + candidates
+    residual = total - (signal * (eigenvalues + 2 * candidates) / damped.square()).sum(1)
+    freedom = samples - 1 - (eigenvalues / damped).sum(1)
+    score = samples * residual.clamp(min=0.0) / freedom.square()
+    # With as many features as samples small ridges interpolate: 0 / 0 says nothing about generalisation.
+    score = torch.where(freedom > 1e-6 * samples, score, torch.inf)
+    return float(candidates[int(score.argmin())])
+
+
+def discriminant_readout(
+    moments: CenteredMoments,
+    class_counts: Tensor,
+    *,
+    shrinkage: float | None = None,
+    uniform_prior: bool = False,
+) -> Readout:
+    r"""Linear discriminant analysis: Gaussian classes of one shared covariance.
+
+    .. math:: w_c = Σ^{-1} μ_c, \quad b_c = -\tfrac12 μ_c^T Σ^{-1} μ_c + \log π_c, \quad
+        Σ = (1 - s) \frac{S_W}{n} + s \frac{tr S_W}{n \, features} I
+
+    with :math:`S_W = S - \sum_c n_c μ_c μ_c^T` the scatter within classes. A class without samples gets the mean of the
+    other classes' weights and less than the mean of their biases, so that it is never predicted.
+
+    Args:
+        moments: of the features, from `centered_moments`; overwritten.
+        class_counts: samples of each class, (classes,).
+        shrinkage: s in (0, 1]; None takes the oracle-approximating shrinkage of the same statistics.
+        uniform_prior: all classes seen are equally likely, rather than as often as they came.
+
+    Returns:
+        The readout.
+
+    Raises:
+        ValueError: a shrinkage that leaves the covariance singular.
+
+    Source:
+        Hayes and Kanan, "Lifelong machine learning with deep streaming linear discriminant analysis", CVPR Workshops
+        2020; shrinkage: Chen et al., IEEE Trans. Signal Processing 58(10), 2010, equation 23 without its terms in
+        2 / features, as in scikit-learn.
+
+    Example:
+        >>> h, y = torch.tensor([[-2.0], [0.0], [1.0], [3.0]]), torch.eye(2).repeat_interleave(2, 0)
+        >>> moments = centered_moments(h.T @ h, y.T @ h, torch.tensor([2.0, 2.0]))
+        >>> discriminant_readout(moments, torch.tensor([2.0, 2.0]), shrinkage=1.0).weight
+        tensor([[-1.5000],
+                [ 1.5000]])
+    """
+    seen = class_counts > 0
+    samples, features = float(class_counts.sum()), moments.scatter.shape[0]
+    means = moments.class_sums[seen] / class_counts[seen].unsqueeze(1)
+    scaled = means * class_counts[seen].sqrt().unsqueeze(1)
+    within = moments.scatter.addmm_(scaled.T, scaled, alpha=-1.0).div_(samples)
+    trace = float(within.diagonal().sum())
+    if shrinkage is None:
+        shrinkage = oracle_approximating_shrinkage(within, samples)
+    if trace > 0:
+        factor = _regularized_factor(within.mul_(1.0 - shrinkage), shrinkage * trace / features)
+    else:
+        factor = torch.eye(features, dtype=within.dtype, device=within.device)
+    found = torch.cholesky_solve(means.T, factor).T
+    prior = class_counts[seen].log() - torch.tensor(samples).log()
+    offset = -0.5 * (found * means).sum(1) - found @ moments.mean
+    offset = offset if uniform_prior else offset + prior
+    weight = found.mean(0).repeat(len(class_counts), 1)
+    bias = (offset.mean() - 1.0).repeat(len(class_counts))
+    weight[seen], bias[seen] = found, offset
+    return Readout(weight, bias)
+
+
+def oracle_approximating_shrinkage(covariance: Tensor, samples: float) -> float:
+    """How far to shrink an empirical covariance towards a multiple of the identity, in (0, 1].
+
+    Args:
+        covariance: (features, features), of which only the lower triangle is read.
+        samples: it was estimated from.
+
+    Source:
+        Chen et al., IEEE Trans. Signal Processing 58(10), 2010, equation 23, for many features.
+
+    Example:
+        >>> oracle_approximating_shrinkage(torch.eye(3), 10.0)
+        1.0
+    """
+    features = covariance.shape[0]
+    diagonal = covariance.diagonal()
+    square = float((2 * covariance.tril(-1).square().sum() + diagonal.square().sum()) / features**2)
+    mean = float(diagonal.mean()) ** 2
+    excess = (samples + 1) * (square - mean / features)
+    return 1.0 if excess <= 0 else min((square + mean) / excess, 1.0)
+
+
+def _regularized_factor(matrix: Tensor, ridge: float) -> Tensor:
+    """The lower Cholesky factor of ``matrix + ridge I``; overwrites ``matrix``."""
+    if not ridge > 0:
+        raise ValueError(f"the ridge must be above 0, got {ridge}")
+    matrix.diagonal().add_(ridge)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        raise ValueError(
+            f"the features' second moment cannot be factorised with a ridge of {ridge:.3g}: it is too small for "
+            f"{matrix.dtype}; use a larger one"
+        )
+    return factor

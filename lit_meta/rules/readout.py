@@ -1,0 +1,227 @@
+"""What the rules that learn the last layer in closed form share: statistics of its input, and when it is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
+from lit_meta.rules.base import Layer, Rule, Synapses, check_class_labels
+
+# Products of float32 features are summed in float32 over so many samples at most, then in float64 over all of them.
+_SAMPLES_AT_ONCE = 4096
+# Only the lower triangle of a second moment is computed, in strips of so many rows.
+_ROWS_AT_ONCE = 1024
+_ALL = "*"
+
+
+class ReadoutRule(Rule):
+    """Learns the head from sums over samples of its input h: Σ h hᵀ, Σ h of each class, and the classes' counts.
+
+    The sums are float64, whatever the network computes in, and taken about the first batch's mean, so that neither the
+    number of samples nor a large mean costs digits. Sums do not know an order: the weights are those of all samples at
+    once, and a class may appear at any time. No sample is kept.
+
+    The weights are worked out when they are looked at: before the head runs in evaluation mode, and when an experience
+    ends (`Rule.synchronize`). In training mode the head keeps the weights of the last such moment. Its gradient is
+    discarded, and with ``freeze`` that of all other parameters too, since features that drift would make the sums
+    speak of features that no longer exist.
+
+    Args:
+        head: name of the Linear layer to learn; None for the last one of the network.
+        freeze: discard the gradients of all other parameters too.
+        block: features whose correlations are known to each other. None for all. Wider heads are cut into blocks of
+            interleaved features, solved on their own and averaged (in discriminant analysis: summed), which bounds the
+            memory by ``8 · features · block`` bytes in place of ``8 · features²``.
+    """
+
+    needs_labels = True
+
+    def __init__(self, *, head: str | None, freeze: bool, block: int | None) -> None:
+        super().__init__()
+        if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
+            raise ValueError(f"block must be a whole number of features, at least 1, or None, got {block!r}")
+        self.head = head
+        self.freeze = freeze
+        self.block = block
+        self._targets: Tensor | None = None
+        self._layer: nn.Linear | None = None
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._solved: tuple[Tensor, int, nn.Linear] | None = None
+
+    # To be given by the rule itself.
+
+    def solve(self, moments: CenteredMoments, class_counts: Tensor) -> Readout:
+        """The readout of one block of features; may overwrite ``moments``."""
+        raise NotImplementedError
+
+    def combine(self, blocks: list[Readout]) -> tuple[Tensor, Tensor]:
+        """Weights (classes, features of all blocks, one block after the other) and bias from those of the blocks."""
+        raise NotImplementedError
+
+    # Events.
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        self._refuse_several_processes()
+        self._layer = self._find_head(synapses.network)
+        if targets is None:
+            raise ValueError(f"{type(self).__name__} needs labels, and the batch has none")
+        check_class_labels(targets, self._layer.out_features, type(self).__name__)
+        self._targets = targets
+
+    def layer_input(self, layer: Layer, inputs: Tensor) -> None:
+        if layer.module is not self._layer:
+            return
+        targets = self._targets
+        if targets is None or inputs.dim() != 2 or inputs.shape[0] != targets.shape[0]:
+            expected = "to run once a batch" if targets is None else f"an input of shape ({targets.shape[0]}, features)"
+            raise ValueError(
+                f"{type(self).__name__} expects the head {layer.name!r} {expected}, got an input of shape "
+                f"{tuple(inputs.shape)}; a head that runs at several time steps or positions has no single input to learn"
+            )
+        features = inputs if inputs.dtype == torch.float64 else inputs.float()
+        if not bool(torch.isfinite(features.sum())):
+            raise ValueError(f"the input of the head {layer.name!r} is not finite; nothing was learned from this batch")
+        self._targets = None
+        # Counted when the step is certain, so that an abandoned one leaves no trace.
+        self._pending.append((features, targets))
+
+    def gradient(self, synapses: Synapses) -> None:
+        if self._targets is not None:
+            raise ValueError(f"the head that {type(self).__name__} learns did not run in the forward pass")
+        for features, targets in self._pending:
+            self._accumulate(features, targets)
+        self._pending = []
+        own = set() if self._layer is None else set(self._layer.parameters(recurse=False))
+        for parameter in synapses.parameters:
+            if self.freeze or parameter in own:
+                parameter.grad = None
+
+    def restore(self, synapses: Synapses) -> None:
+        self._targets = None
+        self._pending = []
+
+    def synchronize(self, synapses: Synapses) -> None:
+        if "class_counts" not in self.state:
+            return
+        head = self._find_head(synapses.network)
+        self._grow(head.out_features)
+        counts = self.state["class_counts"][_ALL]
+        samples = int(counts.sum())
+        if self._solved is not None and self._solved[0] is counts and self._solved[1:] == (samples, head):
+            return
+        shift, class_sums = self.state["shift"][_ALL], self.state["class_sums"][_ALL]
+        moments = self.state["second_moment"]
+        columns = list(self._columns(class_sums.shape[1]))
+        found = []
+        for number, chosen in enumerate(columns):
+            second_moment, sums = moments[_key(number)], class_sums[:, chosen]
+            if head.bias is None:
+                centered = CenteredMoments(second_moment.clone(), sums, torch.zeros_like(sums[0]))
+            else:
+                centered = centered_moments(second_moment, sums, counts)
+            found.append(self.solve(centered, counts))
+        weight, bias = self.combine(found)
+        weight = torch.empty_like(weight).index_copy_(1, torch.cat(columns), weight)
+        with torch.no_grad():
+            head.weight.copy_(weight)
+            if head.bias is not None:
+                head.bias.copy_(bias - weight @ shift)
+        self._solved = (counts, samples, head)
+
+    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
+        if "class_counts" not in self.state:
+            return {}
+        counts = self.state["class_counts"][_ALL]
+        return {"samples": counts.sum().float(), "classes": (counts > 0).sum().float()}
+
+    # Inner workings.
+
+    def _accumulate(self, features: Tensor, targets: Tensor) -> None:
+        layer = self._layer
+        if layer is None:
+            raise ValueError(f"{type(self).__name__} has seen no forward pass")
+        width = features.shape[1]
+        if "shift" not in self.state:
+            wide = features.double()
+            self.state["shift"] = {_ALL: torch.zeros_like(wide[0]) if layer.bias is None else wide.mean(0)}
+            self.state["class_sums"] = {_ALL: wide.new_zeros(layer.out_features, width)}
+            self.state["class_counts"] = {_ALL: wide.new_zeros(layer.out_features)}
+            sizes = [len(chosen) for chosen in self._columns(width)]
+            self.state["second_moment"] = {_key(i): wide.new_zeros(size, size) for i, size in enumerate(sizes)}
+        self._grow(layer.out_features)
+        shift, sums = self.state["shift"][_ALL], self.state["class_sums"][_ALL]
+        if len(shift) != width:
+            raise ValueError(
+                f"the head's input has {width} features, and {len(shift)} before: its width must not change"
+            )
+        for part, labels in zip(features.split(_SAMPLES_AT_ONCE), targets.split(_SAMPLES_AT_ONCE), strict=True):
+            centered = part - shift.to(part.dtype)
+            one_hot = F.one_hot(labels, sums.shape[0]).to(part.dtype)
+            sums += one_hot.T @ centered
+            for number, chosen in enumerate(self._columns(width)):
+                block = centered if len(chosen) == width else centered[:, chosen]
+                add_second_moment_(self.state["second_moment"][_key(number)], block)
+        self.state["class_counts"][_ALL] += torch.bincount(targets, minlength=sums.shape[0])
+
+    def _grow(self, classes: int) -> None:
+        """Rows for classes that the head has gained."""
+        for quantity in ("class_sums", "class_counts"):
+            held = self.state[quantity][_ALL]
+            if classes < len(held):
+                raise ValueError(f"the head has {classes} outputs, and had {len(held)}: a head may grow, not shrink")
+            if classes > len(held):
+                self.state[quantity][_ALL] = torch.cat([held, held.new_zeros(classes - len(held), *held.shape[1:])])
+
+    def _columns(self, width: int) -> Iterator[Tensor]:
+        """The features of each block: every k-th one, so that each block sees all parts of the input."""
+        device = self.state["shift"][_ALL].device
+        blocks = 1 if self.block is None else -(-width // self.block)
+        for first in range(blocks):
+            yield torch.arange(first, width, blocks, device=device)
+
+    def _find_head(self, network: nn.Module) -> nn.Linear:
+        if self.head is not None:
+            found = dict(network.named_modules()).get(self.head)
+            if not isinstance(found, nn.Linear):
+                names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+                raise ValueError(
+                    f"{type(self).__name__} learns a Linear layer, and the network has none named {self.head!r}; "
+                    f"its Linear layers: {', '.join(names) or 'none'}"
+                )
+            return found
+        linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+        if not linear:
+            raise ValueError(f"{type(self).__name__} learns a Linear layer, and {type(network).__name__} has none")
+        return linear[-1]
+
+    def _refuse_several_processes(self) -> None:
+        distributed = torch.distributed
+        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+            raise ValueError(f"{type(self).__name__} sums over the samples of one process; use a single device")
+
+
+def add_second_moment_(total: Tensor, features: Tensor) -> None:
+    """Adds Σ h hᵀ to the lower triangle of ``total``, and some of it to the upper one.
+
+    Args:
+        total: (features, features), changed in place; may be of higher precision.
+        features: h, (samples, features).
+
+    Example:
+        >>> total = torch.zeros(2, 2, dtype=torch.float64)
+        >>> add_second_moment_(total, torch.tensor([[1.0, 2.0]]))
+        >>> total.tril()
+        tensor([[1., 0.],
+                [2., 4.]], dtype=torch.float64)
+    """
+    for start in range(0, features.shape[1], _ROWS_AT_ONCE):
+        stop = min(start + _ROWS_AT_ONCE, features.shape[1])
+        total[start:stop, :stop] += features[:, start:stop].T @ features[:, :stop]
+
+
+def _key(block: int) -> str:
+    return f"{_ALL}{block}"

@@ -1,0 +1,74 @@
+"""Streaming linear discriminant analysis of the head."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_meta.functional.readout import CenteredMoments, Readout, discriminant_readout
+from lit_meta.rules.base import Synapses, require_in, require_one_of
+from lit_meta.rules.readout import ReadoutRule
+
+
+class StreamingLDA(ReadoutRule):
+    r"""Learns the head by linear discriminant analysis: class means, and one covariance that all classes share.
+
+    .. math:: w_c = Σ^{-1} μ_c, \quad b_c = -\tfrac12 μ_c^T Σ^{-1} μ_c + \log π_c
+
+    Each class mean is a Hebbian average that only the samples of that class move; the shared covariance acts as lateral
+    inhibition. It keeps the same sums as `RecursiveReadout`, in float64, and is as exact: the weights do not
+    depend on the order of samples or classes. Outputs are log-likelihoods up to a constant of the sample.
+
+    Args:
+        shrinkage: s in (0, 1], how far the covariance is shrunk towards a multiple of the identity; None takes the
+            oracle-approximating shrinkage, which needs no held-out data.
+        prior: ``"empirical"``, classes are as likely as they came, or ``"uniform"`` over the classes seen.
+        head: name of the Linear layer to learn; None for the last one of the network. It needs a bias.
+        freeze: discard the gradients of all other parameters too.
+        block: cut wider heads into blocks of at most so many interleaved features, taken as independent of each other;
+            the memory is then ``8 · features · block`` bytes in place of ``8 · features²``.
+
+    Raises:
+        ValueError: a hyperparameter out of range, or a head without a bias.
+
+    Source:
+        Hayes and Kanan, "Lifelong machine learning with deep streaming linear discriminant analysis", CVPR Workshops
+        2020. They update the covariance sample by sample, which depends on the order; the sums here do not.
+
+    Example:
+        >>> StreamingLDA(shrinkage=1e-3)
+        StreamingLDA(shrinkage=0.001, prior='empirical', head=None, freeze=True, block=None)
+    """
+
+    def __init__(
+        self,
+        *,
+        shrinkage: float | None = None,
+        prior: Literal["empirical", "uniform"] = "empirical",
+        head: str | None = None,
+        freeze: bool = True,
+        block: int | None = None,
+    ) -> None:
+        super().__init__(head=head, freeze=freeze, block=block)
+        if shrinkage is not None:
+            require_in("shrinkage", shrinkage, 0.0, 1.0, open_low=True)
+        require_one_of("prior", prior, ("empirical", "uniform"))
+        self.shrinkage = shrinkage
+        self.prior = prior
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        super().before_forward(synapses, inputs, targets)
+        if self._layer is not None and self._layer.bias is None:
+            raise ValueError("StreamingLDA needs a head with a bias: make it with bias=True")
+
+    def solve(self, moments: CenteredMoments, class_counts: Tensor) -> Readout:
+        uniform = self.prior == "uniform"
+        return discriminant_readout(moments, class_counts, shrinkage=self.shrinkage, uniform_prior=uniform)
+
+    def combine(self, blocks: list[Readout]) -> tuple[Tensor, Tensor]:
+        # A sum of log-likelihoods; the prior counts once for each block, as it does in each one's own prediction.
+        return torch.cat([block.weight for block in blocks], dim=1), torch.stack([block.bias for block in blocks]).sum(
+            0
+        )
