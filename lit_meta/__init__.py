@@ -9,6 +9,7 @@ from lit_meta._version import __version__
 
 if TYPE_CHECKING:
     from lit_meta import functional, metrics, networks, rules, zoo
+    from lit_meta.auditing import AuditReport, audit
     from lit_meta.data import scenario
     from lit_meta.evaluation import evaluate
     from lit_meta.hosts.callback import Metaplasticity
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
 _WHERE = {
+    "AuditReport": "lit_meta.auditing",
     "EWC": "lit_meta.rules",
     "MetaplasticModule": "lit_meta.hosts.module",
     "Metaplasticity": "lit_meta.hosts.callback",
@@ -30,6 +32,7 @@ _WHERE = {
     "Session": "lit_meta.session",
     "StreamResult": "lit_meta.stream",
     "StreamingLDA": "lit_meta.rules",
+    "audit": "lit_meta.auditing",
     "evaluate": "lit_meta.evaluation",
     "fit_stream": "lit_meta.stream",
     "scenario": "lit_meta.data",
@@ -39,6 +42,7 @@ _MODULES = ("functional", "metrics", "networks", "rules", "zoo")
 __all__ = [
     "EWC",
     "NACA",
+    "AuditReport",
     "MetaplasticModule",
     "Metaplasticity",
     "MetaplasticityPlugin",
@@ -48,6 +52,7 @@ __all__ = [
     "StreamResult",
     "StreamingLDA",
     "__version__",
+    "audit",
     "evaluate",
     "fit_stream",
     "functional",

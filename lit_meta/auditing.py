@@ -1,0 +1,332 @@
+"""Does a prediction depend on its own sample only? Accuracy under every way to make test batches, and why it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lit_meta.audit_report import AuditReport, Condition
+from lit_meta.causes import Cause, Memory, first_difference, inspect, left_in_training
+from lit_meta.rules.base import require_one_of
+
+Forward = Callable[[Tensor], Tensor]
+
+# Two outputs nearer to each other than this share of the largest are a tie that rounding may decide either way.
+_TIE = 1e-5
+_PROBE = 8
+
+__all__ = ["AuditReport", "Cause", "Condition", "audit", "stratified_subset"]
+
+
+def audit(
+    model: nn.Module,
+    scenario: Any,
+    *,
+    threshold: float = 0.005,
+    batch_size: int = 256,
+    singles: int | None = 1000,
+    samples: int | None = None,
+    mode: Literal["eval", "as_given"] = "eval",
+    forward: Forward | None = None,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> AuditReport:
+    """Tests one model under every way to make test batches: the accuracy must not depend on it.
+
+    The same samples are predicted in shuffled batches, in the same batches again, in another order within them, in
+    reversed order of the batches, in another shuffle of mixed batch sizes, in class-pure batches, one by one, and among
+    strange companions (half of every batch replaced by samples three times as bright, whose predictions do not count). A
+    condition fails where its accuracy, or the share of predictions that changed, differs from that in shuffled batches
+    by more than ``threshold`` on the same samples (predictions that rounding may decide are counted, not judged).
+    Accuracy in training mode is reported beside them and never judged: dropout and the like may differ there.
+
+    Where something fails, the causes are named: from the modules (batch normalisation with batch statistics, a
+    batch-dependent gate or spike encoding, dropout left on), from tensors that predicting changes, and from the first module
+    that gives the same samples another output among other samples. The model's parameters, buffers and modes and the
+    random state are put back as they were.
+
+    Args:
+        model: maps (batch, ...) to (batch, classes); any module, also a LightningModule.
+        scenario: a scenario's name, an Avalanche benchmark (its ``test_stream`` is used), or a sequence of
+            (inputs, targets) pairs.
+        threshold: the largest difference that passes, as a fraction.
+        batch_size: of the shuffled batches.
+        singles: samples that are predicted one by one, drawn evenly over the classes; None for all.
+        samples: test at most this many, drawn evenly over the classes; None for all.
+        mode: ``"eval"``, or ``"as_given"`` to leave every module in the mode it is in.
+        forward: how the model is called where calling it with the inputs is not what is meant (``model.predict_logits``).
+        seed: of all drawing and shuffling.
+        device: where; None stays where the model is.
+
+    Returns:
+        The report; ``report.passed`` is the verdict.
+
+    Raises:
+        ValueError: outputs that are not (batch, classes), no samples, or an argument out of range.
+        KeyError: an unknown scenario.
+
+    Example:
+        >>> batches = [(torch.randn(64, 4), torch.arange(64) % 2)]
+        >>> leaky = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, track_running_stats=False))
+        >>> report = audit(leaky, batches)
+        >>> report.passed, str(report.causes[0])
+        (False, '1: BatchNorm1d with track_running_stats=False normalises with the mean and variance of each batch')
+        >>> audit(nn.Linear(4, 2), batches).passed
+        True
+    """
+    require_one_of("mode", mode, ("eval", "as_given"))
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold is a fraction in [0, 1), got {threshold}")
+    for name, value in (("batch_size", batch_size), ("singles", singles or 1), ("samples", samples or 1)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    generator = torch.Generator().manual_seed(seed)
+    inputs, targets = _test_samples(scenario)
+    if samples is not None and samples < len(targets):
+        chosen = stratified_subset(targets, samples, generator)
+        inputs, targets = inputs[chosen], targets[chosen]
+    device = device or next((p.device for p in model.parameters()), inputs.device)
+    call = forward if forward is not None else model
+    with _untouched(model, seed, device):
+        if mode == "eval":
+            model.eval()
+        return _Audit(model, call, inputs, targets, threshold, batch_size, device, generator).run(singles)
+
+
+def stratified_subset(targets: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Indices of ``count`` samples spread over the classes as evenly as their sizes allow.
+
+    Args:
+        targets: (samples,), integer labels.
+        count: how many; all where there are no more.
+        generator: of the drawing.
+
+    Returns:
+        (count,), in rising order.
+
+    Example:
+        >>> chosen = stratified_subset(torch.tensor([0] * 90 + [1] * 10), 12, torch.Generator())
+        >>> (chosen >= 90).sum()
+        tensor(6)
+    """
+    drawn = torch.randperm(len(targets), generator=generator)
+    by_class = drawn[torch.argsort(targets[drawn], stable=True)]
+    sizes = torch.unique(targets, return_counts=True)[1]
+    # The rank of a sample within its class: the first of every class, then the second of every class, ...
+    rank = torch.cat([torch.arange(int(size)) for size in sizes])
+    return by_class[torch.argsort(rank, stable=True)][:count].sort().values
+
+
+class _Audit:
+    """The conditions, one after another, on one model in the mode it is tested in."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        forward: Forward,
+        inputs: Tensor,
+        targets: Tensor,
+        threshold: float,
+        batch_size: int,
+        device: torch.device,
+        generator: torch.Generator,
+    ) -> None:
+        self.model, self.forward, self.threshold, self.device = model, forward, threshold, device
+        self.inputs, self.targets, self.generator = inputs, targets, generator
+        self.batch_size = min(batch_size, len(targets))
+        self.reference, self.tie = torch.empty(0), torch.empty(0)
+
+    def run(self, singles: int | None) -> AuditReport:
+        every = torch.arange(len(self.targets))
+        shuffled = list(self._shuffle(every).split(self.batch_size))
+        memory = Memory(self.model)
+        causes = inspect(self.model)
+        self.reference, self.tie = self._predict(shuffled)
+        changed = memory.changed()
+        accuracy = float((self.reference == self.targets).float().mean())
+        few = every if singles is None else stratified_subset(self.targets, singles, self.generator)
+        pure = [self._shuffle((self.targets == label).nonzero()[:, 0]) for label in self.targets.unique()]
+        conditions = [
+            Condition("shuffled", f"shuffled, {self.batch_size} at a time", len(every), accuracy, accuracy, 0),
+            self._condition("repeated", "the same batches again", shuffled),
+            self._condition("permuted", "the same batches, samples in another order", [b.flip(0) for b in shuffled]),
+            self._condition("reordered", "the same batches, last to first", shuffled[::-1]),
+            self._condition("mixed", f"another shuffle, 1 to {2 * self.batch_size} at a time", self._mixed(every)),
+            self._condition(
+                "class-pure",
+                f"one class a batch, up to {self.batch_size} at a time",
+                [b for p in pure for b in p.split(self.batch_size)],
+            ),
+            self._condition("single", f"one sample a batch ({len(few)} samples)", list(few.split(1))),
+        ]
+        if self.inputs.is_floating_point():
+            conditions.append(self._among_strangers(every))
+        failed = any(c.fails(self.threshold) for c in conditions)
+        if failed:
+            causes += [cause for cause in left_in_training(self.model) if not _named(cause, causes)]
+            causes += self._behaviour(conditions, changed, causes)
+        conditions.append(self._in_training(memory, shuffled))
+        return AuditReport(len(every), self.threshold, accuracy, conditions, causes)
+
+    def _shuffle(self, indices: Tensor) -> Tensor:
+        return indices[torch.randperm(len(indices), generator=self.generator)]
+
+    def _mixed(self, every: Tensor) -> list[Tensor]:
+        sizes, left = [], len(every)
+        while left:
+            size = int(torch.randint(1, 2 * self.batch_size + 1, (), generator=self.generator))
+            sizes.append(min(size, left))
+            left -= sizes[-1]
+        return list(self._shuffle(every).split(sizes))
+
+    def _predict(self, batches: Sequence[Tensor], *, strangers: bool = False) -> tuple[Tensor, Tensor]:
+        """Predicted class of every sample (-1 where not asked), and whether it is a tie within rounding."""
+        predicted = torch.full_like(self.targets, -1)
+        tie = torch.zeros(len(self.targets), dtype=torch.bool)
+        with torch.no_grad():
+            for batch in batches:
+                x = self.inputs[batch].to(self.device)
+                if strangers:
+                    x = torch.cat([x, 3 * x.flip(0) - x.mean()])
+                outputs = self.forward(x)
+                if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != len(x):
+                    got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+                    raise ValueError(
+                        f"the model must give outputs (batch, classes), got {got} for {len(x)} samples; "
+                        "give a function that does (the argument forward)"
+                    )
+                outputs = outputs[: len(batch)]
+                best = outputs.float().topk(min(2, outputs.shape[1]), dim=1)
+                predicted[batch] = best.indices[:, 0].cpu()
+                gap = best.values[:, 0] - best.values[:, -1]
+                tie[batch] = (gap <= _TIE * outputs.float().abs().amax()).cpu()
+        return predicted, tie
+
+    def _among_strangers(self, every: Tensor) -> Condition:
+        batches = self._shuffle(every).split(max(1, self.batch_size // 2))
+        found = self._condition("strangers", "shuffled, half of the batch strange samples", batches, strangers=True)
+        # A model may refuse such samples, which says nothing of the others.
+        return found if found.error is None else replace(found, judged=False)
+
+    def _condition(
+        self, name: str, description: str, batches: Sequence[Tensor], *, judged: bool = True, strangers: bool = False
+    ) -> Condition:
+        tested = torch.cat(list(batches))
+        reference = float((self.reference[tested] == self.targets[tested]).float().mean())
+        try:
+            predicted, tie = self._predict(batches, strangers=strangers)
+        except (RuntimeError, ValueError, IndexError) as error:
+            message = " ".join(str(error).split())
+            return Condition(name, description, len(tested), None, reference, 0, error=message, judged=judged)
+        differ = predicted[tested] != self.reference[tested]
+        return Condition(
+            name,
+            description,
+            len(tested),
+            float((predicted[tested] == self.targets[tested]).float().mean()),
+            reference,
+            int(differ.sum()),
+            ties=int((differ & (tie | self.tie)[tested]).sum()),
+            judged=judged,
+        )
+
+    def _in_training(self, memory: Memory, batches: Sequence[Tensor]) -> Condition:
+        modes = [(module, module.training) for module in self.model.modules()]
+        self.model.train()
+        try:
+            return self._condition("training mode", "shuffled, in training mode (not judged)", batches, judged=False)
+        finally:
+            memory.restore()
+            for module, training in modes:
+                module.training = training
+
+    def _behaviour(self, conditions: Sequence[Condition], changed: list[str], known: Sequence[Cause]) -> list[Cause]:
+        """Causes that only running the model shows, where the known ones leave something unexplained."""
+        count = min(_PROBE, max(1, len(self.targets) // 3))
+        order = torch.argsort(self.targets, stable=True)
+        # The same samples among those of the first classes and among those of the last.
+        probe, rest = order[:count], order[count:]
+        half = max(1, len(rest) // 2)
+        size = max(1, min(self.batch_size - count, half))
+        one = self.inputs[torch.cat([probe, rest[:size]])].to(self.device)
+        other = self.inputs[torch.cat([probe, rest[-size:]])].to(self.device)
+        found: list[Cause] = []
+        with torch.no_grad():
+            carried = self._first(one, one, count, same_seed=True)
+            if carried is not None:
+                which = f" ({', '.join(changed)})" if changed else ""
+                message = f"state is carried from one batch to the next{which}: the same batch twice gives two results"
+                found.append(Cause(carried, "carried state", message))
+            drawn = self._first(one, one, count, same_seed=False) if carried is None else None
+            if drawn is not None and not any(c.module == drawn for c in known):
+                message = "depends on chance: the same batch gives another result with another random state"
+                found.append(Cause(drawn, "chance", message))
+            among = self._first(one, other, count, same_seed=True) if carried is None else None
+            by_batch = [c for c in known if c.kind.startswith("batch")]
+            if among is not None and not any(_inside(c.module, among) for c in by_batch):
+                message = "gives the same samples another output when the other samples of the batch are others"
+                found.append(Cause(among, "other samples", message))
+        for condition in conditions:
+            if condition.error is not None:
+                message = f"fails with {condition.batches}: {condition.error}"
+                found.append(Cause("", "batch size", message))
+        return found
+
+    def _first(self, one: Tensor, other: Tensor, rows: int, *, same_seed: bool) -> str | None:
+        seeds = iter((1, 1 if same_seed else 2))
+
+        def seeded(batch: Tensor) -> Tensor:
+            torch.manual_seed(next(seeds))
+            return self.forward(batch)
+
+        return first_difference(self.model, seeded, one, other, rows)
+
+
+def _named(cause: Cause, among: Sequence[Cause]) -> bool:
+    return any(other.module == cause.module for other in among)
+
+
+def _inside(part: str, whole: str) -> bool:
+    return not whole or part == whole or part.startswith(f"{whole}.")
+
+
+def _test_samples(scenario: Any) -> tuple[Tensor, Tensor]:
+    from lit_meta.data import experience_tensors
+    from lit_meta.data import scenario as make_scenario
+
+    if isinstance(scenario, str):
+        scenario = make_scenario(scenario)
+    if hasattr(scenario, "test_stream"):
+        pairs = [experience_tensors(experience) for experience in scenario.test_stream]
+    elif isinstance(scenario, Sequence) and all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in scenario
+    ):
+        pairs = list(scenario)
+    else:
+        raise TypeError(
+            "a scenario is a name, a benchmark with a test_stream, or a sequence of (inputs, targets) pairs, got "
+            f"{type(scenario).__name__}"
+        )
+    if not pairs or any(len(x) != len(y) or len(y) == 0 for x, y in pairs):
+        raise ValueError("every test experience needs samples, and as many targets")
+    return torch.cat([x for x, _ in pairs]), torch.cat([y.long() for _, y in pairs])
+
+
+@contextmanager
+def _untouched(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
+    """Everything the audit may disturb, put back: parameters, buffers, modes and the random state."""
+    modes = [(module, module.training) for module in model.modules()]
+    memory = Memory(model)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            memory.restore()
+            for module, training in modes:
+                module.training = training

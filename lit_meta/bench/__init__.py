@@ -1,0 +1,63 @@
+"""Speed and memory, side by side with what people would use instead.
+
+A benchmark is a declaration: a subject, a baseline and the ratio that is promised. To add some, put a file into this
+package that defines ``BENCHMARKS``, a tuple of `Benchmark` and `Scaling`; the command ``lit-meta bench`` finds it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import platform
+from collections.abc import Sequence
+
+from lit_meta._names import unknown
+from lit_meta.bench._benchmark import Benchmark, Clock, Result, Scaling, ScalingResult, Work
+
+
+def benchmarks() -> dict[str, Benchmark | Scaling]:
+    """All that are declared in this package, by id.
+
+    Raises:
+        ValueError: two have the same id.
+    """
+    found: dict[str, Benchmark | Scaling] = {}
+    for module in pkgutil.iter_modules(__path__):
+        if module.name.startswith("_"):
+            continue
+        for declared in importlib.import_module(f"{__name__}.{module.name}").BENCHMARKS:
+            if declared.id in found:
+                raise ValueError(f"two benchmarks have the id {declared.id!r}")
+            found[declared.id] = declared
+    return found
+
+
+def choose(names: Sequence[str]) -> list[Benchmark | Scaling]:
+    """The benchmarks of the given ids or groups (what stands before the slash); all where none is given.
+
+    Raises:
+        KeyError: a name that is neither; the nearest are named.
+    """
+    known = benchmarks()
+    groups = {id.split("/")[0] for id in known}
+    for name in names:
+        if name not in known and name not in groups:
+            raise unknown("benchmark", name, [*known, *groups])
+    return [b for id, b in known.items() if not names or id in names or id.split("/")[0] in names]
+
+
+def machine() -> dict[str, object]:
+    """What the numbers were measured on."""
+    import torch
+
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+__all__ = ["Benchmark", "Clock", "Result", "Scaling", "ScalingResult", "Work", "benchmarks", "choose", "machine"]

@@ -1,0 +1,88 @@
+"""``lit-meta audit``: does accuracy depend on how test batches are made?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lit_meta.cli.console import add_command, console, percent, table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lit_meta.experiment import Experiment
+
+
+def add(commands: Any) -> None:
+    parser = add_command(commands, "audit", audit, "does accuracy depend on how test batches are made?")
+    parser.add_argument("name", help="a zoo entry, or the folder of a finished run")
+    parser.add_argument("--scenario", help="another scenario than the one it was trained on")
+    parser.add_argument("--threshold", type=float, default=0.5, help="the largest difference in points (default: 0.5)")
+    parser.add_argument("--batch_size", type=int, default=256, help="of the shuffled batches (default: 256)")
+    parser.add_argument(
+        "--singles", type=int, default=1000, help="samples tested one by one, evenly over the classes; 0: all"
+    )
+    parser.add_argument("--samples", type=int, default=0, help="test at most this many in all conditions; 0: all")
+
+
+def audit(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta.auditing import audit as audit_model
+    from lit_meta.data import scenario
+
+    network, experiment, seed = _trained(options.name)
+    spec = {"name": options.scenario} if options.scenario else experiment.scenario
+    benchmark = scenario(**spec, seed=seed)
+    report = audit_model(
+        network,
+        benchmark,
+        threshold=options.threshold / 100,
+        batch_size=options.batch_size,
+        singles=options.singles or None,
+        samples=options.samples or None,
+    )
+    rows = [
+        (
+            c.name,
+            "–" if c.error else percent(c.accuracy),
+            "–" if c.difference is None else f"{100 * c.difference:+.2f}",
+            f"{c.disagreements} of {c.samples}",
+            "not judged" if not c.judged else "differs" if c.fails(report.threshold) else "same",
+        )
+        for c in report.conditions
+    ]
+    columns = ("test batches", "accuracy (%)", "difference (points)", "other predictions", "verdict")
+    caption = f"difference: from the same samples in shuffled batches; up to {options.threshold:g} points pass"
+    table(f"audit of {options.name} on {benchmark.name}", columns, rows, caption)
+    out = console()
+    for cause in report.causes:
+        out.print(f"{'cause' if report.failures else 'could matter'}: {cause}", soft_wrap=True, markup=False)
+    if report.passed:
+        out.print("[green]passed[/green]: a prediction depends on its own sample only")
+    else:
+        failed = ", ".join(condition.name for condition in report.failures)
+        out.print(f"[red]failed[/red]: predictions depend on how test batches are made ({failed})", soft_wrap=True)
+    return {
+        "name": options.name,
+        "scenario": benchmark.name,
+        "seed": seed,
+        **report.to_dict(),
+        "exit_status": int(not report.passed),
+    }
+
+
+def _trained(name: str) -> tuple[nn.Module, Experiment, int]:
+    """The network of a zoo entry or of a run folder, its experiment, and the seed it is of."""
+    from lit_meta import zoo
+    from lit_meta.experiment import Experiment, load_experiment
+    from lit_meta.networks import build_network
+    from lit_meta.saving import load_tensors
+
+    folder = Path(name)
+    if not (folder / "config.yaml").is_file():
+        described = zoo.card(name)
+        return zoo.load(name), Experiment.from_dict(described["experiment"]), described["seed"]
+    experiment = load_experiment(str(folder / "config.yaml"))
+    network = build_network(**experiment.for_learner("rule").network)
+    network.load_state_dict(load_tensors(folder / "model.safetensors"))
+    return network, experiment, experiment.seeds[0]
