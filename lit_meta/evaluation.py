@@ -111,6 +111,49 @@ def accuracy_of(
     return torch.stack([(predicted == targets).float().mean() for predicted, (_, targets) in pairs])
 
 
+def accuracy_by_batching(
+    network: nn.Module,
+    experiences: Sequence[tuple[Tensor, Tensor]],
+    *,
+    batch_size: int = 256,
+    singles: int = 1000,
+    seed: int = 0,
+    device: torch.device | None = None,
+) -> dict[str, float]:
+    """Average accuracy under three ways to make test batches; they agree where a prediction depends on its sample alone.
+
+    Args:
+        network: maps (batch, ...) to (batch, classes).
+        experiences: (inputs, targets) of each.
+        batch_size: of the batches of one experience each, and of the shuffled ones.
+        singles: how many samples to test one at a time, drawn in equal parts from the experiences (all of a smaller one).
+        seed: of the shuffling and of the draw.
+        device: where to compute; None stays where the network is.
+
+    Returns:
+        ``{"one experience a batch": ..., "shuffled": ..., "one sample a batch": ...}``, each in [0, 1].
+
+    Example:
+        >>> x, y = torch.eye(4), torch.arange(4)
+        >>> accuracy_by_batching(nn.Identity(), [(x[:2], y[:2]), (x[2:], y[2:])])["shuffled"]
+        1.0
+    """
+    generator = torch.Generator().manual_seed(seed)
+    share = max(1, singles // len(experiences))
+    drawn = []
+    for inputs, targets in experiences:
+        chosen = torch.randperm(len(targets), generator=generator)[:share]
+        drawn.append((inputs[chosen], targets[chosen]))
+    pure = accuracy_of(network, experiences, protocol="paper", batch_size=batch_size, device=device)
+    mixed = accuracy_of(network, experiences, batch_size=batch_size, seed=seed, device=device)
+    alone = accuracy_of(network, drawn, batch_size=1, device=device)
+    return {
+        "one experience a batch": float(pure.mean()),
+        "shuffled": float(mixed.mean()),
+        "one sample a batch": float(alone.mean()),
+    }
+
+
 def evaluate(network: nn.Module, benchmark: Any, *, protocol: Protocol = "standard", batch_size: int = 512) -> Tensor:
     """Accuracy of a network on each test experience of a benchmark; see `accuracy_of`.
 

@@ -4,109 +4,38 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-from lit_meta._names import unknown
-from lit_meta._paths import configs_folder
-from lit_meta.evaluation import PROTOCOLS, Protocol
+from lit_meta.evaluation import accuracy_by_batching
+from lit_meta.experiment_config import Experiment, load_experiment
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
-from lit_meta.rules.base import require_one_of
 from lit_meta.saving import save_json, save_tensors
 from lit_meta.stream import StreamResult, fit_stream
 
-Learner = Literal["rule", "naive", "joint"]
-LEARNERS: tuple[Learner, ...] = ("rule", "naive", "joint")
-
-
-@dataclass
-class Override:
-    """Arguments of an `Experiment` that differ for one learner; None where they do not."""
-
-    network: dict[str, Any] | None = None
-    loss: str | None = None
-    optimizer: dict[str, Any] | None = None
-    max_epochs: int | None = None
-    batch_size: int | None = None
-
-
-@dataclass
-class Experiment:
-    """The whole description of an experiment; a YAML file in ``configs/experiment/`` holds one.
-
-    Attributes:
-        name: of the experiment, and of the zoo entry that comes of it.
-        scenario: ``{"name": ..., "experiences": ...}``, the arguments of `lit_meta.scenario` without the seed.
-        network: ``{"name": ..., ...}``, the arguments of `lit_meta.networks.build_network`.
-        rule: ``{"name": ..., ...}``, the arguments of `lit_meta.rules.build_rule`; a list of them for several rules.
-        loss: a loss of `MetaplasticModule`.
-        optimizer: ``{"class_path": ..., "init_args": {...}}``.
-        max_epochs: passes over each experience.
-        batch_size: of training.
-        protocol: of evaluation.
-        seeds: of initial weights, class order and order of samples; one run each.
-        overrides: by learner (``rule``, ``naive``, ``joint``), arguments above that differ for it, such as the epochs of the
-            joint bound.
-        note: what a reader of the results must know.
-    """
-
-    name: str
-    scenario: dict[str, Any]
-    network: dict[str, Any]
-    rule: dict[str, Any] | list[dict[str, Any]] | None = None
-    loss: str = "cross_entropy"
-    optimizer: dict[str, Any] = field(
-        default_factory=lambda: {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
-    )
-    max_epochs: int = 1
-    batch_size: int = 128
-    protocol: Protocol = "standard"
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
-    overrides: dict[str, Override] = field(default_factory=dict)
-    note: str = ""
-
-    def __post_init__(self) -> None:
-        require_one_of("protocol", self.protocol, PROTOCOLS)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds must be a list of different integers, got {self.seeds}")
-        for learner in self.overrides:
-            require_one_of("a learner in overrides", learner, LEARNERS)
-        for part in ("scenario", "network"):
-            if "name" not in getattr(self, part):
-                raise ValueError(f"{part} needs a name, got {getattr(self, part)}")
-
-    def for_learner(self, learner: Learner) -> Experiment:
-        """The experiment with one learner's overrides put in place."""
-        changes = asdict(self.overrides.get(learner, Override()))
-        part = replace(self, overrides={}, **{key: value for key, value in changes.items() if value is not None})
-        return part if learner == "rule" else replace(part, rule=None)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The form that a YAML file has."""
-        found = asdict(self)
-        found["overrides"] = {
-            learner: {key: value for key, value in changes.items() if value is not None}
-            for learner, changes in found["overrides"].items()
-        }
-        return found
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
-        """The experiment that `to_dict` describes."""
-        overrides = {learner: Override(**changes) for learner, changes in values.get("overrides", {}).items()}
-        return cls(**{**values, "overrides": overrides})
+__all__ = [
+    "Experiment",
+    "build_module",
+    "build_rules",
+    "load_experiment",
+    "network_for_seed",
+    "run_experiment",
+    "run_seed",
+    "summarize",
+    "summary",
+    "versions",
+]
 
 
 def build_rules(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rule | list[Rule] | None:
-    """Rules from their specifications, ``{"name": ..., hyperparameters...}``."""
-    if spec is None:
+    """Rules from their specifications, ``{"name": ..., hyperparameters...}``; None where there are none."""
+    if not spec:
         return None
     if isinstance(spec, Mapping):
         return build_rule(**spec)
@@ -132,7 +61,7 @@ def build_module(experiment: Experiment, seed: int) -> MetaplasticModule:
 
 def run_seed(
     experiment: Experiment,
-    learner: Learner,
+    learner: str,
     seed: int,
     *,
     run_dir: Path | None = None,
@@ -194,13 +123,13 @@ def run_experiment(
     experiment: Experiment,
     run_dir: Path,
     *,
-    learners: Sequence[Learner] = LEARNERS,
+    learners: Sequence[str] | None = None,
     resume: bool = False,
     accelerator: str = "auto",
     command: str = "",
-    on_experience: Callable[[Learner, int, int, torch.Tensor], None] | None = None,
+    on_experience: Callable[[str, int, int, torch.Tensor], None] | None = None,
 ) -> dict[str, Any]:
-    """Runs every learner with every seed into a run folder.
+    """Runs learners (all, where none are named) with every seed into a run folder.
 
     The folder holds ``config.yaml``, ``metrics.json``, ``accuracy_matrix.csv`` and, from the first seed, the network and
     the rules' memory.
@@ -211,6 +140,8 @@ def run_experiment(
     Raises:
         FileExistsError: the folder holds another run and ``resume`` is not set.
     """
+    from lit_meta.data import experience_tensors, scenario
+
     write_config(experiment, run_dir, resume=resume)
     report: dict[str, Any] = {
         "name": experiment.name,
@@ -221,12 +152,13 @@ def run_experiment(
         "seeds": experiment.seeds,
         "versions": versions(),
     }
-    for learner in learners:
-        results = []
+    for learner in learners or experiment.learners:
+        results: list[StreamResult] = []
+        batchings: list[dict[str, float]] = []
         for seed in experiment.seeds:
             folder = run_dir / learner / f"seed-{seed}"
 
-            def progress(index: int, row: torch.Tensor, learner: Learner = learner, seed: int = seed) -> None:
+            def progress(index: int, row: torch.Tensor, learner: str = learner, seed: int = seed) -> None:
                 if on_experience is not None:
                     on_experience(learner, seed, index, row)
 
@@ -243,7 +175,15 @@ def run_experiment(
             if learner == "rule" and seed == experiment.seeds[0]:
                 _keep_network(run_dir, module, result)
             results.append(result)
+            if experiment.batching:
+                benchmark = scenario(**experiment.scenario, seed=seed)
+                test = [experience_tensors(experience) for experience in benchmark.test_stream]
+                batchings.append(accuracy_by_batching(module.network, test, seed=seed))
         report[learner] = summarize(results)
+        if batchings:
+            report[learner]["accuracy_by_batching"] = {
+                how: summary([found[how] for found in batchings]) for how in batchings[0]
+            }
     save_json(run_dir / "metrics.json", report)
     return report
 
@@ -270,36 +210,3 @@ def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult
     save_tensors(run_dir / "rule.safetensors", tensors)
     rows = [",".join(f"{v:.6f}" for v in row) for row in result.accuracy_matrix.tolist()]
     (run_dir / "accuracy_matrix.csv").write_text("\n".join(rows) + "\n")
-
-
-def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """An experiment from a YAML file, or by its name in ``configs/experiment/``.
-
-    Args:
-        path_or_name: of the config.
-        overrides: further arguments as on a command line, such as ``["--max_epochs=2", "--seeds=[0]"]``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        KeyError: no config of that name; the nearest are named.
-        ValueError: the file does not describe an experiment.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    path = Path(path_or_name)
-    if path.suffix not in (".yaml", ".yml"):
-        folder = configs_folder() / "experiment"
-        path = folder / f"{path_or_name}.yaml"
-        if not path.is_file():
-            raise unknown("experiment", path_or_name, [p.stem for p in folder.glob("*.yaml")])
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no config {path}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Experiment)
-    parser.add_argument("--config", action="config")
-    try:
-        values = parser.parse_args([f"--config={path}", *overrides])
-    except ArgumentError as error:
-        raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
-    values.pop("config", None)
-    return Experiment.from_dict(values.as_dict())

@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from lit_meta.batches import Batches, BatchFunction
 from lit_meta.batches import unpack as unpack_batch
 from lit_meta.checks import check_inputs, check_rules
-from lit_meta.layers import EvaluationWatch, LayerWatch, weight_layers
+from lit_meta.layers import uncompiled, weight_layers
 from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
+from lit_meta.watch import EvaluationWatch, LayerWatch
 
 
 class Session:
@@ -53,10 +54,10 @@ class Session:
     ) -> None:
         if not isinstance(network, nn.Module):
             raise TypeError(f"a network is a torch.nn.Module, got {type(network).__name__}")
-        self.network = network
+        self.network = uncompiled(network)
         self._unpack = unpack
         self.rules = check_rules(rules)
-        weight_layers(network)
+        weight_layers(self.network)
         self._answer = {event: [rule for rule in self.rules if rule.overrides(event)] for event in EVENTS}
         self._watch: LayerWatch | None = None
         self._evaluation: EvaluationWatch | None = None
@@ -166,11 +167,7 @@ class Session:
         if watch is None:
             return
         try:
-            if watch.layers_seen == 0:
-                raise ValueError(
-                    "no weight layer was seen in the forward pass. A network that was compiled before the rule was attached "
-                    "hides its layers: attach the rule first, or pass the uncompiled network"
-                )
+            watch.check_seen()
             for rule in self._answer["local_error"]:
                 targets = self._targets
                 if targets is None:
@@ -187,6 +184,9 @@ class Session:
 
     def before_step(self, optimizer: Optimizer | None = None) -> None:
         """Before the optimizer's step (and before clipping): rules change the gradients.
+
+        Where the loss was scaled (half precision), unscale the gradients first (``scaler.unscale_(optimizer)``, as Lightning
+        does): local gradients are never scaled.
 
         Args:
             optimizer: the one about to step; None where there is one only.
@@ -309,14 +309,16 @@ class Session:
                 for rule in inputs:
                     rule.layer_input(layer, x)
 
-            self._watch = LayerWatch(
-                self.network, detach=bool(self._answer["local_error"]), on_input=on_input if inputs else None
-            )
+            if self._watch is not None and self._watch.fits(self.network):
+                self._watch.open()
+            else:
+                self._watch = LayerWatch(
+                    self.network, detach=bool(self._answer["local_error"]), on_input=on_input if inputs else None
+                )
 
     def _unbind(self) -> None:
         if self._watch is not None:
             self._watch.close()
-            self._watch = None
         self._of_optimizer = {}
 
     def _close_evaluation(self) -> None:
@@ -345,4 +347,6 @@ class Session:
                 # The reducer of DDP sees only what the loss reaches, so local gradients are averaged here.
                 torch.distributed.all_reduce(gradient)
                 gradient /= torch.distributed.get_world_size()
-            parameter.grad = gradient.to(parameter.dtype)
+            gradient = gradient.to(parameter.dtype)
+            # What the loss itself says of a hidden parameter, such as a penalty on its size, counts beside the local error.
+            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

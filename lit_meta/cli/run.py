@@ -15,7 +15,9 @@ def add(commands: Any) -> None:
     parser.add_argument("config", help="a YAML file, or a name in configs/experiment/")
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR after its last experience")
-    parser.add_argument("--learners", nargs="+", choices=("rule", "naive", "joint"), default=["rule", "naive", "joint"])
+    parser.add_argument(
+        "--learners", nargs="+", metavar="NAME", help="rule, naive, joint, or a control of the config (default: all)"
+    )
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
     parser.add_argument(
         "--set",
@@ -31,19 +33,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta.data import scenario
     from lit_meta.experiment import load_experiment, run_experiment
     from lit_meta.figures import accuracy_matrix
+    from lit_meta.rules.base import require_one_of
     from lit_meta.zoo import percent
 
     experiment = load_experiment(options.config, [f"--{change}" for change in options.overrides])
     run_dir = Path(options.run_dir or Path("runs") / experiment.name)
-    if "rule" in options.learners and experiment.rule is None:
-        options.learners.remove("rule")
+    learners = options.learners or experiment.learners
+    for learner in learners:
+        require_one_of("a learner", learner, experiment.learners)
     experiences = len(scenario(**experiment.scenario, seed=experiment.seeds[0]).train_stream)
-    total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in options.learners)
+    total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
     with progress(total, experiment.name) as advance:
         report = run_experiment(
             experiment,
             run_dir,
-            learners=options.learners,
+            learners=learners,
             resume=options.resume,
             accelerator=options.accelerator,
             command=command_line(options, run_dir),
@@ -52,7 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             ),
         )
     rows = []
-    for learner in options.learners:
+    for learner in learners:
         found = report[learner]
         rows.append(
             (
@@ -83,7 +87,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def command_line(options: argparse.Namespace, run_dir: Path) -> str:
     """The command that gives these results again."""
     parts = ["lit-meta", "run", options.config, "--run_dir", str(run_dir)]
-    if set(options.learners) != {"rule", "naive", "joint"}:
+    if options.learners:
         parts += ["--learners", *options.learners]
     if options.overrides:
         parts += ["--set", *options.overrides]

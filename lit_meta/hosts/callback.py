@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_meta.batches import BatchFunction, unpack
 from lit_meta.checks import check_rules
+from lit_meta.layers import uncompiled
 from lit_meta.rules.base import Rule
 from lit_meta.session import Session
 
@@ -66,7 +67,7 @@ class Metaplasticity(L.Callback):
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
             )
         network = self._find_network(pl_module)
-        if self.session is None or self.session.network is not network:
+        if self.session is None or self.session.network is not uncompiled(network):
             if self.session is not None:
                 raise ValueError(
                     "this callback has learned in another network; use a new rule for a new network (rule.clone())"

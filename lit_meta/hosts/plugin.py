@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from lit_meta.batches import BatchFunction, unpack
 from lit_meta.checks import check_rules
+from lit_meta.layers import uncompiled
 from lit_meta.rules.base import Rule
 from lit_meta.session import Session
 
@@ -39,7 +40,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         if self.session is None:
             self.session = Session(strategy.model, self.rules, unpack=self._unpack)
-        elif self.session.network is not strategy.model:
+        elif self.session.network is not uncompiled(strategy.model):
             raise ValueError(
                 "this plugin has learned in another network; use a new rule for a new network (rule.clone())"
             )

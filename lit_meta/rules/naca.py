@@ -133,10 +133,12 @@ class NACA(Rule):
                 "the number of classes the stream will end with"
             )
         held = self._tables.get(name)
-        if held is None or held[0] is not projection or held[1].dtype != output.dtype:
-            code = expectation_code(self._width, kind=self.code).to(projection)
-            table = modulation_table(code, projection, inversion=self.inversion, maximum=self.maximum)
-            held = (projection, table.to(output.dtype))
+        # Halves are for the network's products; an error divided by the batch keeps its digits until then.
+        dtype = torch.promote_types(output.dtype, torch.float32)
+        if held is None or held[0] is not projection or held[1].dtype != dtype:
+            code = expectation_code(self._width, kind=self.code, device=projection.device, dtype=dtype)
+            table = modulation_table(code, projection.to(dtype), inversion=self.inversion, maximum=self.maximum)
+            held = (projection, table)
             self._tables[name] = held
         return held[1]
 

@@ -1,0 +1,162 @@
+"""The description of an experiment, as a YAML file holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lit_meta._names import unknown
+from lit_meta._paths import configs_folder
+from lit_meta.evaluation import PROTOCOLS, Protocol
+from lit_meta.rules.base import require_one_of
+
+LEARNERS = ("rule", "naive", "joint")
+
+
+@dataclass
+class Override:
+    """Arguments of an `Experiment` that differ for one learner; None where they do not.
+
+    A ``rule`` that is an empty list is plain training. A ``network`` with a name replaces the whole network; without one it
+    changes only the arguments that it gives.
+    """
+
+    network: dict[str, Any] | None = None
+    rule: dict[str, Any] | list[dict[str, Any]] | None = None
+    loss: str | None = None
+    optimizer: dict[str, Any] | None = None
+    max_epochs: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass
+class Experiment:
+    """The whole description of an experiment; a YAML file in ``configs/experiment/`` holds one.
+
+    Attributes:
+        name: of the experiment, and of the zoo entry that comes of it.
+        scenario: ``{"name": ..., "experiences": ...}``, the arguments of `lit_meta.scenario` without the seed.
+        network: ``{"name": ..., ...}``, the arguments of `lit_meta.networks.build_network`.
+        rule: ``{"name": ..., ...}``, the arguments of `lit_meta.rules.build_rule`; a list of them for several rules.
+        loss: a loss of `MetaplasticModule`.
+        optimizer: ``{"class_path": ..., "init_args": {...}}``.
+        max_epochs: passes over each experience.
+        batch_size: of training.
+        protocol: of evaluation.
+        seeds: of initial weights, class order and order of samples; one run each.
+        overrides: by learner (``rule``, ``naive``, ``joint``), arguments above that differ for it, such as the epochs of the
+            joint bound.
+        controls: further learners on the same stream, by a name of their own, each by what differs from the experiment: the
+            same rule with a part switched off, another rule, another gate.
+        batching: also test every learner's last network on class-pure batches, on shuffled ones and on one sample at a time:
+            where these differ, the batch tells the network what the sample does not.
+        note: what a reader of the results must know.
+    """
+
+    name: str
+    scenario: dict[str, Any]
+    network: dict[str, Any]
+    rule: dict[str, Any] | list[dict[str, Any]] | None = None
+    loss: str = "cross_entropy"
+    optimizer: dict[str, Any] = field(
+        default_factory=lambda: {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    )
+    max_epochs: int = 1
+    batch_size: int = 128
+    protocol: Protocol = "standard"
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
+    overrides: dict[str, Override] = field(default_factory=dict)
+    controls: dict[str, Override] = field(default_factory=dict)
+    batching: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        require_one_of("protocol", self.protocol, PROTOCOLS)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be a list of different integers, got {self.seeds}")
+        for learner in self.overrides:
+            require_one_of("a learner in overrides", learner, LEARNERS)
+        for learner in self.controls:
+            if learner in LEARNERS or not learner.replace("-", "").isalnum():
+                raise ValueError(
+                    f"a control has a name of letters, digits and hyphens other than {', '.join(LEARNERS)}, got {learner!r}"
+                )
+        for part in ("scenario", "network"):
+            if "name" not in getattr(self, part):
+                raise ValueError(f"{part} needs a name, got {getattr(self, part)}")
+
+    @property
+    def learners(self) -> tuple[str, ...]:
+        """Every learner there is: the rule, its bounds and the controls."""
+        return (*(LEARNERS if self.rule else LEARNERS[1:]), *self.controls)
+
+    def for_learner(self, learner: str) -> Experiment:
+        """The experiment with one learner's overrides put in place.
+
+        Raises:
+            ValueError: no such learner.
+        """
+        require_one_of("a learner", learner, (*LEARNERS, *self.controls))
+        changes = _given(
+            self.controls[learner] if learner in self.controls else self.overrides.get(learner, Override())
+        )
+        if "name" not in changes.get("network", {"name": ""}):
+            changes["network"] = {**self.network, **changes["network"]}
+        part = replace(self, overrides={}, controls={}, **changes)
+        return replace(part, rule=None) if learner in ("naive", "joint") else part
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form that a YAML file has."""
+        return {
+            **asdict(self),
+            "overrides": {learner: _given(changes) for learner, changes in self.overrides.items()},
+            "controls": {learner: _given(changes) for learner, changes in self.controls.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
+        """The experiment that `to_dict` describes."""
+        changes = {
+            part: {learner: Override(**given) for learner, given in values.get(part, {}).items()}
+            for part in ("overrides", "controls")
+        }
+        return cls(**{**values, **changes})
+
+
+def _given(override: Override) -> dict[str, Any]:
+    return {key: value for key, value in asdict(override).items() if value is not None}
+
+
+def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experiment:
+    """An experiment from a YAML file, or by its name in ``configs/experiment/``.
+
+    Args:
+        path_or_name: of the config.
+        overrides: further arguments as on a command line, such as ``["--max_epochs=2", "--seeds=[0]"]``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: no config of that name; the nearest are named.
+        ValueError: the file does not describe an experiment.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    path = Path(path_or_name)
+    if path.suffix not in (".yaml", ".yml"):
+        folder = configs_folder() / "experiment"
+        path = folder / f"{path_or_name}.yaml"
+        if not path.is_file():
+            raise unknown("experiment", path_or_name, [p.stem for p in folder.glob("*.yaml")])
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no config {path}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Experiment)
+    parser.add_argument("--config", action="config")
+    try:
+        values = parser.parse_args([f"--config={path}", *overrides])
+    except ArgumentError as error:
+        raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
+    values.pop("config", None)
+    return Experiment.from_dict(values.as_dict())
