@@ -15,21 +15,28 @@ if TYPE_CHECKING:
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
     from lit_meta.rules import EWC, NACA, RecursiveReadout, Rule, StreamingLDA
+    from lit_meta.rules import BGD, EWC, MAS, MESU, NACA, SI, UPGD, BennaFusi, Rule
     from lit_meta.session import Session
     from lit_meta.stream import StreamResult, fit_stream
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
 _WHERE = {
+    "BGD": "lit_meta.rules",
+    "BennaFusi": "lit_meta.rules",
     "EWC": "lit_meta.rules",
+    "MAS": "lit_meta.rules",
+    "MESU": "lit_meta.rules",
     "MetaplasticModule": "lit_meta.hosts.module",
     "Metaplasticity": "lit_meta.hosts.callback",
     "MetaplasticityPlugin": "lit_meta.hosts.plugin",
     "NACA": "lit_meta.rules",
     "RecursiveReadout": "lit_meta.rules",
     "Rule": "lit_meta.rules",
+    "SI": "lit_meta.rules",
     "Session": "lit_meta.session",
     "StreamResult": "lit_meta.stream",
     "StreamingLDA": "lit_meta.rules",
+    "UPGD": "lit_meta.rules",
     "evaluate": "lit_meta.evaluation",
     "fit_stream": "lit_meta.stream",
     "scenario": "lit_meta.data",
@@ -37,8 +44,14 @@ _WHERE = {
 _MODULES = ("functional", "metrics", "networks", "rules", "zoo")
 
 __all__ = [
+    "BGD",
     "EWC",
+    "MAS",
+    "MESU",
     "NACA",
+    "SI",
+    "UPGD",
+    "BennaFusi",
     "MetaplasticModule",
     "Metaplasticity",
     "MetaplasticityPlugin",
