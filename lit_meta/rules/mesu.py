@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -10,6 +9,9 @@ from torch import Tensor
 
 from lit_meta.rules.base import require_in
 from lit_meta.rules.gaussian import GaussianRule
+
+# What a fused operation takes and gives.
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 class MESU(GaussianRule):
@@ -88,9 +90,7 @@ class MESU(GaussianRule):
         _step(deviations, variances, correlations, -0.5, bounds)
 
 
-def _step(
-    tensors: list[Tensor], rates: Sequence[Tensor], slopes: list[Tensor], factor: float, bounds: Sequence[Tensor]
-) -> None:
+def _step(tensors: list[Tensor], rates: Tensors, slopes: list[Tensor], factor: float, bounds: Tensors) -> None:
     """Adds ``factor · rate · slope`` to each tensor, at most ``bound`` either way; overwrites the slopes."""
     torch._foreach_mul_(slopes, rates)
     torch._foreach_mul_(slopes, factor)
