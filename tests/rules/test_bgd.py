@@ -38,7 +38,7 @@ def gradient_by_hand(weight, x=X, y=Y):
 
 
 def test_two_steps_by_hand():
-    network, rule = two_parameters(), BGD(deviation=0.5, rate=0.8, seed=7)
+    network, rule = two_parameters(), BGD(deviation=0.5, rate=0.8, limit=float("inf"), seed=7)
     session, optimizer = Session(network, rule), torch.optim.SGD(network.parameters(), lr=123.0)
     mean, deviation = np.array([0.4, -0.3]), np.full(2, 0.5)
     session.begin_experience()
@@ -54,7 +54,7 @@ def test_two_steps_by_hand():
 
 
 def test_accumulated_passes_are_monte_carlo_samples():
-    network, rule = two_parameters(), BGD(deviation=0.5, seed=3)
+    network, rule = two_parameters(), BGD(deviation=0.5, limit=float("inf"), seed=3)
     session = Session(network, rule)
     session.begin_experience()
     for x, y in zip(X.split(1), Y.split(1), strict=True):
@@ -76,7 +76,7 @@ def test_it_finds_the_posterior_of_a_linear_gaussian_model():
     # One observation a step of y = w + N(0, 1): after n of them the posterior has variance 1 / (1/σ₀² + n).
     network = nn.Linear(1, 1, bias=False).double()
     nn.init.zeros_(network.weight)
-    rule = BGD(deviation=1.0, seed=1)
+    rule = BGD(deviation=1.0, limit=float("inf"), seed=1)
     session, optimizer = Session(nn.Sequential(network), rule), torch.optim.SGD(network.parameters(), lr=1.0)
     generator = torch.Generator().manual_seed(0)
     values = 2.0 + torch.randn(300, 1, generator=generator, dtype=torch.float64)
@@ -97,10 +97,18 @@ def test_it_finds_the_posterior_of_a_linear_gaussian_model():
 @pytest.mark.parametrize("correlation", (1e15, -1e6, 0.0))
 def test_a_deviation_stays_positive_and_finite(correlation):
     deviation = torch.tensor([0.1])
-    BGD().move([torch.zeros(1)], [deviation], [torch.zeros(1)], [torch.tensor([correlation])])
+    BGD(limit=float("inf")).move([torch.zeros(1)], [deviation], [torch.zeros(1)], [torch.tensor([correlation])])
     assert 0 < deviation.item() < float("inf")
     if correlation == 0.0:
         assert deviation.item() == pytest.approx(0.1)
+
+
+def test_a_change_is_limited_in_units_of_the_deviation():
+    means, deviations = [torch.zeros(3)], [torch.full((3,), 0.2)]
+    huge = torch.tensor([1e9, -1e9, 0.0])
+    BGD(limit=0.25).move(means, deviations, [huge.clone()], [huge.clone()])
+    torch.testing.assert_close(means[0], torch.tensor([-0.05, 0.05, 0.0]))
+    torch.testing.assert_close(deviations[0], torch.tensor([0.15, 0.25, 0.2]))
 
 
 @pytest.mark.parametrize("rule", (BGD(deviation=0.3), MESU(deviation=0.3, window=50)), ids=("bgd", "mesu"))
@@ -231,6 +239,7 @@ def test_a_stream_without_boundaries_gives_the_same_weights():
     (
         ({"deviation": 0.0}, "deviation must be in"),
         ({"rate": 0.0}, "rate must be in"),
+        ({"limit": 1.0}, "limit must be above 0"),
         ({"loss_reduction": "none"}, "loss_reduction must be one of"),
     ),
 )

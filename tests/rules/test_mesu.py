@@ -40,7 +40,7 @@ def test_without_forgetting_it_is_bgd_to_first_order():
     errors = []
     for deviation in (0.02, 0.01):
         mesu = run(MESU(deviation=deviation, window=float("inf"), limit=0.99, seed=2), 1)
-        bgd = run(BGD(deviation=deviation, seed=2), 1)
+        bgd = run(BGD(deviation=deviation, limit=float("inf"), seed=2), 1)
         np.testing.assert_allclose(mesu[0], bgd[0], rtol=1e-12)
         errors.append(np.abs(mesu[1] - bgd[1]).max())
     # They differ by ½ σ a², a ~ σ: halving the deviation makes that eight times smaller.
