@@ -73,10 +73,10 @@ class Rule:
         makes_update: the rule moves the parameters itself and keeps the optimizer from doing so.
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
-        limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows),
-            ``"layers"`` (layers that are added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"``
-            (a head that is not used in an experience), ``"accumulation"`` (several backward passes for a step), ``"half"`` (bfloat16 parameters), ``"fp16"`` (scaled
-            losses), ``"distributed"`` (several processes).
+        limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows), ``"layers"``
+            (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
+            not used in an experience), ``"accumulation"`` (several backward passes for a step), ``"half"`` (bfloat16
+            parameters), ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
     """
 
     needs_labels: bool = False

@@ -268,6 +268,15 @@ def test_bfloat16_autocast(rule, make_network, two_experiences):
     assert (found - whole).norm() < 0.25 * (whole - start).norm()
 
 
+@pytest.mark.parametrize("name", [name for name in RULES if "fp16" in RULES[name].limits])
+def test_a_rule_that_reads_gradients_before_they_are_unscaled_refuses_scaled_losses(name, make_network):
+    callback = Metaplasticity(from_config(name), network="body")
+    trainer = drivers.trainer(callbacks=[callback])
+    trainer.strategy.precision_plugin.precision = "16-mixed"  # A Trainer that would scale losses needs a GPU.
+    with pytest.raises(ValueError, match="does not work with precision='16-mixed'"):
+        callback.setup(trainer, drivers.UserModule(make_network()), "fit")
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed support")
 def test_two_processes_learn_what_one_does(two_experiences, make_network, tmp_path):
     """One launch serves all rules: starting two processes costs more than the training."""
