@@ -15,24 +15,30 @@ if TYPE_CHECKING:
     from lit_meta.hosts.callback import Metaplasticity
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
-    from lit_meta.rules import EWC, NACA, RecursiveReadout, Rule, StreamingLDA
+    from lit_meta.rules import BGD, EWC, MAS, MESU, NACA, SI, UPGD, BennaFusi, RecursiveReadout, Rule, StreamingLDA
     from lit_meta.session import Session
     from lit_meta.stream import StreamResult, fit_stream
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
 _WHERE = {
     "AuditReport": "lit_meta.auditing",
+    "BGD": "lit_meta.rules",
+    "BennaFusi": "lit_meta.rules",
     "EWC": "lit_meta.rules",
+    "MAS": "lit_meta.rules",
+    "MESU": "lit_meta.rules",
     "MetaplasticModule": "lit_meta.hosts.module",
     "Metaplasticity": "lit_meta.hosts.callback",
     "MetaplasticityPlugin": "lit_meta.hosts.plugin",
     "NACA": "lit_meta.rules",
     "RecursiveReadout": "lit_meta.rules",
     "Rule": "lit_meta.rules",
+    "SI": "lit_meta.rules",
     "Session": "lit_meta.session",
     "StreamResult": "lit_meta.stream",
     "StreamingLDA": "lit_meta.rules",
     "audit": "lit_meta.auditing",
+    "UPGD": "lit_meta.rules",
     "evaluate": "lit_meta.evaluation",
     "fit_stream": "lit_meta.stream",
     "scenario": "lit_meta.data",
@@ -40,9 +46,15 @@ _WHERE = {
 _MODULES = ("functional", "metrics", "networks", "rules", "zoo")
 
 __all__ = [
+    "BGD",
     "EWC",
+    "MAS",
+    "MESU",
     "NACA",
+    "SI",
+    "UPGD",
     "AuditReport",
+    "BennaFusi",
     "MetaplasticModule",
     "Metaplasticity",
     "MetaplasticityPlugin",

@@ -15,7 +15,7 @@ def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
 
     Raises:
         TypeError: something that is no rule.
-        ValueError: none at all, one twice, or more than one that brings local errors.
+        ValueError: none at all, one twice, or rules that would undo or misread each other's work, in this order or any.
     """
     found = tuple(rules) if isinstance(rules, Sequence) and not isinstance(rules, str) else (rules,)
     for rule in found:
@@ -29,6 +29,25 @@ def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
     local = [type(rule).__name__ for rule in found if rule.overrides("local_error")]
     if len(local) > 1:
         raise ValueError(f"{' and '.join(local)} both bring local errors to hidden blocks: choose one")
+    for position, rule in enumerate(found):
+        name = type(rule).__name__
+        if rule.reads_task_gradient and local:
+            raise ValueError(
+                f"{name} integrates the gradient of the task's loss, and {local[0]} learns hidden layers from local errors, "
+                "which are not the gradient of any loss: they cannot be combined"
+            )
+        for other in found[:position] if rule.reads_task_gradient else ():
+            if other.overrides("gradient"):
+                first = type(other).__name__
+                raise ValueError(
+                    f"{name} needs the task's own gradient, which {first} has changed before it: put {name} before {first}"
+                )
+        for other in found if rule.makes_update else ():
+            if other is not rule and any(other.overrides(event) for event in ("gradient", "update", "local_error")):
+                raise ValueError(
+                    f"{name} makes the whole update of the parameters itself, so {type(other).__name__}, which changes "
+                    "gradients or steps, would have no effect or a wrong one: use one of them"
+                )
     return found
 
 

@@ -96,7 +96,7 @@ class Session:
 
         Args:
             data: the experience's training data, as (inputs, targets) batches or a `DataLoader`; needed by rules
-                that override ``end_experience``. A shuffled loader is read in the order of its data set.
+                that consolidate on it. A shuffled loader is read in the order of its data set.
 
         Raises:
             ValueError: no step was taken in this experience, training has diverged, or a rule needs the data and there is none.
@@ -106,9 +106,10 @@ class Session:
         if self._steps == 0:
             raise ValueError("the experience is empty: no training step was taken in it")
         rules = self._answer["end_experience"]
-        if rules and data is None:
+        readers = [rule for rule in rules if rule.needs_data]
+        if readers and data is None:
             raise ValueError(
-                f"{type(rules[0]).__name__} consolidates on the experience's data: end_experience needs it"
+                f"{type(readers[0]).__name__} consolidates on the experience's data: end_experience needs it"
             )
         self.synchronize()
         for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
@@ -155,7 +156,7 @@ class Session:
             self._watch.start()
 
     def after_backward(self, *, loss_divisor: float = 1.0) -> None:
-        """After the backward pass of a batch: hidden blocks learn from their local errors.
+        """After the backward pass of a batch: hidden blocks learn from their local errors, perturbed parameters are restored.
 
         Args:
             loss_divisor: what the host divided the loss by, as it does when it accumulates gradients.
@@ -163,24 +164,10 @@ class Session:
         Raises:
             ValueError: the forward pass went around the weight layers, or a local error is wrong.
         """
-        watch = self._watch
-        if watch is None:
-            return
-        try:
-            watch.check_seen()
-            for rule in self._answer["local_error"]:
-                targets = self._targets
-                if targets is None:
-                    raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
-
-                def error(layer: Layer, output: Tensor, rule: Rule = rule, targets: Tensor = targets) -> Tensor:
-                    return rule.local_error(layer, output, targets)
-
-                for name, gradient in watch.local_gradients(error, 1.0 / loss_divisor).items():
-                    held = self._local.get(name)
-                    self._local[name] = gradient if held is None else held.add_(gradient)
-        finally:
-            watch.stop()
+        if self._watch is not None:
+            self._learn_locally(self._watch, loss_divisor)
+        for rule in self._answer["after_backward"]:
+            rule.after_backward(self._all)
 
     def before_step(self, optimizer: Optimizer | None = None) -> None:
         """Before the optimizer's step (and before clipping): rules change the gradients.
@@ -198,9 +185,9 @@ class Session:
             pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
             if len(pairs) != len(synapses):
                 synapses = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
-            for rule in self._answer["gradient"]:
+            for rule in self._answer["gradient"] if len(synapses) else ():
                 rule.gradient(synapses)
-        if self._answer["update"]:
+        if self._answer["update"] and len(synapses):
             self._before = (synapses, [p.detach().clone() for p in synapses.parameters])
         self._steps += 1
 
@@ -336,6 +323,23 @@ class Session:
                 self.network, tuple(n for n, _ in pairs), [p for _, p in pairs]
             )
         return self._of_optimizer[id(optimizer)]
+
+    def _learn_locally(self, watch: LayerWatch, loss_divisor: float) -> None:
+        try:
+            watch.check_seen()
+            for rule in self._answer["local_error"]:
+                targets = self._targets
+                if targets is None:
+                    raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
+
+                def error(layer: Layer, output: Tensor, rule: Rule = rule, targets: Tensor = targets) -> Tensor:
+                    return rule.local_error(layer, output, targets)
+
+                for name, gradient in watch.local_gradients(error, 1.0 / loss_divisor).items():
+                    held = self._local.get(name)
+                    self._local[name] = gradient if held is None else held.add_(gradient)
+        finally:
+            watch.stop()
 
     def _apply_local_gradients(self, synapses: Synapses) -> None:
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -20,6 +20,7 @@ from lit_meta.functional.readout import (
     oracle_approximating_shrinkage,
     ridge_readout,
 )
+from lit_meta.functional.sensitivity import output_sensitivity
 from lit_meta.functional.spiking import (
     LIFState,
     bernoulli_encode,
@@ -49,6 +50,7 @@ __all__ = [
     "neuromodulator_level",
     "neuromodulator_projection",
     "oracle_approximating_shrinkage",
+    "output_sensitivity",
     "plasticity_modulation",
     "quadratic_penalty",
     "ridge_readout",

@@ -66,6 +66,11 @@ class Metaplasticity(L.Callback):
                 "with a local rule the loss does not reach hidden layers, so DDP must be told to expect unused parameters: "
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
             )
+        for rule in self.rules if trainer.precision == "16-mixed" else ():
+            if "fp16" in rule.limits:
+                raise ValueError(
+                    f"{type(rule).__name__} does not work with precision='16-mixed' ({rule.limits['fp16']}): use 'bf16-mixed'"
+                )
         network = self._find_network(pl_module)
         if self.session is None or self.session.network is not uncompiled(network):
             if self.session is not None:

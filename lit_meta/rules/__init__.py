@@ -6,14 +6,25 @@ from typing import Any
 
 from lit_meta._names import unknown
 from lit_meta.rules.base import Experience, Layer, Rule, Synapses
+from lit_meta.rules.benna_fusi import BennaFusi
+from lit_meta.rules.bgd import BGD
 from lit_meta.rules.ewc import EWC
+from lit_meta.rules.mas import MAS
+from lit_meta.rules.mesu import MESU
 from lit_meta.rules.naca import NACA
 from lit_meta.rules.recursive_readout import RecursiveReadout
 from lit_meta.rules.state import State
 from lit_meta.rules.streaming_lda import StreamingLDA
+from lit_meta.rules.si import SI
+from lit_meta.rules.state import State
+from lit_meta.rules.upgd import UPGD
 
 RULES: dict[str, type[Rule]] = {
+    "benna-fusi": BennaFusi,
+    "bgd": BGD,
     "ewc": EWC,
+    "mas": MAS,
+    "mesu": MESU,
     "naca": NACA,
     "recursive-readout": RecursiveReadout,
     "streaming-lda": StreamingLDA,
@@ -29,6 +40,24 @@ __all__ = [
     "Rule",
     "State",
     "StreamingLDA",
+    "si": SI,
+    "upgd": UPGD,
+}
+
+__all__ = [
+    "BGD",
+    "EWC",
+    "MAS",
+    "MESU",
+    "NACA",
+    "RULES",
+    "SI",
+    "UPGD",
+    "BennaFusi",
+    "Experience",
+    "Layer",
+    "Rule",
+    "State",
     "Synapses",
     "build_rule",
 ]

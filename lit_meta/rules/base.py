@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -18,6 +18,7 @@ EVENTS = (
     "before_forward",
     "layer_input",
     "local_error",
+    "after_backward",
     "gradient",
     "update",
     "end_experience",
@@ -65,13 +66,25 @@ class Rule:
     overridden costs nothing. All memory lives in `state`, so that it is saved, moved and grown without
     further code. One instance learns in one network; use `clone` for another.
 
-    Class attributes:
+    Attributes of the class, which an instance may refine by its hyperparameters:
         needs_labels: every batch must come with integer class labels.
         needs_boundaries: the rule consolidates at the end of experiences, so a stream must announce them.
+        needs_data: `end_experience` reads the experience's data.
+        makes_update: the rule moves the parameters itself and keeps the optimizer from doing so.
+        reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
+            rules have changed it.
+        limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows), ``"layers"``
+            (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
+            not used in an experience), ``"accumulation"`` (several backward passes for a step), ``"half"`` (bfloat16
+            parameters), ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
     """
 
-    needs_labels: ClassVar[bool] = False
-    needs_boundaries: ClassVar[bool] = False
+    needs_labels: bool = False
+    needs_boundaries: bool = False
+    needs_data: bool = True
+    makes_update: ClassVar[bool] = False
+    reads_task_gradient: ClassVar[bool] = False
+    limits: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self) -> None:
         self.state = State()
@@ -96,6 +109,12 @@ class Rule:
             targets: integer class labels, (batch,).
         """
         raise NotImplementedError
+
+    def after_backward(self, synapses: Synapses) -> None:
+        """After every backward pass; several come before one step where gradients are accumulated.
+
+        A rule that perturbed the parameters in `before_forward` gives them their values back here.
+        """
 
     def gradient(self, synapses: Synapses) -> None:
         """After the backward pass and before clipping; changes `Synapses.gradients` in place.

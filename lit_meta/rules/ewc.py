@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from lit_meta.functional.fisher import diagonal_fisher
-from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
-from lit_meta.rules.base import Experience, Rule, Synapses, require_in, require_one_of
+from lit_meta.rules.base import Experience, Synapses, require_in, require_one_of
+from lit_meta.rules.penalty import PenaltyRule
 
 
-class EWC(Rule):
+class EWC(PenaltyRule):
     r"""Elastic weight consolidation, offline and online.
 
     After each experience the diagonal Fisher information F of the network is measured on that experience's data, from
@@ -26,6 +26,9 @@ class EWC(Rule):
     - ``mode="offline"``: one penalty for each past experience. Their sum is again quadratic, with Ω = Σ F and
       θ* = Σ F θ / Σ F, so that memory and time do not grow with the number of experiences, and nothing is approximated.
     - ``mode="online"``: Ω ← decay · Ω + F, and θ* is the latest.
+
+    The pull is stable only while learning rate × ``strength`` × Ω < 2, see `PenaltyRule`, whose scalars say where that
+    stands. Where labels are ``"sample"`` or ``"exact"``, none are read.
 
     Args:
         strength: λ, at least 0; in units of loss per squared change of parameter per unit of information.
@@ -49,7 +52,6 @@ class EWC(Rule):
         EWC(strength=100.0, mode='offline', decay=1.0, labels='true', loss='cross_entropy', samples=None, seed=0)
     """
 
-    needs_labels = True
     needs_boundaries = True
 
     def __init__(
@@ -63,8 +65,7 @@ class EWC(Rule):
         samples: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        require_in("strength", strength, 0.0, float("inf"))
+        super().__init__(strength=strength)
         require_one_of("mode", mode, ("offline", "online"))
         require_in("decay", decay, 0.0, 1.0)
         require_one_of("labels", labels, ("true", "sample", "exact"))
@@ -73,54 +74,16 @@ class EWC(Rule):
             raise ValueError(f"decay={decay} has no effect with mode='offline': use mode='online'")
         if samples is not None and samples < 1:
             raise ValueError(f"samples must be at least 1 or None, got {samples}")
-        self.strength = strength
         self.mode = mode
         self.decay = decay
         self.labels = labels
         self.loss = loss
         self.samples = samples
         self.seed = seed
-
-    def gradient(self, synapses: Synapses) -> None:
-        if "importance" not in self.state or self.strength == 0.0:
-            return
-        known = self._consolidated(synapses)
-        anchors, importances = self._memory(known)
-        add_quadratic_penalty_gradient_(known.gradients, known.parameters, anchors, importances, self.strength)
+        self.needs_labels = labels == "true"
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
-        fisher = self._fisher(synapses, experience)
-        anchors = {n: p.detach().clone() for n, p in zip(synapses.names, synapses.parameters, strict=True)}
-        if "importance" in self.state:
-            old, old_anchors = self.state["importance"], self.state["anchor"]
-            for name in fisher.keys() & old.keys():
-                if self.mode == "online":
-                    fisher[name] += self.decay * old[name]
-                else:
-                    total = fisher[name] + old[name]
-                    # Where nothing was ever important the anchor is free; it stays at the present value.
-                    share = torch.where(total > 0, old[name] / total, torch.zeros_like(total))
-                    anchors[name] += share * (old_anchors[name] - anchors[name])
-                    fisher[name] = total
-        self.state["importance"] = fisher
-        self.state["anchor"] = anchors
-
-    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
-        if "importance" not in self.state:
-            return {}
-        known = self._consolidated(synapses)
-        return {"penalty": quadratic_penalty(known.parameters, *self._memory(known), self.strength)}
-
-    def _consolidated(self, synapses: Synapses) -> Synapses:
-        """The synapses with a memory: a parameter that appeared with the present experience has none yet."""
-        held = self.state["importance"]
-        if all(name in held for name in synapses.names):
-            return synapses
-        pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if n in held]
-        return Synapses(synapses.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
-
-    def _memory(self, synapses: Synapses) -> tuple[list[Tensor], list[Tensor]]:
-        return self.state.tensors("anchor", synapses.names), self.state.tensors("importance", synapses.names)
+        self.consolidate(synapses, self._fisher(synapses, experience), decay=self.decay, merge=self.mode == "offline")
 
     def _fisher(self, synapses: Synapses, experience: Experience) -> dict[str, Tensor]:
         generator = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -59,6 +60,9 @@ class NACA(Rule):
     """
 
     needs_labels = True
+    limits: ClassVar[Mapping[str, str]] = {
+        "growth": "NI is drawn for a number of classes: give the last one, NACA(classes=...)"
+    }
 
     def __init__(
         self,

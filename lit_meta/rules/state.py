@@ -16,6 +16,9 @@ class State:
     A flat mapping of ``"quantity/parameter"`` to tensors goes to and comes from files, so that a rule's
     history is saved without pickling and learning can go on where it stopped.
 
+    Attributes:
+        fills: by quantity, the value of the entries that are new when a parameter has grown; 0 where none is given.
+
     Example:
         >>> state = State()
         >>> state["importance"] = {"layer.weight": torch.ones(2)}
@@ -27,6 +30,7 @@ class State:
 
     def __init__(self) -> None:
         self._quantities: dict[str, dict[str, Tensor]] = {}
+        self.fills: dict[str, float] = {}
 
     def __contains__(self, quantity: str) -> bool:
         return quantity in self._quantities
@@ -63,9 +67,10 @@ class State:
             ) from None
 
     def grow(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
-        """Widens every tensor to the shape of its parameter, where a head has gained rows.
+        """Gives every tensor the shape and floating-point type of its parameter, where a head has gained rows.
 
-        New entries are zero: a synapse that did not exist has no history.
+        New entries are zero, or what `fills` says: a synapse that did not exist has no history. Integers and booleans
+        keep their type.
 
         Raises:
             ValueError: a parameter has become smaller, or has other dimensions than before.
@@ -73,14 +78,18 @@ class State:
         for quantity, held in self._quantities.items():
             for name, parameter in zip(names, parameters, strict=True):
                 old = held.get(name)
-                if old is None or old.shape == parameter.shape:
+                if old is None:
+                    continue
+                if old.is_floating_point() and old.dtype != parameter.dtype:
+                    old = held[name] = old.to(parameter.dtype)
+                if old.shape == parameter.shape:
                     continue
                 if old.dim() != parameter.dim() or any(o > n for o, n in zip(old.shape, parameter.shape, strict=True)):
                     raise ValueError(
                         f"{name!r} has shape {tuple(parameter.shape)}, but its {quantity!r} has {tuple(old.shape)}: "
                         "a parameter may gain rows or columns between experiences, not lose them"
                     )
-                new = old.new_zeros(parameter.shape)
+                new = old.new_full(parameter.shape, self.fills.get(quantity, 0.0))
                 new[tuple(slice(size) for size in old.shape)] = old
                 held[name] = new
 

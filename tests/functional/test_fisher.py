@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-import lit_meta.functional.fisher as fisher_module
+import lit_meta.functional.per_sample as per_sample
 from lit_meta.functional import diagonal_fisher
 
 CLASSES = 4
@@ -122,7 +122,7 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("general", (False, True), ids=["chosen path", "general path"])
 def test_equals_a_loop_over_samples(name, labels, loss, general, data, monkeypatch):
     if general:
-        monkeypatch.setattr(fisher_module, "_choose_path", lambda *_: fisher_module._per_sample_squares)
+        monkeypatch.setattr(per_sample, "choose_path", lambda *_: per_sample.per_sample_sums)
     torch.manual_seed(0)
     network = NETWORKS[name]()
     expected = looped(network, *data, labels, loss)
@@ -142,8 +142,8 @@ def test_equals_a_loop_over_samples(name, labels, loss, general, data, monkeypat
 def test_matrix_product_path_is_taken_where_it_holds(name, fast, data):
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
-    path = fisher_module._choose_path(network, dict(network.named_parameters()), data[0])
-    assert (path is fisher_module._linear_squares) == fast
+    path = per_sample.choose_path(network, dict(network.named_parameters()), data[0], 2)
+    assert (path is per_sample.linear_sums) == fast
 
 
 def test_work_in_place_after_a_layer_does_not_mislead_the_matrix_product_path(data):
@@ -151,7 +151,7 @@ def test_work_in_place_after_a_layer_does_not_mislead_the_matrix_product_path(da
     network = with_norm()
     names = [name for name, _ in network.named_parameters() if not name.startswith("1.")]
     parameters = {name: p for name, p in network.named_parameters() if name in names}
-    assert fisher_module._choose_path(network.eval(), parameters, data[0]) is fisher_module._linear_squares
+    assert per_sample.choose_path(network.eval(), parameters, data[0], 2) is per_sample.linear_sums
     expected = looped(network, *data, "true", "cross_entropy")
     got = diagonal_fisher(network, *data, names=names)
     assert_same(got, {name: expected[name] for name in names})

@@ -79,7 +79,7 @@ def wrapper(network: nn.Module, rule: Rule, data: Data) -> None:
 
 
 def avalanche(network: nn.Module, rule: Rule, data: Data) -> None:
-    from avalanche.benchmarks.scenarios.dataset_scenario import benchmark_from_datasets
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline
     from avalanche.benchmarks.utils import as_classification_dataset
     from avalanche.evaluation.metrics import loss_metrics
     from avalanche.training.plugins import EvaluationPlugin
@@ -90,7 +90,7 @@ def avalanche(network: nn.Module, rule: Rule, data: Data) -> None:
         plain = TensorDataset(x, y)
         plain.targets = y.tolist()
         sets.append(as_classification_dataset(plain))
-    benchmark = benchmark_from_datasets(train=sets)
+    benchmark = with_classes_timeline(benchmark_from_datasets(train=sets))
     plugin = MetaplasticityPlugin(rule)
     for experience in benchmark.train_stream:
         # A new optimizer for each experience, as the other hosts have.

@@ -137,6 +137,42 @@ def test_bad_batches_are_refused_and_leave_the_weights_alone(name, make_network,
     assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("name", [name for name in RULES if not from_config(name).needs_boundaries])
+def test_a_rule_without_boundaries_takes_nothing_from_them(name, make_network, two_experiences):
+    found = []
+    for announced in (False, True):
+        network = make_network()
+        session, optimizer = Session(network, from_config(name)), drivers.optimizer_for(network)
+        session.begin_experience()
+        for number, (x, y) in enumerate(two_experiences):
+            if announced and number:
+                # Boundaries in the wrong places, with data of no experience.
+                session.end_experience([(torch.full_like(x, 1e3), y.flip(0))])
+                session.begin_experience()
+            train(session, optimizer, x, y, range(3))
+            if announced:
+                session.end_experience([(torch.full_like(x, -1e3), y.flip(0))])
+                session.begin_experience()
+            train(session, optimizer, x, y, range(3, 4))
+        found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", [name for name in RULES if not from_config(name).needs_labels])
+def test_a_rule_without_labels_takes_nothing_from_them(name, make_network, two_experiences):
+    found = []
+    for poison in (lambda y: None, lambda y: torch.full_like(y, -7)):
+        network = make_network()
+        session, optimizer = Session(network, from_config(name)), drivers.optimizer_for(network)
+        for x, y in two_experiences:
+            with session.experience([(x, poison(y))]):
+                for inputs, targets in zip(x.split(9), y.split(9), strict=True):
+                    with session.step(inputs, poison(targets), optimizer):
+                        F.cross_entropy(network(inputs), targets).backward()
+        found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_hyperparameters_make_the_same_rule_again(name):
     rule = from_config(name)

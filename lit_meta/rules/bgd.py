@@ -1,0 +1,85 @@
+"""Bayesian gradient descent: a synapse learns as fast as it is uncertain."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_meta.rules.base import require_in
+from lit_meta.rules.gaussian import GaussianRule
+
+
+class BGD(GaussianRule):
+    r"""Bayesian gradient descent: online variational Bayes with a Gaussian for every synapse.
+
+    With θ = μ + σ ε and g the gradient of the negative log-likelihood of the step's data at θ,
+
+    .. math::
+        μ \leftarrow μ - rate \, σ^2 \, E[g], \qquad
+        σ \leftarrow σ \sqrt{1 + (\tfrac12 σ E[g ε])^2} - \tfrac12 σ^2 E[g ε]
+
+    Synapses on which the loss curves upward grow certain and learn slowly from then on. No boundary and no task label is
+    used. σ only ever falls on average: over very long streams the network stops learning; `MESU` forgets instead.
+
+    Args:
+        deviation: σ at the start; the paper uses 0.015 to 0.06.
+        rate: η on the mean; 1 is Bayes' own.
+        limit: the largest change of μ in one step, in units of σ, and of σ as a fraction of itself, in (0, 1); ``inf`` as in
+            the equations. While σ is still large, a step on a strongly curved synapse (of an output layer, say) overshoots by
+            more than it corrects, and the next one by more still.
+        loss_reduction: how the host's loss reduces over the batch, see `GaussianRule`.
+        seed: of ε.
+
+    Raises:
+        ValueError: a hyperparameter out of range.
+
+    Source:
+        Zeno, Golan, Hoffer, Soudry, 2018 (arXiv 1803.10123), equations 9 and 10. Expectations are over as many draws of the
+        weights as there are backward passes in a step; the paper takes ten. The limit is not in the paper; the authors of MESU
+        have one in their implementation of BGD.
+
+    Example:
+        >>> BGD(deviation=0.06)
+        BGD(deviation=0.06, rate=1.0, limit=0.5, loss_reduction='mean', seed=0)
+    """
+
+    def __init__(
+        self,
+        *,
+        deviation: float = 0.06,
+        rate: float = 1.0,
+        limit: float = 0.5,
+        loss_reduction: Literal["mean", "sum"] = "mean",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(deviation=deviation, loss_reduction=loss_reduction, seed=seed)
+        require_in("rate", rate, 0.0, float("inf"), open_low=True)
+        if not (0.0 < limit < 1.0 or limit == float("inf")):
+            raise ValueError(f"limit must be above 0 and below 1, or inf for none, got {limit!r}")
+        self.rate = rate
+        self.limit = limit
+
+    def move(
+        self, means: list[Tensor], deviations: list[Tensor], gradients: list[Tensor], correlations: list[Tensor]
+    ) -> None:
+        variances = torch._foreach_mul(deviations, deviations)
+        torch._foreach_mul_(gradients, variances)
+        torch._foreach_mul_(gradients, -self.rate)
+        if self.limit < 1.0:
+            bounds = torch._foreach_mul(deviations, self.limit)
+            torch._foreach_minimum_(gradients, bounds)
+            torch._foreach_maximum_(gradients, torch._foreach_neg(bounds))
+        torch._foreach_add_(means, gradients)
+        # σ_new = σ (√(1 + a²) − a) with a = ½ σ E[g ε]. For large a the difference would cancel to 0, and a synapse with
+        # σ = 0 never learns again: it is taken as 1 / (√(1 + a²) + |a|).
+        torch._foreach_mul_(correlations, deviations)
+        torch._foreach_mul_(correlations, 0.5)
+        growth = torch._foreach_mul(correlations, correlations)
+        torch._foreach_add_(growth, 1.0)
+        torch._foreach_sqrt_(growth)
+        torch._foreach_add_(growth, torch._foreach_abs(correlations))
+        for deviation, a, factor in zip(deviations, correlations, growth, strict=True):
+            factor = torch.where(a > 0, factor.reciprocal(), factor)
+            deviation.mul_(factor.clamp_(1.0 - self.limit, 1.0 + self.limit) if self.limit < 1.0 else factor)

@@ -1,0 +1,147 @@
+"""What rules share that hold a Gaussian for every synapse and learn with weights drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lit_meta.rules.base import Rule, Synapses, require_in, require_one_of
+from lit_meta.rules.randomness import draw_normal
+
+
+class GaussianRule(Rule):
+    r"""A synapse is a Gaussian with mean μ and deviation σ; every forward pass of training uses θ = μ + σ ε, ε ~ N(0, 1).
+
+    The parameters of the network are μ at all times except between `before_forward` and `after_backward`: evaluation,
+    checkpoints and other code see the mean. From the gradients g of the sampled passes the rule estimates E[g] and E[g ε]
+    and moves μ and σ itself; the optimizer, its learning rate and the host's gradient clipping have no part in that.
+
+    Where gradients are accumulated, every pass draws anew: k accumulated passes are k Monte Carlo samples of the weights, each
+    on its part of the batch. That is how the ten samples of the papers are had at the cost of one.
+
+    The likelihood of a step's data is that of all its samples together. With ``loss_reduction="mean"`` (a loss that is a mean
+    over the batch) gradients are multiplied by their number; with ``"sum"`` they are taken as they are.
+
+    The state holds ``"deviation"`` σ and the position of the random ``"generator"``.
+
+    Args:
+        deviation: σ at the start, above 0, in units of a parameter.
+        loss_reduction: how the host's loss reduces over the batch.
+        seed: of ε.
+    """
+
+    makes_update = True
+    limits: ClassVar[Mapping[str, str]] = {"fp16": "gradients of a scaled loss would be mistaken for those of the loss"}
+
+    def __init__(self, *, deviation: float, loss_reduction: Literal["mean", "sum"], seed: int) -> None:
+        super().__init__()
+        require_in("deviation", deviation, 0.0, float("inf"), open_low=True)
+        require_one_of("loss_reduction", loss_reduction, ("mean", "sum"))
+        self.deviation = deviation
+        self.loss_reduction = loss_reduction
+        self.seed = seed
+        self.state.fills["deviation"] = deviation
+        self._mean: tuple[list[Tensor], list[Tensor]] | None = None
+        self._noise: list[Tensor] = []
+        self._stepped = True
+        self._passes = 0
+        self._samples = 0
+        self._previous: dict[str, Tensor] = {}
+        self._correlation: dict[str, Tensor] = {}
+
+    def move(
+        self, means: list[Tensor], deviations: list[Tensor], gradients: list[Tensor], correlations: list[Tensor]
+    ) -> None:
+        """Changes μ and σ in place.
+
+        Args:
+            means: μ, the parameters.
+            deviations: σ.
+            gradients: E[g], g the gradient of the negative log-likelihood of the step's data. May be overwritten.
+            correlations: E[g ε] = ∂E[−log-likelihood]/∂σ. May be overwritten.
+        """
+        raise NotImplementedError
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        self.restore(synapses)  # A batch may have been left without a backward pass.
+        if self._stepped:
+            self._stepped, self._passes, self._samples = False, 0, 0
+            self._correlation = {}
+        self._previous = {}
+        if self._passes:
+            pairs = zip(synapses.names, synapses.parameters, strict=True)
+            self._previous = {n: p.grad.clone() for n, p in pairs if p.grad is not None}
+        deviations = self._deviations(synapses)
+        parameters = [p.detach() for p in synapses.parameters]
+        self._noise = draw_normal(self.state, parameters, self.seed)
+        self._mean = (parameters, [p.clone() for p in parameters])
+        self._samples += inputs.shape[0]
+        torch._foreach_addcmul_(parameters, self._noise, deviations)
+
+    def after_backward(self, synapses: Synapses) -> None:
+        if self._mean is None:
+            raise ValueError(f"{type(self).__name__} saw a backward pass that no before_forward preceded")
+        self.restore(synapses)
+        self._passes += 1
+        if self._passes > 1 and _processes() > 1:
+            raise ValueError(
+                f"{type(self).__name__} cannot tell the gradients of accumulated passes apart in several processes: use "
+                "accumulate_grad_batches=1 or one process"
+            )
+        for name, parameter, noise in zip(synapses.names, synapses.parameters, self._noise, strict=True):
+            if parameter.grad is None:
+                continue
+            gradient = parameter.grad - self._previous[name] if name in self._previous else parameter.grad
+            held = self._correlation.get(name)
+            self._correlation[name] = gradient * noise if held is None else held.addcmul_(gradient, noise)
+        self._noise, self._previous = [], {}
+
+    def gradient(self, synapses: Synapses) -> None:
+        self._stepped = True
+        # Several processes average their gradients, each over samples of its own.
+        scale = float(_processes() * (self._samples if self.loss_reduction == "mean" else 1))
+        gradients = synapses.gradients
+        missing = [name for name in synapses.names if name not in self._correlation]
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} has no sampled pass behind the gradient of {missing[0]!r}: every step needs "
+                "before_forward, a backward pass and after_backward"
+            )
+        correlations = [self._correlation.pop(name) for name in synapses.names]
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
+            torch._foreach_mul_(correlations, scale)
+        deviations = self.state.tensors("deviation", synapses.names)
+        with torch.no_grad():
+            self.move([p.detach() for p in synapses.parameters], deviations, gradients, correlations)
+        for parameter in synapses.parameters:
+            parameter.grad = None
+
+    def restore(self, synapses: Synapses) -> None:
+        if self._mean is not None:
+            torch._foreach_copy_(*self._mean)
+            self._mean = None
+
+    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
+        if "deviation" not in self.state:
+            return {}
+        held = self.state.tensors("deviation", synapses.names)
+        total = torch.stack([deviation.sum() for deviation in held]).sum()
+        return {"mean_deviation": total / sum(deviation.numel() for deviation in held)}
+
+    def _deviations(self, synapses: Synapses) -> list[Tensor]:
+        held = dict(self.state["deviation"]) if "deviation" in self.state else {}
+        if any(name not in held for name in synapses.names):
+            for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+                if name not in held:
+                    held[name] = torch.full_like(parameter, self.deviation, requires_grad=False)
+            self.state["deviation"] = held
+        return self.state.tensors("deviation", synapses.names)
+
+
+def _processes() -> int:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if distributed else 1

@@ -1,0 +1,30 @@
+"""Random numbers of a rule's own: they depend on neither the host nor on what else draws numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lit_meta.rules.state import State
+
+
+def draw_normal(state: State, like: Sequence[Tensor], seed: int) -> list[Tensor]:
+    """Standard normal numbers, from a generator whose position is kept in the rule's state.
+
+    A run that goes on from a saved state therefore draws the same numbers as one that was never interrupted.
+
+    Args:
+        state: of the rule; its quantity ``"generator"`` is written.
+        like: tensors on one device, whose shapes and types the numbers take.
+        seed: of the first draw.
+    """
+    generator = torch.Generator(like[0].device)
+    if "generator" in state:
+        generator.set_state(state["generator"]["*"].cpu())
+    else:
+        generator.manual_seed(seed)
+    drawn = [torch.randn(t.shape, generator=generator, device=t.device, dtype=t.dtype) for t in like]
+    state["generator"] = {"*": generator.get_state()}
+    return drawn
