@@ -38,9 +38,9 @@ def reference(trace: np.ndarray) -> tuple[float, float]:
         for j in range(i):
             dip = min(trace[i, n, j] for n in range(evaluations) if not np.isnan(trace[i, n, j]))
             gaps.append(max(0.0, min(ends[i - 1][j], ends[i][j]) - dip))
-    for j in range(experiences - 1):
-        minima.append(np.nanmin(trace[j + 1 :, :, j]))
     minima = [np.nanmin(trace[j + 1 :, :, j]) for j in range(experiences - 1)]
+    return float(np.mean(gaps)), float(np.mean(minima))
+
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 10_000))
