@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from torch import nn
 
@@ -68,8 +70,9 @@ def run_seed(
     resume: bool = False,
     accelerator: str = "auto",
     on_experience: Callable[[int, torch.Tensor], None] | None = None,
+    callbacks: Callable[[Any], Sequence[L.Callback]] | None = None,
 ) -> tuple[StreamResult, MetaplasticModule]:
-    """One learner of an experiment with one seed."""
+    """One learner of an experiment with one seed; ``callbacks`` makes the Trainer's from the benchmark."""
     from lit_meta.data import joint, scenario
 
     part = experiment.for_learner(learner)
@@ -86,6 +89,7 @@ def run_seed(
         run_dir=run_dir,
         resume=resume,
         on_experience=on_experience,
+        callbacks=() if callbacks is None else callbacks(benchmark),
     )
     return result, module
 
@@ -128,11 +132,13 @@ def run_experiment(
     accelerator: str = "auto",
     command: str = "",
     on_experience: Callable[[str, int, int, torch.Tensor], None] | None = None,
+    callbacks: Callable[[str, Path, Any], Sequence[L.Callback]] | None = None,
 ) -> dict[str, Any]:
     """Runs learners (all, where none are named) with every seed into a run folder.
 
     The folder holds ``config.yaml``, ``metrics.json``, ``accuracy_matrix.csv`` and, from the first seed, the network and
-    the rules' memory.
+    the rules' memory. ``callbacks`` makes the callbacks of one learner and seed from the learner, the folder of the seed and
+    the benchmark.
 
     Returns:
         The content of ``metrics.json``.
@@ -170,6 +176,7 @@ def run_experiment(
                 resume=resume,
                 accelerator=accelerator,
                 on_experience=progress,
+                callbacks=None if callbacks is None else partial(callbacks, learner, folder),
             )
             save_json(folder / "metrics.json", result.to_dict())
             if learner == "rule" and seed == experiment.seeds[0]:

@@ -32,6 +32,7 @@ class StreamResult:
         accuracy_matrix: (training experiences, test experiences), R[i, j] = accuracy on j after learning i.
         initial: (test experiences,), accuracy before any learning.
         cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory.
+        classes: the labels in each test experience, where the benchmark tells; empty where it does not.
     """
 
     scenario: str
@@ -39,6 +40,7 @@ class StreamResult:
     accuracy_matrix: Tensor
     initial: Tensor
     cost: dict[str, float] = field(default_factory=dict)
+    classes: list[list[int]] = field(default_factory=list)
 
     @property
     def average_accuracy(self) -> float:
@@ -77,6 +79,7 @@ class StreamResult:
             "accuracy_matrix": [[round(v, 6) for v in row] for row in self.accuracy_matrix.tolist()],
             "initial": [round(v, 6) for v in self.initial.tolist()],
             "cost": self.cost,
+            "classes": self.classes,
         }
 
 
@@ -193,7 +196,7 @@ def fit_stream(
             on_experience(index, rows[-1])
     cost["parameter_bytes"] = sum(p.numel() * p.element_size() for p in module.parameters())
     cost["state_bytes"] = sum(rule.state.bytes for callback in learner.plasticity for rule in callback.rules)
-    return StreamResult(_name(benchmark), protocol, torch.stack(rows), initial, cost)
+    return StreamResult(_name(benchmark), protocol, torch.stack(rows), initial, cost, _classes(benchmark))
 
 
 class _Learner:
@@ -246,6 +249,14 @@ class _Learner:
 
 def _name(benchmark: Any) -> str:
     return str(getattr(benchmark, "name", None) or type(benchmark).__name__)
+
+
+def _classes(benchmark: Any) -> list[list[int]]:
+    """Labels of each test experience; Avalanche attaches them by `with_classes_timeline`."""
+    experiences = list(benchmark.test_stream)
+    if not all(hasattr(experience, "classes_in_this_experience") for experience in experiences):
+        return []
+    return [sorted(int(label) for label in experience.classes_in_this_experience) for experience in experiences]
 
 
 @contextmanager

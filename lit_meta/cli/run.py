@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lit_meta.cli.console import add_command, console, progress, table
+
+if TYPE_CHECKING:
+    from lightning import Callback
+
+    from lit_meta.evaluation import Protocol
 
 
 def add(commands: Any) -> None:
@@ -17,6 +23,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in DIR after its last experience")
     parser.add_argument(
         "--learners", nargs="+", metavar="NAME", help="rule, naive, joint, or a control of the config (default: all)"
+    )
+    parser.add_argument("--record_weight_change", action="store_true", help="which synapses each experience changes")
+    parser.add_argument(
+        "--evaluate_every", type=int, metavar="STEPS", help="also test within experiences, for the stability gap"
     )
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
     parser.add_argument(
@@ -51,6 +61,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             resume=options.resume,
             accelerator=options.accelerator,
             command=command_line(options, run_dir),
+            callbacks=partial(recorders, options, experiment.protocol),
             on_experience=lambda learner, seed, index, row: advance(
                 f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
             ),
@@ -84,11 +95,32 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
+def recorders(
+    options: argparse.Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any
+) -> list[Callback]:
+    """The callbacks that record what the options ask for; the joint bound has no stream to record."""
+    from lit_meta.callbacks import ContinualEvaluation, WeightChange
+
+    found: list[Callback] = []
+    if learner == "joint":
+        return found
+    if options.record_weight_change:
+        found.append(WeightChange(folder=folder))
+    if options.evaluate_every is not None:
+        every = options.evaluate_every
+        found.append(ContinualEvaluation(benchmark.test_stream, every_n_steps=every, protocol=protocol, folder=folder))
+    return found
+
+
 def command_line(options: argparse.Namespace, run_dir: Path) -> str:
     """The command that gives these results again."""
     parts = ["lit-meta", "run", options.config, "--run_dir", str(run_dir)]
     if options.learners:
         parts += ["--learners", *options.learners]
+    if options.record_weight_change:
+        parts += ["--record_weight_change"]
+    if options.evaluate_every is not None:
+        parts += ["--evaluate_every", str(options.evaluate_every)]
     if options.overrides:
         parts += ["--set", *options.overrides]
     return shlex.join(parts)

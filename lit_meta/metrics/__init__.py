@@ -1,5 +1,6 @@
 """Continual-learning measures as torchmetrics."""
 
+from lit_meta.metrics.interval import SeedInterval
 from lit_meta.metrics.matrix import (
     AccuracyMatrix,
     AnytimeAccuracy,
@@ -9,13 +10,23 @@ from lit_meta.metrics.matrix import (
     ForwardTransfer,
     MinimumAccuracy,
 )
+from lit_meta.metrics.plasticity import DormantUnits, EffectiveRank, Plasticity
+from lit_meta.metrics.stability import AccuracyTrace, MinimumAccuracyWithin, StabilityGap, WorstCaseAccuracy
 
 __all__ = [
     "AccuracyMatrix",
+    "AccuracyTrace",
     "AnytimeAccuracy",
     "AverageAccuracy",
     "BackwardTransfer",
+    "DormantUnits",
+    "EffectiveRank",
     "Forgetting",
     "ForwardTransfer",
     "MinimumAccuracy",
+    "MinimumAccuracyWithin",
+    "Plasticity",
+    "SeedInterval",
+    "StabilityGap",
+    "WorstCaseAccuracy",
 ]

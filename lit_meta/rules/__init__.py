@@ -13,10 +13,9 @@ from lit_meta.rules.mas import MAS
 from lit_meta.rules.mesu import MESU
 from lit_meta.rules.naca import NACA
 from lit_meta.rules.recursive_readout import RecursiveReadout
-from lit_meta.rules.state import State
-from lit_meta.rules.streaming_lda import StreamingLDA
 from lit_meta.rules.si import SI
 from lit_meta.rules.state import State
+from lit_meta.rules.streaming_lda import StreamingLDA
 from lit_meta.rules.upgd import UPGD
 
 RULES: dict[str, type[Rule]] = {
@@ -27,20 +26,8 @@ RULES: dict[str, type[Rule]] = {
     "mesu": MESU,
     "naca": NACA,
     "recursive-readout": RecursiveReadout,
-    "streaming-lda": StreamingLDA,
-}
-
-__all__ = [
-    "EWC",
-    "NACA",
-    "RULES",
-    "Experience",
-    "Layer",
-    "RecursiveReadout",
-    "Rule",
-    "State",
-    "StreamingLDA",
     "si": SI,
+    "streaming-lda": StreamingLDA,
     "upgd": UPGD,
 }
 
@@ -56,8 +43,10 @@ __all__ = [
     "BennaFusi",
     "Experience",
     "Layer",
+    "RecursiveReadout",
     "Rule",
     "State",
+    "StreamingLDA",
     "Synapses",
     "build_rule",
 ]

@@ -1,0 +1,6 @@
+"""Lightning callbacks that watch learning without changing it."""
+
+from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
+from lit_meta.callbacks.weight_change import WeightChange
+
+__all__ = ["ContinualEvaluation", "WeightChange"]

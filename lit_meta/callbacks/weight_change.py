@@ -1,0 +1,107 @@
+"""What every experience has rewritten, layer by layer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from lit_meta.callbacks._experience import experience_index
+from lit_meta.functional.weight_change import change_map, changed_fraction, relative_change
+from lit_meta.layers import weight_layers
+from lit_meta.saving import load_tensors, save_json, save_tensors
+
+
+class WeightChange(L.Callback):
+    """Records, for every experience and weight layer, how many synapses changed, by how much, and where.
+
+    Weights are compared from the start of an experience to its end, after the rule has consolidated. Learning is not
+    touched; the cost is one copy of the weights.
+
+    Args:
+        threshold: a synapse counts as changed when it moved by more than this share of the layer's typical (root mean
+            square) weight; 0 counts every change.
+        map_size: rows and columns of the recorded maps at most.
+        folder: where ``weight_change.json`` and ``weight_change.safetensors`` are kept, written after every experience and
+            gone on with when a stream is resumed; None keeps them in memory only.
+
+    Attributes:
+        records: for each experience, by name of the layer, ``{"changed": share of synapses, "mean": mean relative change}``.
+        maps: for each experience, by name of the layer, the map of relative change, (rows, columns).
+
+    Raises:
+        ValueError: an argument out of range.
+
+    Example:
+        >>> from lit_meta import MetaplasticModule, fit_stream, scenario
+        >>> from lit_meta.networks import build_network
+        >>> module = MetaplasticModule(build_network("mlp", inputs=64, hidden=[8], classes=10, seed=0))
+        >>> change = WeightChange(threshold=0.01)
+        >>> _ = fit_stream(module, scenario("split-digits", experiences=2), callbacks=[change], accelerator="cpu")
+        >>> len(change.records), sorted(change.records[0])
+        (2, ['network.layers.0', 'network.layers.1'])
+    """
+
+    def __init__(
+        self, *, threshold: float = 0.01, map_size: tuple[int, int] = (48, 48), folder: str | Path | None = None
+    ) -> None:
+        if not threshold >= 0:
+            raise ValueError(f"threshold must be at least 0, got {threshold}")
+        if min(map_size) < 1:
+            raise ValueError(f"a map needs at least one row and one column, got map_size={map_size}")
+        self.threshold = threshold
+        self.map_size = map_size
+        self.folder = None if folder is None else Path(folder)
+        self.records: list[dict[str, dict[str, float]]] = []
+        self.maps: list[dict[str, Tensor]] = []
+        self._before: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        index = experience_index(trainer, len(self.records))
+        if index != len(self.records):
+            self._go_on(index)
+        self._before = {layer.name: _weight(layer.module).clone() for layer in weight_layers(pl_module)}
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        record, maps = {}, {}
+        for layer in weight_layers(pl_module):
+            after = _weight(layer.module)
+            before = self._before.pop(layer.name).to(after.device)
+            changed = changed_fraction(before, after, threshold=self.threshold)
+            record[layer.name] = {"changed": float(changed), "mean": float(relative_change(before, after).mean())}
+            maps[layer.name] = change_map(before, after, size=self.map_size).cpu()
+        self.records.append(record)
+        self.maps.append(maps)
+        if self.folder is not None and trainer.is_global_zero:
+            save_json(self.folder / "weight_change.json", {"threshold": self.threshold, "experiences": self.records})
+            tensors = {f"{i}:{name}": t for i, found in enumerate(self.maps) for name, t in found.items()}
+            save_tensors(self.folder / "weight_change.safetensors", tensors)
+
+    def _go_on(self, index: int) -> None:
+        """Takes up the records of the experiences before ``index``."""
+        known = read_weight_change(self.folder) if self.folder is not None and index > 0 else None
+        if index > 0 and (known is None or len(known[0]) < index):
+            raise ValueError(
+                f"the stream goes on at experience {index}, but the weight changes of the ones before were not recorded"
+                + (f" in {self.folder}" if self.folder is not None else "; give a folder to keep them in")
+            )
+        self.records, self.maps = (known[0][:index], known[1][:index]) if known is not None else ([], [])
+
+
+def read_weight_change(folder: Path) -> tuple[list[dict[str, dict[str, float]]], list[dict[str, Tensor]]] | None:
+    """The records and maps that a `WeightChange` has left in a folder; None where there are none."""
+    if not (folder / "weight_change.json").is_file():
+        return None
+    records = json.loads((folder / "weight_change.json").read_text())["experiences"]
+    maps: list[dict[str, Tensor]] = [{} for _ in records]
+    for key, tensor in load_tensors(folder / "weight_change.safetensors").items():
+        position, name = key.split(":", 1)
+        maps[int(position)][name] = tensor
+    return records, maps
+
+
+def _weight(module: Any) -> Tensor:
+    return module.weight.detach()

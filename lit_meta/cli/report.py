@@ -1,0 +1,35 @@
+"""``lit-meta report``: figures and one page of finished runs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lit_meta.cli.console import add_command, console, progress, table
+
+
+def add(commands: Any) -> None:
+    parser = add_command(commands, "report", report, "figures and one HTML page of finished runs")
+    parser.add_argument(
+        "run_dirs", nargs="+", metavar="RUN_DIR", help="folder of a finished run; several go side by side"
+    )
+    parser.add_argument(
+        "--page", metavar="FILE", help="where the page goes (default: report.html in the first RUN_DIR)"
+    )
+
+
+def report(options: argparse.Namespace) -> dict[str, Any]:
+    from lit_meta.report import write_report
+
+    with progress(len(options.run_dirs), "drawing") as advance:
+        facts = write_report(options.run_dirs, file=options.page, on_run=advance)
+    rows = [
+        (run["name"], learner, f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]")
+        for run in facts["runs"]
+        for learner, found in run["accuracy"].items()
+    ]
+    caption = "in brackets: 95 % bootstrap interval over seeds"
+    table("report: average accuracy at the end (%)", ("run", "learner", "accuracy"), rows, caption)
+    console().print(f"{len(facts['figures'])} figure files are in the run folders", soft_wrap=True)
+    console().print(f"the page is {facts['page']}", soft_wrap=True)
+    return facts

@@ -1,0 +1,91 @@
+"""All figures of a run, those of several runs together, and what could not be drawn and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_meta.report.cost_figures import CostPoint, cost_against_accuracy
+from lit_meta.report.network_plates import raster, synapses, weight_map
+from lit_meta.report.palette import Series, learner_series, run_series
+from lit_meta.report.plate import Plate
+from lit_meta.report.runs import Estimate, Run
+from lit_meta.report.stream_figures import accuracy_along_stream
+from lit_meta.report.stream_plates import along_stream, forgetting, forgetting_by_class, matrices
+from lit_meta.report.words import learner_label
+
+
+def plates(run: Run) -> tuple[list[Plate], list[str]]:
+    """All figures that can be made of a run, and a sentence on each that cannot."""
+    found: list[Plate] = []
+    left_out: list[str] = []
+    if run.streams:
+        found += [along_stream(run), matrices(run), forgetting(run)]
+        by_class = forgetting_by_class(run)
+        if by_class is None:
+            left_out.append(
+                "Forgetting by class: needs one class in each experience, and a run that kept which class it was."
+            )
+        else:
+            found.append(by_class)
+    else:
+        left_out.append("Accuracy along the stream, accuracy matrix, forgetting: the run has no stream of experiences.")
+    found.append(cost_plate([run]))
+    for made, name in (
+        (weight_map(run), "Weight-change map"),
+        (synapses(run), "Synapses changed by each experience"),
+    ):
+        if isinstance(made, str):
+            left_out.append(f"{name}: {made}")
+        else:
+            found.append(made)
+    spikes = raster(run)
+    if isinstance(spikes, str):
+        left_out.append(f"Spike raster: {spikes}")
+    else:
+        found.append(spikes)
+    return found, left_out
+
+
+def along_stream_plate(runs: Sequence[Run]) -> Plate:
+    """The rules of several runs of one scenario in one picture."""
+    lines: dict[str, tuple[Estimate, Series]] = {}
+    for index, run in enumerate(runs):
+        main = next(iter(run.streams.values()))
+        lines[f"{learner_label(run, main.name)} ({run.name})"] = (main.seen, run_series(index))
+    ends = "; ".join(f"{label} ends at {100 * float(found.mean[-1]):.1f} %" for label, (found, _) in lines.items())
+    return Plate(
+        "side_by_side",
+        "Accuracy along the stream, side by side",
+        "Each line is a run's rule: mean accuracy on the experiences seen so far. Bands: 95 % bootstrap intervals over seeds. "
+        "The runs share scenario, number of experiences and protocol, not necessarily the network.",
+        f"Line chart of {len(runs)} runs. {ends}.",
+        accuracy_along_stream(lines, {}),
+    )
+
+
+def cost_plate(runs: Sequence[Run]) -> Plate:
+    """Cost against accuracy, for all learners of all runs."""
+    points = []
+    for index, run in enumerate(runs):
+        for name, learner in run.learners.items():
+            style = learner_series(name, list(run.learners))
+            if len(runs) > 1:
+                style = Series(run_series(index).color, style.marker, style.line)
+            label = learner_label(run, name) if len(runs) == 1 else f"{run.name}: {name}"
+            memory = (learner.cost("parameter_bytes") + learner.cost("state_bytes")) / 1024
+            points.append(
+                CostPoint(label, learner.cost("seconds"), memory, learner.accuracy, style, bound=not learner.is_stream)
+            )
+    cells = "; ".join(
+        f"{p.label}: {100 * float(p.accuracy.mean):.1f} % in {p.seconds:.2g} s with {p.kibibytes:.0f} KiB"
+        for p in points
+    )
+    return Plate(
+        "cost_accuracy",
+        "What accuracy costs",
+        "Up and to the left is better. The thin line, where more than one learner is on it, is the Pareto front: what lies on "
+        "it is beaten by no other learner here in both cost and accuracy. Hollow marks saw all data at once and are a bound, "
+        "not a candidate. Bars: 95 % intervals over seeds. Seconds are of the machine the run was made on.",
+        f"Scatter plot. {cells}.",
+        cost_against_accuracy(points),
+    )

@@ -1,0 +1,101 @@
+"""Figures of a run's network, its weights and spikes, with their words."""
+
+from __future__ import annotations
+
+import torch
+
+from lit_meta.networks import SpikingNetwork
+from lit_meta.report.palette import Series, learner_series
+from lit_meta.report.plate import Plate
+from lit_meta.report.runs import Estimate, Run
+from lit_meta.report.spike_figures import spikes_raster
+from lit_meta.report.weight_figures import first_and_last, shares_changed, synapses_changed, weight_change_maps
+from lit_meta.report.words import learner_label, rule_name
+
+
+def weight_map(run: Run) -> Plate | str:
+    """Where weights changed over the stream, or why it cannot be shown."""
+    found = {name: first_and_last(run, name) for name in ("rule", "naive") if name in run.streams}
+    weights = {learner_label(run, name): pairs for name, pairs in found.items() if pairs is not None}
+    if not weights:
+        return "no checkpoint was kept."
+    shares = "; ".join(
+        f"{label}: " + ", ".join(f"{100 * share:.0f} % of {layer}" for layer, share in shares_changed(pairs).items())
+        for label, pairs in weights.items()
+    )
+    return Plate(
+        "weight_change",
+        "Which weights the stream changed",
+        "Difference between the first weights and the last, in units of the layer's typical first weight, averaged over blocks "
+        "where the layer is larger than the picture; first seed. Synapses that moved by more than 1 % of the typical weight: "
+        f"{shares}.",
+        f"Heat maps of weight change. {shares}.",
+        weight_change_maps(weights),
+    )
+
+
+def synapses(run: Run) -> Plate | str:
+    """How many synapses each experience changed, or why it cannot be shown."""
+    names = list(run.learners)
+    layers: dict[str, dict[str, tuple[Estimate, Series]]] = {}
+    for name, learner in run.streams.items():
+        recorded = learner.changes()
+        if len(recorded) < len(learner.seeds):
+            continue
+        for layer in recorded[0][0]:
+            shares = torch.tensor([[record[layer]["changed"] for record in one] for one in recorded])
+            entry = layers.setdefault(layer.removeprefix("network."), {})
+            entry[learner_label(run, name)] = (Estimate.of(shares), learner_series(name, names))
+    if not layers:
+        return "not recorded; lit-meta run --record_weight_change records it."
+    means = "; ".join(
+        f"{layer}, {label}: {100 * float(found.mean.mean()):.0f} % in the mean"
+        for layer, entry in layers.items()
+        for label, (found, _) in entry.items()
+    )
+    return Plate(
+        "synapses_changed",
+        "Synapses changed by each experience",
+        "Share of a layer's synapses that moved by more than 1 % of its typical weight while an experience was learned. "
+        "Bands: 95 % bootstrap intervals over seeds.",
+        f"Line chart. {means}.",
+        synapses_changed(layers),
+    )
+
+
+def raster(run: Run) -> Plate | str:
+    """Spikes of two test samples, or why they cannot be shown."""
+    from lit_meta.activity import spike_raster
+    from lit_meta.data import experience_tensors, scenario
+    from lit_meta.networks import build_network
+    from lit_meta.saving import load_tensors
+
+    network = build_network(**run.experiment.network)
+    if not isinstance(network, SpikingNetwork):
+        return f"the network ({run.experiment.network['name']}) does not spike."
+    path = run.folder / "model.safetensors"
+    if not path.is_file():
+        return f"{path.name} is missing."
+    network.load_state_dict(load_tensors(path))
+    try:
+        benchmark = scenario(**run.experiment.scenario, seed=run.experiment.seeds[0])
+    except FileNotFoundError as error:
+        return f"the scenario's data is not there ({error})."
+    samples = {}
+    for position, title in ((0, "from the first experience"), (-1, "from the last experience")):
+        inputs, targets = experience_tensors(benchmark.test_stream[position])
+        name = benchmark.class_names[int(targets[0])]
+        samples[f"class {name}, {title}"] = spike_raster(network, inputs[0])
+    rates = "; ".join(
+        f"{title}: " + ", ".join(f"{layer} {100 * float(spikes.mean()):.0f} %" for layer, spikes in raster.items())
+        for title, raster in samples.items()
+    )
+    classes = list(benchmark.class_names) if len(benchmark.class_names) <= 12 else []
+    return Plate(
+        "spikes",
+        "Spikes",
+        "Each mark is a spike of one neuron at one time step, for one test sample of the first experience and one of the last, "
+        f"in the network that {rule_name(run)} left with the first seed. The output neuron that fires most is the answer.",
+        f"Spike rasters. Share of neurons and steps with a spike: {rates}.",
+        spikes_raster(samples, classes),
+    )

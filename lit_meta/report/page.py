@@ -1,0 +1,154 @@
+"""One self-contained HTML page of one or several runs: no script, nothing that is loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+
+from lit_meta.report.palette import css_variables, inline_svg
+from lit_meta.report.plate import Plate
+from lit_meta.report.runs import Estimate, Run
+from lit_meta.report.words import learner_label, protocol, rule_name, setting, summary
+
+
+def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Plate], list[str]]], comparison: Sequence[Plate]) -> str:
+    """The page.
+
+    Args:
+        runs: in the order in which they are shown.
+        gallery: for each run, its figures and what was left out.
+        comparison: figures of all runs together; empty for a single run.
+
+    Returns:
+        HTML.
+    """
+    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
+    single = len(runs) == 1
+    body = [f"<h1>{escape(title)}</h1>"]
+    if single:
+        body += [
+            _words(runs[0]),
+            results_table(runs),
+            _figures(runs[0].name, gallery[0][0]),
+            _rest(runs[0], gallery[0][1]),
+        ]
+    else:
+        body.append(_overview(runs))
+        body.append(results_table(runs))
+        body.append(_figures("all", comparison))
+        for number, (run, (figures, left_out)) in enumerate(zip(runs, gallery, strict=True)):
+            body.append(f'<h2 id="run-{number}">{escape(run.name)}</h2>')
+            body += [_words(run), _figures(f"run-{number}", figures), _rest(run, left_out)]
+    css = css_variables() + files("lit_meta.report").joinpath("page.css").read_text()
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # An icon of no bytes: a browser would otherwise ask for one.
+        '<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def results_table(runs: Sequence[Run]) -> str:
+    """The table of results: a row for each learner of each run."""
+    gaps = any(learner.gap is not None for run in runs for learner in run.streams.values())
+    head = ["learner", "average accuracy at the end (%)", "mean along the stream (%)", "forgetting (points)"]
+    head += ["stability gap (points)"] if gaps else []
+    head += ["training (s)", "rule's memory (KiB)"]
+    rows = []
+    for run in runs:
+        for name, learner in run.learners.items():
+            label = learner_label(run, name) if len(runs) == 1 else f"{run.name}: {learner_label(run, name)}"
+            cells = [_cell(learner.accuracy), _cell(learner.anytime), _cell(learner.forgetting)]
+            cells += [_cell(learner.gap if learner.is_stream else None)] if gaps else []
+            cells += [f"{learner.cost('seconds'):.1f}", f"{learner.cost('state_bytes') / 1024:.0f}"]
+            rows.append(f'<tr><th scope="row">{escape(label)}</th>' + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
+    heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    caption = "Means over seeds, with 95 % bootstrap intervals below."
+    if gaps:
+        caption += (
+            " The stability gap is what is lost on earlier experiences while one is learned and regained by its end."
+        )
+    return (
+        f'<div class="scroll"><table><caption>{caption}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _cell(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    mean, low, high = (100 * float(v) for v in (estimate.mean, estimate.low, estimate.high))
+    interval = f'<span class="interval">{low:.1f} to {high:.1f}</span>' if estimate.seeds > 1 else ""
+    return f"{mean:.1f}{interval}"
+
+
+def _words(run: Run) -> str:
+    findings = "".join(f"<p>{escape(sentence)}</p>" for sentence in summary(run))
+    kind = ' class="warning"' if run.experiment.protocol == "paper" else ""
+    note = (
+        f'<p class="quiet">Note of the config: {escape(run.experiment.note.strip())}</p>' if run.experiment.note else ""
+    )
+    return (
+        f'<p class="lead">{escape(setting(run))}</p><div class="findings">{findings}</div>'
+        f"<p{kind}>{escape(protocol(run))}</p>{note}"
+    )
+
+
+def _overview(runs: Sequence[Run]) -> str:
+    links = "".join(f'<li><a href="#run-{i}">{escape(run.name)}</a></li>' for i, run in enumerate(runs))
+    findings = "".join(f"<p>{escape(run.name)}: {escape(summary(run)[0])}</p>" for run in runs)
+    settings = {(r.experiment.scenario["name"], r.length, r.experiment.protocol) for r in runs}
+    text = f'<nav aria-label="runs"><ul>{links}</ul></nav><div class="findings">{findings}</div>'
+    if len(settings) > 1:
+        listed = "; ".join(f"{name}, {n} experiences, protocol {kind}" for name, n, kind in sorted(settings))
+        text += (
+            f'<p class="warning">These runs were not measured in the same way ({escape(listed)}): numbers of different '
+            "kinds must not be compared.</p>"
+        )
+    return text
+
+
+def _figures(prefix: str, figures: Sequence[Plate]) -> str:
+    parts = []
+    for plate in figures:
+        name = f"{_identifier(prefix)}-{plate.name}"
+        parts.append(
+            f'<figure id="{name}"><h3>{escape(plate.title)}</h3>{inline_svg(plate.figure, name, plate.summary)}'
+            f"<figcaption>{escape(plate.caption)}</figcaption></figure>"
+        )
+    return "\n".join(parts)
+
+
+def _rest(run: Run, left_out: Sequence[str]) -> str:
+    experiment = run.experiment
+    rule = experiment.rule or {}
+    rules = [rule] if isinstance(rule, dict) else rule
+    rows = {
+        "rule": rule_name(run),
+        "its settings": "; ".join(_plain({k: v for k, v in one.items() if k != "name"}) or "defaults" for one in rules),
+        "network": _plain(experiment.network),
+        "loss, optimizer": f"{experiment.loss}; {_plain(experiment.optimizer)}",
+        "training": f"{experiment.max_epochs} epoch(s) an experience, batches of {experiment.batch_size}",
+        "scenario": _plain(experiment.scenario),
+        "seeds": ", ".join(map(str, experiment.seeds)),
+        "versions": ", ".join(f"{k} {v}" for k, v in run.metrics.get("versions", {}).items()),
+        "remade by": run.metrics.get("command") or "not recorded",
+    }
+    cells = "".join(f'<tr><th scope="row">{k}</th><td><code>{escape(str(v))}</code></td></tr>' for k, v in rows.items())
+    missing = "".join(f"<li>{escape(sentence)}</li>" for sentence in left_out)
+    missing = f'<div class="quiet"><p>Not shown:</p><ul>{missing}</ul></div>' if missing else ""
+    return f'<h3>How it was made</h3><table class="settings"><tbody>{cells}</tbody></table>{missing}'
+
+
+def _plain(values: object) -> str:
+    if isinstance(values, dict):
+        return ", ".join(f"{k} = {_plain(v)}" for k, v in values.items())
+    return str(values)
+
+
+def _identifier(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in text)

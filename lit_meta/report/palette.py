@@ -1,0 +1,168 @@
+"""Colours, markers and line styles, and figures as files and as SVG that follows the page's theme.
+
+The colours of series are those of Okabe and Ito (2008), which stay apart for all common kinds of colour blindness; each also
+has a marker and a line style of its own, so that none is needed to read a figure.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# name: (in light, in dark). The dark variants keep the hue and are bright enough on a dark ground.
+COLORS = {
+    "ink": ("#1b1d22", "#e9eaee"),
+    "faint": ("#6b6f78", "#a3a8b3"),
+    "grid": ("#dfe1e6", "#3a3e47"),
+    "paper": ("#fdfdfd", "#16181d"),
+    "blue": ("#0072b2", "#53a9e0"),
+    "vermillion": ("#d55e00", "#f2853f"),
+    "green": ("#009e73", "#2fc39a"),
+    "purple": ("#cc79a7", "#e29fc4"),
+    "orange": ("#e69f00", "#f2b632"),
+    "sky": ("#56b4e9", "#8fcdf2"),
+}
+INK, FAINT, GRID, PAPER = (COLORS[name][0] for name in ("ink", "faint", "grid", "paper"))
+SEQUENTIAL = "cividis"  # even in lightness, and the same for normal and red-green blind eyes
+
+
+@dataclass(frozen=True)
+class Series:
+    """How one series is drawn."""
+
+    color: str
+    marker: str
+    line: str | tuple[int, tuple[float, ...]]
+
+
+_STYLES = (
+    Series(COLORS["blue"][0], "o", "-"),
+    Series(COLORS["vermillion"][0], "s", (0, (5, 2))),
+    Series(COLORS["green"][0], "^", (0, (1, 1.2))),
+    Series(COLORS["purple"][0], "v", (0, (6, 2, 1, 2))),
+    Series(COLORS["orange"][0], "P", (0, (3, 1, 1, 1, 1, 1))),
+    Series(COLORS["sky"][0], "X", (0, (8, 3))),
+)
+_LEARNERS = {"rule": _STYLES[0], "naive": _STYLES[1], "joint": Series(INK, "D", (0, (8, 2, 1, 2)))}
+
+
+def run_series(index: int) -> Series:
+    """The style of the index-th run; after six runs they come again."""
+    return _STYLES[index % len(_STYLES)]
+
+
+def learner_series(name: str, names: list[str]) -> Series:
+    """The style of a learner among those of its run."""
+    if name in _LEARNERS:
+        return _LEARNERS[name]
+    controls = [other for other in names if other not in _LEARNERS]
+    return _STYLES[2 + controls.index(name) % (len(_STYLES) - 2)]
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's settings for figures of the report; the former ones come back."""
+    settings = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9.0,
+        "axes.titlesize": 10.0,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.edgecolor": FAINT,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.facecolor": "none",
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "text.color": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "lines.markersize": 5.0,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "lit-meta",
+        "figure.dpi": 100,
+    }
+    with mpl.rc_context(settings):
+        yield
+
+
+def new_figure(columns: int, rows: int = 1, *, width: float = 7.4, height: float = 3.2) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width with a row (or rows) of panels, to be called inside `styled`."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def plain(axes: Axes) -> None:
+    """Takes grid and spines from axes that hold a picture."""
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes ``name.png`` and ``name.svg``, on white, as they go into a text."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with styled():
+        figure.savefig(files[0], dpi=180, facecolor="white")
+        figure.savefig(files[1], facecolor="white", metadata={"Date": None})
+    return files
+
+
+def inline_svg(figure: Figure, name: str, title: str) -> str:
+    """The figure as an ``<svg>`` element for a page: transparent, in the colours of the page's theme, with a title.
+
+    Every colour of the palette becomes a CSS variable (``var(--blue)``), and every id begins with ``name``, so that several
+    figures can stand in one page.
+
+    Args:
+        figure: made inside `styled`.
+        name: of the figure, unique in the page.
+        title: what a screen reader says.
+    """
+    buffer = io.StringIO()
+    with styled():
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    for variable, (light, _) in COLORS.items():
+        text = text.replace(light, f"var(--{variable})")
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'xlink:href="#{name}-')
+    text = text.replace("'DejaVu Sans'", "var(--figure-font)")
+    width, height = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text).groups()  # type: ignore[union-attr]
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'aria-labelledby="{name}-title" viewBox="0 0 {width} {height}" style="max-width:{float(width) * 1.42:.0f}px">'
+        f'<title id="{name}-title">{escape(title)}</title>'
+    )
+    return opening + text[text.index(">") + 1 :].strip()
+
+
+def css_variables() -> str:
+    """The palette as CSS: light, dark where the reader's system is, and light again on paper."""
+
+    def block(which: int) -> str:
+        return "".join(f"--{name}:{pair[which]};" for name, pair in COLORS.items())
+
+    return (
+        f":root{{color-scheme:light dark;{block(0)}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root{{{block(1)}}}}}\n"
+        f"@media print{{:root{{color-scheme:light;{block(0)}}}}}\n"
+    )

@@ -1,0 +1,202 @@
+"""A run folder, read back: every learner, every seed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
+from lit_meta.callbacks.weight_change import read_weight_change
+from lit_meta.experiment import Experiment
+from lit_meta.functional import matrix
+from lit_meta.functional.interval import bootstrap_interval
+from lit_meta.functional.stability import stability_gap
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean over seeds, with a 95 % percentile bootstrap interval.
+
+    Attributes:
+        mean: (...).
+        low: of the interval, of the same shape.
+        high: of the interval.
+        seeds: how many values there were.
+    """
+
+    mean: Tensor
+    low: Tensor
+    high: Tensor
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Tensor) -> Estimate:
+        """From one value (...) for each seed: (seeds, ...)."""
+        low, high = bootstrap_interval(values)
+        return cls(values.mean(0), low, high, len(values))
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One learner with one seed.
+
+    Attributes:
+        seed: of weights, class order and order of samples.
+        folder: of this seed.
+        matrix: (training experiences, test experiences).
+        cost: as in `lit_meta.StreamResult`.
+        classes: labels of each test experience; empty where they were not kept.
+    """
+
+    seed: int
+    folder: Path
+    matrix: Tensor
+    cost: dict[str, float]
+    classes: list[list[int]]
+
+
+@dataclass(frozen=True)
+class LearnerRun:
+    """One learner (``rule``, ``naive``, ``joint`` or a control) over all seeds."""
+
+    name: str
+    seeds: list[SeedRun]
+
+    @property
+    def matrices(self) -> Tensor:
+        """(seeds, training experiences, test experiences)."""
+        return torch.stack([one.matrix for one in self.seeds])
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it learned one experience after another, and not all at once."""
+        rows, columns = self.matrices.shape[1:]
+        return rows == columns and rows > 1
+
+    @property
+    def accuracies(self) -> Tensor:
+        """Average accuracy at the end, (seeds,)."""
+        return self.matrices[:, -1].mean(1)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Average accuracy at the end."""
+        return Estimate.of(self.accuracies)
+
+    @property
+    def forgetting(self) -> Estimate | None:
+        """Mean loss since each experience was learned; None where there is no stream."""
+        if not self.is_stream:
+            return None
+        return Estimate.of(torch.stack([matrix.forgetting(found) for found in self.matrices]))
+
+    @property
+    def anytime(self) -> Estimate | None:
+        """Mean over the stream of the accuracy on what has been seen; None where there is no stream."""
+        if not self.is_stream:
+            return None
+        return Estimate.of(torch.stack([matrix.anytime_accuracy(found) for found in self.matrices]))
+
+    @property
+    def seen(self) -> Estimate:
+        """Accuracy on the experiences seen so far, after each, (experiences,)."""
+        lower = self.matrices.tril()
+        return Estimate.of(lower.sum(2) / torch.arange(1, lower.shape[1] + 1))
+
+    @property
+    def gap(self) -> Estimate | None:
+        """The stability gap; None where it was not recorded."""
+        found = [read_continual_evaluation(one.folder) for one in self.seeds]
+        traces = [
+            torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float("nan"))
+            for _, rows in filter(None, found)
+        ]
+        if len(traces) < len(self.seeds):
+            return None
+        return Estimate.of(torch.stack([stability_gap(trace) for trace in traces]))
+
+    def cost(self, key: str) -> float:
+        """A cost, averaged over seeds."""
+        return sum(one.cost[key] for one in self.seeds) / len(self.seeds)
+
+    def changes(self) -> list[list[dict[str, dict[str, float]]]]:
+        """What `lit_meta.callbacks.WeightChange` recorded, for each seed where it did."""
+        found = [read_weight_change(one.folder) for one in self.seeds]
+        return [records for records, _ in filter(None, found)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run folder.
+
+    Attributes:
+        folder: where it lies.
+        experiment: its resolved config.
+        metrics: the content of its ``metrics.json``.
+        learners: by name, the rule first and the joint bound last.
+    """
+
+    folder: Path
+    experiment: Experiment
+    metrics: dict[str, Any]
+    learners: dict[str, LearnerRun]
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.experiment.name
+
+    @property
+    def streams(self) -> dict[str, LearnerRun]:
+        """The learners that went through the stream."""
+        return {name: learner for name, learner in self.learners.items() if learner.is_stream}
+
+    @property
+    def length(self) -> int:
+        """Number of test experiences."""
+        return next(iter(self.learners.values())).matrices.shape[2]
+
+
+def read_run(folder: str | Path) -> Run:
+    """Reads a folder that `lit_meta.experiment.run_experiment` wrote.
+
+    Raises:
+        FileNotFoundError: a file is missing: not a run folder, or a run that is not finished.
+        ValueError: a file does not hold what it should.
+    """
+    path = Path(folder)
+    for file in ("config.yaml", "metrics.json"):
+        if not (path / file).is_file():
+            raise FileNotFoundError(f"{path / file} is missing: a report is made of a finished run of `lit-meta run`")
+    try:
+        experiment = Experiment.from_dict(yaml.safe_load((path / "config.yaml").read_text()))
+        metrics = json.loads((path / "metrics.json").read_text())
+    except (TypeError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not a run folder that can be read: {error}") from None
+    names = [name for name, found in metrics.items() if isinstance(found, dict) and "accuracy_matrix" in found]
+    if not names:
+        raise ValueError(f"{path / 'metrics.json'} holds no learner")
+    order = {"rule": 0, "naive": 2, "joint": 3}
+    learners = {
+        name: LearnerRun(name, [_read_seed(path / name / f"seed-{seed}", seed) for seed in experiment.seeds])
+        for name in sorted(names, key=lambda name: order.get(name, 1))
+    }
+    return Run(path, experiment, metrics, learners)
+
+
+def _read_seed(folder: Path, seed: int) -> SeedRun:
+    path = folder / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the run is not finished; go on with lit-meta run --resume")
+    try:
+        found = json.loads(path.read_text())
+        accuracies = torch.tensor(found["accuracy_matrix"], dtype=torch.float64)
+        return SeedRun(seed, folder, accuracies, found["cost"], found.get("classes", []))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold the result of a stream: {error!r}") from None

@@ -1,0 +1,120 @@
+"""Which synapses learning has changed: maps, and shares along the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_meta.checkpoints import Checkpoints
+from lit_meta.experiment import network_for_seed
+from lit_meta.functional.weight_change import change_map, changed_fraction
+from lit_meta.layers import weight_layers
+from lit_meta.report.palette import SEQUENTIAL, Series, new_figure, plain, styled
+from lit_meta.report.runs import Estimate, Run
+
+_MAP_SIZE = (40, 64)
+
+
+def first_and_last(run: Run, learner: str) -> dict[str, tuple[Tensor, Tensor]] | None:
+    """Weights before learning and after it, by name of the weight layer, of the first seed.
+
+    The initial weights are those that the seed gives; the last are in the learner's checkpoint.
+
+    Returns:
+        None where no checkpoint was kept.
+
+    Raises:
+        ValueError: the checkpoint is not of the network that the config describes.
+    """
+    seed = run.learners[learner].seeds[0]
+    saved = Checkpoints(seed.folder).latest()
+    if saved is None:
+        return None
+    spec = run.experiment.for_learner(learner).network  # type: ignore[arg-type]
+    network = network_for_seed(spec, seed.seed)
+    found = {}
+    for layer in weight_layers(network):
+        before = network.get_parameter(f"{layer.name}.weight").detach()
+        after = saved.module.get(f"network.{layer.name}.weight")
+        if after is None or after.shape != before.shape:
+            raise ValueError(f"{saved.path} has no layer {layer.name!r} like the one that config.yaml describes")
+        found[layer.name] = (before, after)
+    return found
+
+
+def shares_changed(weights: Mapping[str, tuple[Tensor, Tensor]], threshold: float = 0.01) -> dict[str, float]:
+    """Share of synapses of each layer that moved by more than the threshold; see `changed_fraction`."""
+    return {name: float(changed_fraction(*pair, threshold=threshold)) for name, pair in weights.items()}
+
+
+def weight_change_maps(learners: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
+    """Maps of relative change from the first weights to the last: a row for each learner, a column for each layer.
+
+    Args:
+        learners: by the row's title, by name of the layer, weights before and after.
+
+    Example:
+        >>> import torch
+        >>> layers = {"layers.0": (torch.ones(3, 4), torch.zeros(3, 4))}
+        >>> weight_change_maps({"EWC": layers}).axes[0].get_title()
+        'EWC: layers.0'
+    """
+    with styled():
+        names = list(next(iter(learners.values())))
+        figure, panels = new_figure(len(names), len(learners), height=0.5 + 2.1 * len(learners))
+        maps = {
+            (row, name): change_map(*pair, size=_MAP_SIZE)
+            for row, layers in learners.items()
+            for name, pair in layers.items()
+        }
+        for panel, ((row, name), found) in zip(panels, maps.items(), strict=True):
+            # One scale for a layer in all rows, so that rows can be compared.
+            top = max(float(maps[other, name].max()) for other in learners)
+            image = panel.imshow(
+                found.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=top or 1.0, interpolation="none", aspect="auto"
+            )
+            plain(panel)
+            panel.set_xticks([])
+            panel.set_yticks([])
+            panel.set_title(f"{row}: {name}", fontsize=9)
+            panel.set_xlabel("inputs")
+            panel.set_ylabel("units")
+            bar = figure.colorbar(image, ax=panel, label="relative change", fraction=0.05)
+            bar.outline.set_visible(False)  # type: ignore[operator]
+            bar.solids.set_rasterized(True)  # type: ignore[union-attr]
+    return figure
+
+
+def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]) -> Figure:
+    """Share of synapses that each experience changed, a panel for each layer.
+
+    Args:
+        layers: by name of the layer, by name of the learner, estimates (experiences,) and their style.
+
+    Example:
+        >>> import torch
+        >>> from lit_meta.report.palette import run_series
+        >>> line = (Estimate.of(torch.rand(2, 3)), run_series(0))
+        >>> synapses_changed({"layers.0": {"EWC": line}}).axes[0].get_title()
+        'layers.0'
+    """
+    with styled():
+        figure, panels = new_figure(len(layers), height=2.9)
+        for axes, (name, learners) in zip(panels, layers.items(), strict=True):
+            for label, (found, style) in learners.items():
+                x = range(1, len(found.mean) + 1)
+                axes.fill_between(
+                    x, 100 * found.low.numpy(), 100 * found.high.numpy(), color=style.color, alpha=0.18, lw=0
+                )
+                axes.plot(
+                    x, 100 * found.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label
+                )
+            axes.set_ylim(0, 102)
+            axes.set_xlabel("experience")
+            axes.set_title(name)
+        panels[0].set_ylabel("synapses changed (%)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), handlelength=3.6)
+    return figure

@@ -1,0 +1,121 @@
+"""What the numbers of a run say, in plain sentences."""
+
+from __future__ import annotations
+
+from lit_meta.functional.interval import bootstrap_interval
+from lit_meta.report.runs import Estimate, LearnerRun, Run
+
+
+def percent(estimate: Estimate | None, *, digits: int = 1) -> str:
+    """An estimate in per cent with its interval.
+
+    Example:
+        >>> percent(Estimate.of(torch.tensor([0.5, 0.5]))), percent(None)
+        ('50.0 [50.0, 50.0]', '–')
+    """
+    if estimate is None:
+        return "–"
+    mean, low, high = (100 * float(v) for v in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if estimate.seeds > 1 else "")
+
+
+def rule_name(run: Run) -> str:
+    """The rule (or rules) in capitals, or what stands in for it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> rule_name(SimpleNamespace(experiment=SimpleNamespace(rule={"name": "ewc", "strength": 2.0})))
+        'EWC'
+    """
+    spec = run.experiment.rule
+    if not spec:
+        return "no rule"
+    return " + ".join(str(one["name"]).upper() for one in ([spec] if isinstance(spec, dict) else spec))
+
+
+def learner_label(run: Run, name: str) -> str:
+    """What a learner is called in figures and tables."""
+    labels = {"rule": rule_name(run), "naive": "no rule (naive fine-tuning)", "joint": "all at once (joint bound)"}
+    return labels.get(name, name)
+
+
+def setting(run: Run) -> str:
+    """Where the numbers were measured."""
+    seeds = len(run.experiment.seeds)
+    over = "one seed" if seeds == 1 else f"{seeds} seeds (other weights, class order and order of samples each time)"
+    scenario = run.experiment.scenario["name"]
+    return (
+        f"{scenario}: {run.length} experiences, learned one after another with one output layer for all classes. "
+        f"At a test the network is not told which experience a sample is from. Numbers are means over {over}."
+    )
+
+
+def protocol(run: Run) -> str:
+    """What the protocol of evaluation means for the numbers."""
+    if run.experiment.protocol == "paper":
+        return (
+            "Protocol “paper”: each experience is tested alone, as in the publication. Where an experience holds one class and "
+            "the network's gate looks at the whole batch, the batch gives the class away. These numbers must not be compared "
+            "with those of the standard protocol, and say little about what was learned."
+        )
+    return (
+        "Protocol “standard”: test samples of all experiences are mixed before they are cut into batches, so that a prediction "
+        "can depend on nothing but its own sample."
+    )
+
+
+def summary(run: Run) -> list[str]:
+    """The findings of one run, a sentence or two each."""
+    names = run.learners
+    main = names.get("rule") or next(iter(names.values()))
+    label = learner_label(run, main.name)
+    found = [f"{label} ends at an average accuracy of {percent(main.accuracy)} %."]
+    if main.is_stream and main.forgetting is not None:
+        lost = 100 * float(main.forgetting.mean)
+        found[0] += (
+            f" Since each experience was learned, {lost:.1f} points of its accuracy were lost."
+            if lost >= 0
+            else f" Since each experience was learned, {-lost:.1f} points of accuracy on it were gained."
+        )
+    if "naive" in names and main.name != "naive":
+        found.append(_against_naive(main, names["naive"]))
+    if "joint" in names and main.name != "joint":
+        found.append(_against_joint(main, names))
+    if len(main.seeds) > 1:
+        found.append(
+            "Brackets hold the middle 95 % of bootstrap means over seeds. "
+            + ("With so few seeds such an interval is somewhat too narrow." if len(main.seeds) < 10 else "")
+        )
+    else:
+        found.append("One seed says nothing about how much the numbers would vary.")
+    return [sentence.strip() for sentence in found]
+
+
+def _against_naive(main: LearnerRun, naive: LearnerRun) -> str:
+    difference = main.accuracies - naive.accuracies
+    mean = 100 * float(difference.mean())
+    text = f"Without the rule the same stream ends at {percent(naive.accuracy)} %"
+    if len(difference) == 1:
+        return f"{text}: a difference of {mean:+.1f} points with one seed."
+    # Paired: both learners had the same weights, class order and samples with the same seed.
+    low, high = (100 * float(v) for v in bootstrap_interval(difference))
+    verdict = (
+        "the two cannot be told apart with these seeds"
+        if low <= 0 <= high
+        else ("the rule is better" if mean > 0 else "the rule is worse than none")
+    )
+    return f"{text}: a difference of {mean:+.1f} [{low:+.1f}, {high:+.1f}] points, seed by seed; {verdict}."
+
+
+def _against_joint(main: LearnerRun, names: dict[str, LearnerRun]) -> str:
+    joint = names["joint"]
+    text = f"Trained on all experiences at once, the upper bound, the network reaches {percent(joint.accuracy)} %"
+    if "naive" not in names or main.name == "naive":
+        return f"{text}."
+    bottom, top = float(names["naive"].accuracy.mean), float(joint.accuracy.mean)
+    if top <= bottom:
+        return f"{text}: no more than without a rule, so this bound says nothing here."
+    closed = (float(main.accuracy.mean) - bottom) / (top - bottom)
+    if closed < 0:
+        return f"{text}: the rule closes nothing of the gap between no rule and this bound."
+    return f"{text}; the rule closes {100 * closed:.0f} % of the gap between no rule and this bound."

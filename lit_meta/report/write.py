@@ -1,0 +1,93 @@
+"""A report on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from lit_meta.report.gallery import along_stream_plate, cost_plate, plates
+from lit_meta.report.page import page
+from lit_meta.report.palette import save_figure
+from lit_meta.report.plate import Plate
+from lit_meta.report.runs import Run, read_run
+
+
+def write_report(
+    run_dirs: Sequence[str | Path], *, file: str | Path | None = None, on_run: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Writes the figures of finished runs, and one page of them all.
+
+    Every figure goes as PNG and SVG into its run's ``figures/``; those that compare runs go into a folder beside the page.
+
+    Args:
+        run_dirs: folders of finished runs.
+        file: of the page; by default ``report.html`` in the run's folder, or for several runs in the folder of the first.
+        on_run: called with the name of each run when its figures are written.
+
+    Returns:
+        ``page``: its path; ``figures``: paths of all figures; ``runs``: for each run its name, folder, average accuracy of
+        every learner (mean, low, high, in [0, 1]) and what was left out.
+
+    Raises:
+        ValueError: no folder, or one that cannot be read.
+        FileNotFoundError: a folder that holds no finished run.
+    """
+    if not run_dirs:
+        raise ValueError("a report needs at least one run folder")
+    runs = [read_run(folder) for folder in run_dirs]
+    if len({run.folder.resolve() for run in runs}) < len(runs):
+        raise ValueError("the same run folder was given twice")
+    target = Path(file) if file is not None else runs[0].folder / "report.html"
+    written: list[str] = []
+    gallery = []
+    for run in runs:
+        figures, left_out = plates(run)
+        gallery.append((figures, left_out))
+        for plate in figures:
+            written += map(str, save_figure(plate.figure, run.folder / "figures", plate.name))
+        if on_run is not None:
+            on_run(run.name)
+    comparison = compare(runs) if len(runs) > 1 else []
+    for plate in comparison:
+        written += map(str, save_figure(plate.figure, target.parent / f"{target.stem}_figures", plate.name))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(page(runs, gallery, comparison), encoding="utf-8")
+    facts = [
+        {"name": run.name, "folder": str(run.folder), "accuracy": _accuracies(run), "left_out": left_out}
+        for run, (_, left_out) in zip(runs, gallery, strict=True)
+    ]
+    return {"page": str(target), "figures": written, "runs": facts}
+
+
+def compare(runs: Sequence[Run]) -> list[Plate]:
+    """Figures of several runs together: only runs measured in the same way share an axis."""
+
+    def kind(run: Run) -> tuple[str, int, str]:
+        return run.experiment.scenario["name"], run.length, run.experiment.protocol
+
+    found = []
+    groups = [list(group) for _, group in groupby(sorted(runs, key=kind), key=kind)]
+    for number, group in enumerate(groups):
+        streams = [run for run in group if run.streams]
+        if len(streams) > 1:
+            found.append(_numbered(along_stream_plate(streams), number, len(groups), kind(group[0])))
+        if len(group) > 1:
+            found.append(_numbered(cost_plate(group), number, len(groups), kind(group[0])))
+    return found
+
+
+def _numbered(plate: Plate, number: int, groups: int, kind: tuple[str, int, str]) -> Plate:
+    if groups == 1:
+        return plate
+    title = f"{plate.title}: {kind[0]}, {kind[1]} experiences, protocol {kind[2]}"
+    return Plate(f"{plate.name}_{number + 1}", title, plate.caption, plate.summary, plate.figure)
+
+
+def _accuracies(run: Run) -> dict[str, dict[str, float]]:
+    found = {}
+    for name, learner in run.learners.items():
+        estimate = learner.accuracy
+        found[name] = {part: float(getattr(estimate, part)) for part in ("mean", "low", "high")}
+    return found

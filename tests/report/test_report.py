@@ -1,0 +1,220 @@
+"""What a report says of runs whose numbers are known, and what it says of folders that hold none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lit_meta.cli import main
+from lit_meta.report import plates, read_run, write_report
+from lit_meta.report.cost_figures import pareto_front
+from lit_meta.report.palette import COLORS, learner_series, run_series
+from lit_meta.report.stream_plates import _by_class
+from lit_meta.report.weight_figures import first_and_last
+from lit_meta.report.words import summary
+from lit_meta.saving import load_tensors
+from tests.report.conftest import MakeRun
+
+RULE = [[[1.0, 0.0], [0.6, 0.8]], [[0.9, 0.0], [0.5, 0.7]], [[0.8, 0.0], [0.4, 0.6]]]
+NAIVE = [[[1.0, 0.0], [0.0, 1.0]]] * 3
+JOINT = [[[0.9, 0.9]]] * 3
+
+
+def test_measures_of_a_known_run(make_run: MakeRun) -> None:
+    run = read_run(make_run({"joint": JOINT, "rule": RULE, "naive": NAIVE}))
+    assert list(run.learners) == ["rule", "naive", "joint"]
+    rule = run.learners["rule"]
+    assert float(rule.accuracy.mean) == pytest.approx(0.6)
+    assert float(rule.forgetting.mean) == pytest.approx(0.4)  # type: ignore[union-attr]
+    np.testing.assert_allclose(rule.seen.mean, [0.9, 0.6])
+    assert float(rule.anytime.mean) == pytest.approx(0.75)  # type: ignore[union-attr]
+    assert 0.5 <= float(rule.accuracy.low) < 0.6 < float(rule.accuracy.high) <= 0.7
+    assert run.learners["joint"].forgetting is None
+    assert rule.gap is None
+    assert rule.cost("seconds") == 2.0
+
+
+def test_what_the_summary_says(make_run: MakeRun) -> None:
+    found = summary(read_run(make_run({"rule": RULE, "naive": NAIVE, "joint": JOINT})))
+    assert found[0] == (
+        "EWC ends at an average accuracy of 60.0 [50.0, 70.0] %. Since each experience was learned, 40.0 points of its "
+        "accuracy were lost."
+    )
+    assert (
+        "50.0 [50.0, 50.0] %: a difference of +10.0 [+0.0, +20.0] points, seed by seed; the two cannot be told"
+        in found[1]
+    )
+    assert found[2].endswith("90.0 [90.0, 90.0] %; the rule closes 25 % of the gap between no rule and this bound.")
+    assert "few seeds" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("rule", "verdict"),
+    (
+        ([[[1.0, 0.0], [0.9, 0.9]]] * 3, "the rule is better"),
+        ([[[1.0, 0.0], [0.1, 0.1]]] * 3, "the rule is worse than none"),
+    ),
+)
+def test_the_verdict_follows_the_interval(make_run: MakeRun, rule: list[list[list[float]]], verdict: str) -> None:
+    found = summary(read_run(make_run({"rule": rule, "naive": NAIVE, "joint": JOINT})))
+    assert verdict in found[1]
+    assert ("closes nothing" in found[2]) == (verdict != "the rule is better")
+
+
+def test_one_seed_gets_no_interval(make_run: MakeRun) -> None:
+    found = summary(read_run(make_run({"rule": RULE[:1], "naive": NAIVE[:1]})))
+    assert found[0].startswith("EWC ends at an average accuracy of 70.0 %.")
+    assert "+20.0 points with one seed" in found[1]
+    assert "One seed says nothing" in found[2]
+
+
+def test_the_paper_protocol_carries_its_warning(make_run: MakeRun) -> None:
+    folder = make_run({"rule": RULE}, protocol="paper")
+    text = Path(write_report([folder])["page"]).read_text()
+    assert '<p class="warning">Protocol “paper”' in text
+    assert "must not be compared" in text
+
+
+def test_forgetting_by_class_follows_the_order_of_classes(make_run: MakeRun) -> None:
+    # Seeds 0 and 2 learn class 0 first, seed 1 class 1.
+    labels, learned, final = _by_class(read_run(make_run({"rule": RULE})).learners["rule"])  # type: ignore[misc]
+    assert labels == ["0", "1"]
+    np.testing.assert_allclose(learned, [(1.0 + 0.7 + 0.8) / 3, (0.8 + 0.9 + 0.6) / 3])
+    np.testing.assert_allclose(final, [(0.6 + 0.7 + 0.4) / 3, (0.8 + 0.5 + 0.6) / 3])
+
+
+def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
+    found, left_out = plates(read_run(make_run({"rule": RULE})))
+    assert [plate.name for plate in found] == [
+        "accuracy_along_stream",
+        "accuracy_matrix",
+        "forgetting",
+        "forgetting_by_class",
+        "cost_accuracy",
+    ]
+    assert [text.split(":")[0] for text in left_out] == [
+        "Weight-change map",
+        "Synapses changed by each experience",
+        "Spike raster",
+    ]
+
+
+def test_a_run_of_the_joint_bound_alone(make_run: MakeRun) -> None:
+    facts = write_report([make_run({"joint": JOINT})])
+    assert facts["runs"][0]["accuracy"]["joint"]["mean"] == pytest.approx(0.9)
+    assert any("no stream of experiences" in text for text in facts["runs"][0]["left_out"])
+
+
+def test_runs_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
+    first = make_run({"rule": RULE, "naive": NAIVE}, name="one", folder="one")
+    second = make_run({"rule": NAIVE, "<control>": RULE}, name="two", folder="two")
+    page = tmp_path / "all.html"
+    facts = write_report([first, second], file=page)
+    text = page.read_text()
+    assert {path.name for path in (tmp_path / "all_figures").iterdir()} == {
+        "side_by_side.png",
+        "side_by_side.svg",
+        "cost_accuracy.png",
+        "cost_accuracy.svg",
+    }
+    assert [run["name"] for run in facts["runs"]] == ["one", "two"]
+    assert "two: &lt;control&gt;" in text
+    assert "<control>" not in text, "names of learners are escaped"
+    assert "must not be compared" not in text
+
+
+def test_runs_measured_differently_share_no_axis(make_run: MakeRun, tmp_path: Path) -> None:
+    folders = [
+        make_run({"rule": RULE}, name=name, folder=name, protocol=protocol)
+        for name, protocol in (("a", "standard"), ("b", "paper"), ("c", "standard"))
+    ]
+    page = tmp_path / "all.html"
+    write_report(folders, file=page)
+    assert {path.stem for path in (tmp_path / "all_figures").iterdir()} == {"side_by_side_2", "cost_accuracy_2"}
+    assert "were not measured in the same way" in page.read_text()
+
+
+def test_first_and_last_weights_are_those_of_the_run(spiking_run: Path) -> None:
+    run = read_run(spiking_run)
+    weights = first_and_last(run, "rule")
+    assert weights is not None
+    kept = load_tensors(spiking_run / "model.safetensors")
+    for name, (before, after) in weights.items():
+        assert torch.equal(after, kept[f"{name}.weight"])
+        assert not torch.equal(before, after)
+    assert run.learners["rule"].gap is not None
+    assert [len(records) for records in run.learners["rule"].changes()] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    (
+        (lambda run: (run / "metrics.json").unlink(), "metrics.json is missing"),
+        (lambda run: (run / "rule/seed-1/metrics.json").unlink(), "go on with lit-meta run --resume"),
+        (lambda run: (run / "metrics.json").write_text("{"), "not a run folder that can be read"),
+        (lambda run: (run / "metrics.json").write_text("{}"), "holds no learner"),
+        (lambda run: (run / "rule/seed-0/metrics.json").write_text('{"cost": {}}'), "does not hold the result"),
+        (lambda run: (run / "config.yaml").write_text("color: red"), "not a run folder that can be read"),
+    ),
+)
+def test_folders_that_hold_no_finished_run(
+    make_run: MakeRun, spoil: object, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run({"rule": RULE})
+    spoil(folder)  # type: ignore[operator]
+    assert main(["report", str(folder)]) == 1
+    assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_run({"rule": RULE, "naive": NAIVE})
+    assert main(["report", str(folder), "--json", str(tmp_path / "facts.json")]) == 0
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert Path(facts["page"]) == folder / "report.html"
+    assert facts["runs"][0]["accuracy"]["rule"]["mean"] == pytest.approx(0.6)
+    assert "60.0 [50.0, 70.0]" in capsys.readouterr().out
+    assert main(["report", str(folder), str(folder)]) == 1
+    assert "given twice" in capsys.readouterr().err
+
+
+def test_the_front_is_what_nothing_beats() -> None:
+    rng = np.random.default_rng(0)
+    points = [(float(c), float(g)) for c, g in rng.integers(0, 8, (40, 2))]
+
+    def beaten(i: int) -> bool:
+        (c, g) = points[i]
+        return any(d <= c and h >= g and (d, h) != (c, g) for d, h in points)
+
+    front = pareto_front(points)
+    assert {points[i] for i in front} == {points[i] for i in range(40) if not beaten(i)}
+    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
+
+
+def test_series_differ_in_more_than_colour() -> None:
+    learners = ["rule", "control a", "control b", "naive", "joint"]
+    styles = [learner_series(name, learners) for name in learners]
+    for styles_of in (styles, [run_series(i) for i in range(6)]):
+        for part in ("color", "marker", "line"):
+            assert len({getattr(style, part) for style in styles_of}) == len(styles_of)
+
+
+def test_colours_stand_out_from_the_paper() -> None:
+    def luminance(color: str) -> float:
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(one: str, other: str) -> float:
+        light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+        return (light + 0.05) / (dark + 0.05)
+
+    for scheme in (0, 1):  # WCAG 2: 4.5 for text, 3 for parts of graphics
+        paper = COLORS["paper"][scheme]
+        assert contrast(COLORS["ink"][scheme], paper) > 7
+        assert contrast(COLORS["faint"][scheme], paper) > 4.5
+        for name in ("blue", "vermillion", "green"):
+            assert contrast(COLORS[name][scheme], paper) > 3
