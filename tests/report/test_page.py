@@ -176,7 +176,7 @@ def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, sc
       const seen = [...document.querySelectorAll("figure svg")].map(svg => {
         const box = svg.getBoundingClientRect();
         const text = svg.querySelector("text");
-        return {id: svg.parentElement.id, width: box.width, height: box.height, 
+        return {id: svg.parentElement.id, width: box.width, height: box.height,
                 marks: svg.querySelectorAll("path,image").length,
                 ink: text ? getComputedStyle(text).fill : null};
       });
