@@ -16,6 +16,9 @@ from lit_meta.rules.recursive_readout import RecursiveReadout
 from lit_meta.rules.si import SI
 from lit_meta.rules.state import State
 from lit_meta.rules.streaming_lda import StreamingLDA
+from lit_meta.rules.si import SI
+from lit_meta.rules.state import State
+from lit_meta.rules.streaming_lda import StreamingLDA
 from lit_meta.rules.upgd import UPGD
 
 RULES: dict[str, type[Rule]] = {
@@ -26,6 +29,27 @@ RULES: dict[str, type[Rule]] = {
     "mesu": MESU,
     "naca": NACA,
     "recursive-readout": RecursiveReadout,
+    "si": SI,
+    "streaming-lda": StreamingLDA,
+    "upgd": UPGD,
+}
+
+__all__ = [
+    "BGD",
+    "EWC",
+    "MAS",
+    "MESU",
+    "NACA",
+    "RULES",
+    "SI",
+    "UPGD",
+    "BennaFusi",
+    "Experience",
+    "Layer",
+    "RecursiveReadout",
+    "Rule",
+    "State",
+    "StreamingLDA",
     "si": SI,
     "streaming-lda": StreamingLDA,
     "upgd": UPGD,
