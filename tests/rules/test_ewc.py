@@ -154,3 +154,79 @@ def test_only_so_many_samples_are_used(line):
     one_experience(Session(line, rule), X, Y)
     expected = softmax_fisher(line[0].weight.detach(), X[:4], Y[:4])
     torch.testing.assert_close(rule.state["importance"]["0.weight"].double(), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_of_orthogonal_inputs_a_linear_gaussian_model_learned_in_sequence_is_the_joint_one():
+    # Each input feature is on alone, so the Fisher information is diagonal and the quadratic penalty is exact: with
+    # strength 1 and equally many samples, learning A and then B must end where learning both at once ends.
+    x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.5]], dtype=torch.float64)
+    targets = [torch.tensor([[1.0], [2.0], [0.5], [-1.0]], dtype=torch.float64)]
+    targets.append(torch.tensor([[-2.0], [0.3], [1.0], [4.0]], dtype=torch.float64))
+    network = nn.Sequential(nn.Linear(2, 1, bias=False).double())
+    rule = EWC(strength=1.0, loss="mse", labels="exact")
+    session = Session(network, rule)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.3)
+    for y in targets:
+        with session.experience([(x, y)]):
+            for _ in range(400):
+                with session.step(x, None, optimizer):
+                    (0.5 * (network(x) - y).square().mean()).backward()
+    both = torch.linalg.lstsq(torch.cat([x, x]), torch.cat(targets)).solution.T
+    torch.testing.assert_close(network[0].weight.detach(), both, rtol=1e-8, atol=0.0)
+    torch.testing.assert_close(rule.state["importance"]["0.weight"], 2 * x.square().mean(0, keepdim=True))
+
+
+def test_stiffness_tells_where_gradient_descent_becomes_unstable(line):
+    for factor, stable in ((0.95, True), (1.05, False)):
+        network = nn.Sequential(nn.Linear(2, 2, bias=False))
+        network.load_state_dict(line.state_dict())
+        rule = EWC(strength=10.0)
+        session = Session(network, rule)
+        one_experience(session, X, Y)
+        stiffness = session.scalars()["ewc/stiffness"].item()
+        assert stiffness == pytest.approx(10.0 * rule.state["importance"]["0.weight"].max().item())
+        optimizer = torch.optim.SGD(network.parameters(), lr=factor * 2 / stiffness)
+        with torch.no_grad():
+            network[0].weight += 0.1
+        session.begin_experience()
+        for _ in range(150):
+            network[0].weight.grad = torch.zeros(2, 2)  # A task that asks for nothing leaves only the pull.
+            session.before_step(optimizer)
+            optimizer.step()
+        distance = (network[0].weight - line[0].weight).abs().max().item()
+        assert distance < 1e-2 if stable else distance > 1e3
+
+
+def test_what_a_frozen_parameter_remembers_pulls_again_when_it_thaws(line):
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    rule = EWC(strength=2.0)
+    session = Session(network, rule)
+    one_experience(session, X, Y, lr=0.1)
+    held = rule.state["importance"]["0.weight"].clone()
+    network[0].requires_grad_(False)
+    one_experience(session, X, 1 - Y, lr=0.1)
+    network[0].requires_grad_(True)
+    with torch.no_grad():
+        network[0].weight += 0.1
+    session.begin_experience()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    session.before_step()
+    torch.testing.assert_close(network[0].weight.grad, 2.0 * held * 0.1)
+
+
+@pytest.mark.parametrize(("labels", "needed"), (("true", True), ("sample", False), ("exact", False)))
+def test_labels_are_needed_only_where_they_are_read(line, labels, needed):
+    rule = EWC(labels=labels)
+    assert rule.needs_labels == needed
+    session = Session(line, rule)
+    optimizer = torch.optim.SGD(line.parameters(), lr=0.1)
+    session.begin_experience()
+    if needed:
+        with pytest.raises(ValueError, match="needs labels"):
+            session.before_forward(X, None)
+        return
+    with session.step(X, None, optimizer):
+        line(X).square().mean().backward()
+    session.end_experience([(X, None)])
+    assert (rule.state["importance"]["0.weight"] > 0).all()
