@@ -22,6 +22,7 @@ from lit_meta.batches import unpack as unpack_batch
 from lit_meta.checks import check_inputs, check_rules
 from lit_meta.layers import uncompiled, weight_layers
 from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
+from lit_meta.scratch import Scratch
 from lit_meta.watch import EvaluationWatch, LayerWatch
 
 
@@ -65,6 +66,7 @@ class Session:
         self._of_optimizer: dict[int, Synapses] = {}
         self._local: dict[str, Tensor] = {}
         self._before: tuple[Synapses, list[Tensor]] | None = None
+        self._scratch = Scratch()
         self._targets: Tensor | None = None
         self._in_experience = False
         self._resume = False
@@ -188,7 +190,7 @@ class Session:
             for rule in self._answer["gradient"] if len(synapses) else ():
                 rule.gradient(synapses)
         if self._answer["update"] and len(synapses):
-            self._before = (synapses, [p.detach().clone() for p in synapses.parameters])
+            self._before = (synapses, self._scratch.copy(synapses.names, synapses.parameters))
         self._steps += 1
 
     def after_step(self, optimizer: Optimizer | None = None) -> None:

@@ -64,6 +64,8 @@ def add_quadratic_penalty_gradient_(
     anchors: Sequence[Tensor],
     importances: Sequence[Tensor],
     strength: float,
+    *,
+    scratch: Sequence[Tensor] | None = None,
 ) -> None:
     """Add the gradient of `quadratic_penalty`, ``strength · Ω (θ − θ*)``, to the gradients, in place.
 
@@ -75,6 +77,7 @@ def add_quadratic_penalty_gradient_(
         anchors: θ*, shaped like the parameters.
         importances: Ω, shaped like the parameters.
         strength: λ, at least 0.
+        scratch: memory for the temporary, with the values of the parameters in it; overwritten. None takes new memory.
 
     Raises:
         ValueError: no parameters, lists or shapes that differ, or a negative strength.
@@ -89,5 +92,9 @@ def add_quadratic_penalty_gradient_(
         tensor([3.])
     """
     _check(strength, parameters=parameters, gradients=gradients, anchors=anchors, importances=importances)
-    difference = torch._foreach_sub(list(parameters), list(anchors))
+    if scratch is None:
+        difference = list(torch._foreach_sub(list(parameters), list(anchors)))
+    else:
+        difference = list(scratch)
+        torch._foreach_sub_(difference, list(anchors))
     torch._foreach_addcmul_(list(gradients), difference, list(importances), value=float(strength))

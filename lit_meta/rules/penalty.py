@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
 from lit_meta.rules.base import Rule, Synapses, require_in
+from lit_meta.scratch import Scratch
 
 
 class PenaltyRule(Rule):
@@ -28,6 +29,7 @@ class PenaltyRule(Rule):
         super().__init__()
         require_in("strength", strength, 0.0, float("inf"))
         self.strength = strength
+        self._differences = Scratch()
 
     def gradient(self, synapses: Synapses) -> None:
         if "importance" not in self.state or self.strength == 0.0:
@@ -35,7 +37,14 @@ class PenaltyRule(Rule):
         known = self._remembered(synapses)
         if len(known):
             anchors, importances = self._memory(known)
-            add_quadratic_penalty_gradient_(known.gradients, known.parameters, anchors, importances, self.strength)
+            add_quadratic_penalty_gradient_(
+                known.gradients,
+                known.parameters,
+                anchors,
+                importances,
+                self.strength,
+                scratch=self._differences.copy(known.names, known.parameters),
+            )
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         known = self._remembered(synapses)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lit_meta.rules.base import Experience, Synapses, require_in
 from lit_meta.rules.penalty import PenaltyRule
+from lit_meta.scratch import Scratch
 
 
 class SI(PenaltyRule):
@@ -52,6 +53,7 @@ class SI(PenaltyRule):
         require_in("decay", decay, 0.0, 1.0)
         self.damping = damping
         self.decay = decay
+        self._copies = Scratch()
         self._task_gradient: dict[str, Tensor] = {}
 
     def begin_experience(self, synapses: Synapses) -> None:
@@ -60,12 +62,14 @@ class SI(PenaltyRule):
         self.state["path"] = {n: torch.zeros_like(p) for n, p in pairs}
 
     def gradient(self, synapses: Synapses) -> None:
-        self._task_gradient.update({n: g.clone() for n, g in zip(synapses.names, synapses.gradients, strict=True)})
+        copies = self._copies.copy(synapses.names, synapses.gradients)
+        self._task_gradient.update(zip(synapses.names, copies, strict=True))
         super().gradient(synapses)
 
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
         gradients = [self._task_gradient.pop(name) for name in synapses.names]
-        change = torch._foreach_sub([p.detach() for p in synapses.parameters], before)
+        change = self._differences.copy(synapses.names, synapses.parameters)
+        torch._foreach_sub_(change, before)
         torch._foreach_addcmul_(self.state.tensors("path", synapses.names), gradients, change, value=-1.0)
 
     def restore(self, synapses: Synapses) -> None:
