@@ -88,7 +88,8 @@ class CostLedger(L.Callback):
             found = found + cost
         return found
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Before any callback's on_train_start, where rules begin the experience.
         self._release()
         # Lightning gives its hooks no list of callbacks but the Trainer's.
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
@@ -98,11 +99,13 @@ class CostLedger(L.Callback):
         self._arithmetic.operations = 0
         for rule in self._rules:
             self._wrap(rule)
-        for optimizer in trainer.optimizers:
-            self._handles.append(optimizer.register_step_post_hook(self._stepped))
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._started = time.perf_counter()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for optimizer in trainer.optimizers:
+            self._handles.append(optimizer.register_step_post_hook(self._stepped))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
