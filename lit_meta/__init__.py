@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lit_meta.data import scenario
     from lit_meta.evaluation import evaluate
     from lit_meta.hosts.callback import Metaplasticity
+    from lit_meta.hosts.ledger import CostLedger
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
     from lit_meta.rules import BGD, EWC, MAS, MESU, NACA, SI, UPGD, BennaFusi, RecursiveReadout, Rule, StreamingLDA
@@ -24,6 +25,7 @@ _WHERE = {
     "AuditReport": "lit_meta.auditing",
     "BGD": "lit_meta.rules",
     "BennaFusi": "lit_meta.rules",
+    "CostLedger": "lit_meta.hosts.ledger",
     "EWC": "lit_meta.rules",
     "MAS": "lit_meta.rules",
     "MESU": "lit_meta.rules",
@@ -55,6 +57,7 @@ __all__ = [
     "UPGD",
     "AuditReport",
     "BennaFusi",
+    "CostLedger",
     "MetaplasticModule",
     "Metaplasticity",
     "MetaplasticityPlugin",

@@ -20,6 +20,7 @@ from lit_meta.checkpoints import Checkpoints
 from lit_meta.evaluation import Protocol, accuracy_of
 from lit_meta.functional import matrix
 from lit_meta.hosts.callback import Metaplasticity
+from lit_meta.hosts.ledger import CostLedger
 
 
 @dataclass
@@ -31,7 +32,8 @@ class StreamResult:
         protocol: how the test batches were made; see `lit_meta.evaluation.accuracy_of`.
         accuracy_matrix: (training experiences, test experiences), R[i, j] = accuracy on j after learning i.
         initial: (test experiences,), accuracy before any learning.
-        cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory.
+        cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory; with a
+            `CostLedger` among the callbacks, also what it counted over the whole stream.
         classes: the labels in each test experience, where the benchmark tells; empty where it does not.
     """
 
@@ -179,6 +181,9 @@ def fit_stream(
         cost["seconds"] += time.perf_counter() - started
         cost["steps"] += steps
         cost["samples"] += max_epochs * len(train[index].dataset)
+        for ledger in callbacks:
+            if isinstance(ledger, CostLedger):
+                ledger.experiences[-1].add_to(cost)
         rows.append(test_accuracy())
         if checkpoints is not None:
             checkpoints.save(

@@ -1,0 +1,130 @@
+"""The cost of learning as numbers: what one experience took, added up over a stream."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_MAC, energy
+
+# Quantities of which a sum means nothing: the largest counts.
+_PEAKS = ("state_bytes", "optimizer_bytes", "saved_bytes", "peak_memory_bytes")
+
+_OF_THE_STREAM = ("steps", "samples", "seconds", "state_bytes")
+
+
+@dataclass
+class Cost:
+    """What was computed and kept while learning; all counts are over training steps, evaluation is free.
+
+    Attributes:
+        steps: optimizer steps.
+        samples: samples seen, every epoch anew.
+        forward_macs: multiply-accumulates of the weight layers' forward passes, dense, as a library computes them.
+        backward_macs: those of backpropagation: one product for a layer's weight gradient and one for its input gradient,
+            where autograd computes them (never the input gradient of the first layer).
+        local_macs: those of weight gradients from local errors, dense; a local rule computes no input gradient.
+        local_operations: the part of `local_macs` with a nonzero input and an open (ungated) unit.
+        local_accumulates: the part of `local_operations` whose input is a spike.
+        analog_macs: the part of `forward_macs` whose input is not spikes, which event-driven hardware must do as well.
+        synaptic_operations: nonzero inputs of spike-driven layers times their fan-out, in place of their forward MACs.
+        lif_updates: membrane updates, one MAC a neuron and step.
+        weight_updates: parameters that the optimizer stepped, over all steps: one operation each.
+        rule_operations: elementwise operations and MACs inside the rules' own events, consolidation included.
+        energy_joules: of all these; see `Cost.set_energy`.
+        published_operations: NACA's own convention (`lit_meta.functional.cost.published_operations`); None where that has
+            no value for the network or the rule.
+        state_bytes: of the rules' memory.
+        optimizer_bytes: of the optimizer's memory.
+        saved_bytes: what autograd kept for the backward pass of one step, parameters left out.
+        peak_memory_bytes: the most memory that the accelerator held for tensors, or that the process held at any time.
+        seconds: from the start of training to the end of consolidation.
+    """
+
+    steps: int = 0
+    samples: int = 0
+    forward_macs: int = 0
+    backward_macs: int = 0
+    local_macs: int = 0
+    local_operations: int = 0
+    local_accumulates: int = 0
+    analog_macs: int = 0
+    synaptic_operations: int = 0
+    lif_updates: int = 0
+    weight_updates: int = 0
+    rule_operations: int = 0
+    energy_joules: float = 0.0
+    published_operations: float | None = None
+    state_bytes: int = 0
+    optimizer_bytes: int = 0
+    saved_bytes: int = 0
+    peak_memory_bytes: int | None = None
+    seconds: float = 0.0
+
+    def set_energy(
+        self,
+        *,
+        picojoules_per_mac: float = PICOJOULES_PER_MAC,
+        picojoules_per_accumulate: float = PICOJOULES_PER_ACCUMULATE,
+    ) -> None:
+        """Sets `energy_joules` from the counts.
+
+        MACs: analog forward passes, LIF updates, backpropagation, local learning whose input is no spike, weight updates
+        and the rules' operations. Accumulates: synaptic operations and local learning whose input is a spike. The spikes
+        themselves were counted, so no spike rate is applied a second time.
+
+        Example:
+            >>> cost = Cost(forward_macs=10**12, analog_macs=10**12, local_operations=10**12, local_accumulates=10**12)
+            >>> cost.set_energy()
+            >>> cost.energy_joules
+            5.5
+        """
+        macs = (
+            self.analog_macs
+            + self.lif_updates
+            + self.backward_macs
+            + self.local_operations
+            - self.local_accumulates
+            + self.weight_updates
+            + self.rule_operations
+        )
+        self.energy_joules = energy(
+            macs,
+            self.synaptic_operations + self.local_accumulates,
+            picojoules_per_mac=picojoules_per_mac,
+            picojoules_per_accumulate=picojoules_per_accumulate,
+        )
+
+    def __add__(self, other: Cost) -> Cost:
+        """Counts and seconds added up; of memory the larger."""
+        found = Cost()
+        for name in (f.name for f in fields(Cost)):
+            one, two = getattr(self, name), getattr(other, name)
+            if one is None or two is None:
+                setattr(found, name, None)
+            else:
+                setattr(found, name, max(one, two) if name in _PEAKS else one + two)
+        return found
+
+    def to_dict(self) -> dict[str, float]:
+        """The quantities that have a value, as plain numbers.
+
+        Example:
+            >>> Cost(steps=3).to_dict()["steps"]
+            3
+        """
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def add_to(self, totals: dict[str, float]) -> None:
+        """Adds the counts to running totals, and keeps the larger of memory; those that a stream counts itself are left.
+
+        Example:
+            >>> totals = {"steps": 3.0}
+            >>> Cost(steps=3, forward_macs=10, saved_bytes=5).add_to(totals)
+            >>> totals["steps"], totals["forward_macs"], totals["saved_bytes"]
+            (3.0, 10, 5)
+        """
+        for name, value in self.to_dict().items():
+            if name in _OF_THE_STREAM:
+                continue
+            held = totals.get(name, 0)
+            totals[name] = max(held, value) if name in _PEAKS else held + value

@@ -1,0 +1,372 @@
+"""Watching a network learn and counting what its weight layers, its neurons and its rules compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.hooks import RemovableHandle
+
+from lit_meta.functional.cost import (
+    convolution_macs,
+    convolution_synaptic_operations,
+    linear_macs,
+    linear_synaptic_operations,
+)
+from lit_meta.metrics.cost import Cost
+from lit_meta.networks.gates import InputGate
+from lit_meta.networks.spiking import SpikingNetwork
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_COUNTED = (nn.Linear, *_CONVOLUTIONS, *_TRANSPOSED)
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+def layer_macs(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Multiply-accumulates of one call of a weight layer.
+
+    Args:
+        layer: a Linear layer or a convolution, also a transposed one.
+        inputs: what it was given.
+        output: what it gave.
+
+    Raises:
+        TypeError: another layer.
+
+    Example:
+        >>> layer, x = nn.Conv2d(4, 8, 3, stride=2, groups=2), torch.zeros(5, 4, 9, 9)
+        >>> layer_macs(layer, x, layer(x)) == 5 * 2 * 9 * 8 * 16
+        True
+    """
+    if isinstance(layer, nn.Linear):
+        return linear_macs(inputs.numel() // max(1, layer.in_features), layer.in_features, layer.out_features)
+    if not isinstance(layer, (*_CONVOLUTIONS, *_TRANSPOSED)):
+        raise TypeError(f"expected a Linear layer or a convolution, got {type(layer).__name__}")
+    dimensions = len(layer.kernel_size)
+    samples = inputs.shape[0] if inputs.dim() == dimensions + 2 else 1
+    positions = (inputs if isinstance(layer, _TRANSPOSED) else output).shape[-dimensions:]
+    return convolution_macs(
+        samples, layer.in_channels, layer.out_channels, layer.kernel_size, positions, groups=layer.groups
+    )
+
+
+def layer_synaptic_operations(layer: nn.Module, spikes: Tensor) -> Tensor:
+    """Nonzero inputs of one call of a weight layer times their fan-out.
+
+    Args:
+        layer: a Linear layer or a convolution that is not transposed and pads, if it does, with zeros by number.
+        spikes: what it was given.
+
+    Returns:
+        A scalar, int64.
+
+    Raises:
+        TypeError: another layer.
+
+    Example:
+        >>> layer_synaptic_operations(nn.Linear(3, 10), torch.tensor([[1.0, 0.0, 1.0]]))
+        tensor(20)
+    """
+    if isinstance(layer, nn.Linear):
+        return linear_synaptic_operations(spikes, layer.out_features)
+    if not isinstance(layer, _CONVOLUTIONS) or isinstance(layer.padding, str):
+        raise TypeError(f"cannot tell the fan-out of the inputs of {layer}")
+    return convolution_synaptic_operations(
+        spikes,
+        layer.out_channels,
+        layer.kernel_size,
+        stride=layer.stride,
+        padding=layer.padding,
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
+
+
+class OperationCounter:
+    """Counts what the weight layers of a network compute between `start` and `stop`.
+
+    Args:
+        network: whose layers are watched; Linear layers and convolutions have multiply-accumulates, embeddings none.
+        local: hidden layers learn from local errors, so that only the last weight layer learns from the loss.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> counter = OperationCounter(network, local=False)
+        >>> counter.start()
+        >>> network(torch.ones(5, 4)).sum().backward()
+        >>> counter.after_backward(); counter.stop(); counter.close()
+        >>> cost = counter.cost()
+        >>> cost.forward_macs, cost.backward_macs  # weights of both layers, and the input gradient of the second
+        (90, 120)
+    """
+
+    def __init__(self, network: nn.Module, *, local: bool) -> None:
+        self._local = local
+        self._active = False
+        self._calls: list[tuple[int, int, Tensor, bool]] = []
+        self._open: dict[int, Tensor] = {}
+        self._sparse: dict[str, list[Tensor]] = {}
+        self._whole = dict.fromkeys(("forward_macs", "backward_macs", "local_macs", "analog_macs", "lif_updates"), 0)
+        # By identity of the layer: the steps of the spiking network it is in, and whether its input is spikes.
+        self._spiking: dict[int, tuple[int, bool]] = {}
+        self._handles: list[RemovableHandle] = []
+        for module in network.modules():
+            if isinstance(module, SpikingNetwork):
+                for i, layer in enumerate(module.layers):
+                    self._spiking[id(layer)] = (module.steps, i > 0 or module.encoding != "analog")
+        for module in network.modules():
+            if isinstance(module, _COUNTED):
+                self._handles.append(module.register_forward_hook(self._hook(module)))
+            gate, layers = getattr(module, "gate", None), getattr(module, "layers", None)
+            if local and isinstance(gate, InputGate) and isinstance(layers, nn.ModuleList):
+                self._handles.append(gate.register_forward_hook(self._gate_hook(list(layers))))
+
+    def start(self) -> None:
+        """From here on forward passes count."""
+        self._active = True
+        self._calls.clear()
+
+    def stop(self) -> None:
+        """From here on they do not."""
+        self._active = False
+        self._calls.clear()
+        self._open.clear()
+
+    def close(self) -> None:
+        """Removes all hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def after_backward(self) -> None:
+        """After the backward pass of a batch: what local rules computed is known from the layers that took part."""
+        if not self._local or not self._calls:
+            return
+        head = self._calls[-1][0]
+        for layer, macs, operations, spikes in self._calls:
+            if layer == head:
+                self._whole["backward_macs"] += macs
+                continue
+            self._whole["local_macs"] += macs
+            self._add("local_operations", operations)
+            if spikes:
+                self._add("local_accumulates", operations)
+        self._calls.clear()
+
+    def cost(self) -> Cost:
+        """The counts since the last call of this method."""
+        sums = {name: int(torch.stack([v.sum().cpu() for v in values]).sum()) for name, values in self._sparse.items()}
+        found = Cost(**self._whole, **sums)
+        self._whole = dict.fromkeys(self._whole, 0)
+        self._sparse = {}
+        return found
+
+    def _add(self, name: str, count: Tensor) -> None:
+        # Kept as tensors: reading one would make the host wait for the device at every layer.
+        held = self._sparse.get(name)
+        self._sparse[name] = [count] if held is None else [held[0] + count]
+
+    def _gate_hook(self, layers: list[nn.Module]) -> Callable[[nn.Module, Any, list[Tensor | None]], None]:
+        def hook(module: nn.Module, arguments: Any, masks: list[Tensor | None]) -> None:
+            if self._active:
+                for layer, mask in zip(layers, masks, strict=False):
+                    if mask is not None:
+                        self._open[id(layer)] = (mask > 0.5).sum(dim=-1)
+
+        return hook
+
+    def _hook(self, layer: nn.Module) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+        steps, spikes = self._spiking.get(id(layer), (0, False))
+        trainable = layer.weight
+
+        def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
+            if not self._active:
+                return
+            inputs: Tensor = arguments[0]
+            macs = layer_macs(layer, inputs, output)
+            self._whole["forward_macs"] += macs
+            if not spikes:
+                self._whole["analog_macs"] += macs
+            if steps:
+                # Spike-driven layers run once for every step and sample, an analog first layer once for all steps.
+                self._whole["lif_updates"] += output.numel() * (1 if spikes else steps)
+            learns = torch.is_grad_enabled() and output.requires_grad and bool(trainable.requires_grad)
+            if spikes or (self._local and learns):
+                operations = layer_synaptic_operations(layer, inputs.detach())
+                if spikes:
+                    self._add("synaptic_operations", operations)
+            if not torch.is_grad_enabled() or not output.requires_grad:
+                return
+            if self._local:
+                if learns:
+                    self._calls.append((id(layer), macs, self._opened(layer, inputs, operations), spikes))
+                return
+            products = int(bool(trainable.requires_grad)) + int(inputs.requires_grad)
+
+            def backward(gradient: Tensor) -> None:
+                self._whole["backward_macs"] += products * macs
+
+            output.register_hook(backward)
+
+        return hook
+
+    def _opened(self, layer: nn.Module, inputs: Tensor, operations: Tensor) -> Tensor:
+        """Of the synaptic operations of a call, those into units that the gate leaves open."""
+        opened = self._open.get(id(layer))
+        if opened is None or not isinstance(layer, nn.Linear):
+            return operations
+        return ((inputs.detach() != 0).sum(dim=-1) * opened).sum()
+
+
+# Moving, making and viewing numbers is no arithmetic.
+_MOVES = frozenset(
+    [
+        "clone",
+        "copy_",
+        "_to_copy",
+        "cat",
+        "stack",
+        "index",
+        "index_select",
+        "gather",
+        "scatter",
+        "scatter_",
+        "index_put_",
+        "fill_",
+        "zero_",
+        "detach",
+        "_local_scalar_dense",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "new_empty",
+        "new_empty_strided",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "zeros",
+        "zeros_like",
+        "ones",
+        "ones_like",
+        "full",
+        "full_like",
+        "arange",
+        "scalar_tensor",
+        "lift_fresh",
+        "eye",
+        "repeat",
+        "resize_",
+        "set_",
+        "_foreach_copy_",
+        "_foreach_zero_",
+        "normal_",
+        "uniform_",
+        "bernoulli_",
+        "rand",
+        "randn",
+        "randint",
+        "randperm",
+        "rand_like",
+        "randn_like",
+        "sort",
+        "argsort",
+        "constant_pad_nd",
+        "constant_pad",
+        "embedding",
+    ]
+)
+
+
+class ArithmeticCounter(TorchDispatchMode):
+    """Counts the arithmetic inside a ``with`` block: one operation an element, one a multiply-accumulate of a product.
+
+    An elementwise operation costs as many as its largest operand or result has elements (a fused multiply-add is one), a
+    reduction as many as it reads; matrix products and convolutions their MACs; moving and drawing numbers is free.
+
+    Example:
+        >>> with ArithmeticCounter() as counter:
+        ...     _ = torch.ones(3, 4) * 2 + 1
+        ...     _ = torch.ones(3, 4) @ torch.ones(4, 5)
+        >>> counter.operations
+        84
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.operations += int(formula(*args, **(kwargs or {}), out_val=result)) // 2
+        elif not func.is_view and func.overloadpacket.__name__ not in _MOVES:
+            self.operations += max((_elements(value) for value in (*args, result)), default=0)
+        return result
+
+
+def _elements(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, (list, tuple)):
+        return sum(_elements(one) for one in value)
+    return 0
+
+
+class SavedTensors:
+    """Bytes that autograd keeps for the backward pass of what is computed inside, parameters left out.
+
+    Storage that several nodes keep counts once.
+
+    Args:
+        network: whose parameters and buffers are there anyway.
+
+    Example:
+        >>> network = nn.Linear(4, 3)
+        >>> with SavedTensors(network) as saved:
+        ...     _ = network(torch.ones(5, 4)).tanh()
+        >>> saved.bytes  # the input of the layer and the output of the tanh, in single precision
+        140
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._known = {_storage(t) for t in (*network.parameters(), *network.buffers())}
+        self._kept: dict[int, Tensor] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self.bytes = 0
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = _storage(tensor)
+        if storage not in self._known and storage not in self._kept:
+            # Held until the end, so that no later tensor gets the same address.
+            self._kept[storage] = tensor.detach()
+            self.bytes += tensor.untyped_storage().nbytes()
+        # Not the tensor itself: a node that keeps its own output would keep itself alive.
+        return tensor.detach()
+
+    def __enter__(self) -> SavedTensors:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+        self._kept.clear()
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def tensor_bytes(tensors: Iterable[object]) -> int:
+    """Bytes of those that are tensors.
+
+    Example:
+        >>> tensor_bytes([torch.zeros(3), None, 1.0])
+        12
+    """
+    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
