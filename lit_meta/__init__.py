@@ -15,23 +15,37 @@ if TYPE_CHECKING:
     from lit_meta.hosts.callback import Metaplasticity
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
-    from lit_meta.rules import EWC, NACA, RecursiveReadout, Rule, StreamingLDA
+    from lit_meta.rules import (
+        EWC,
+        HLOP,
+        NACA,
+        OWM,
+        BinaryMetaplasticity,
+        RecursiveReadout,
+        Rule,
+        StreamingLDA,
+        XdG,
+    )
     from lit_meta.session import Session
     from lit_meta.stream import StreamResult, fit_stream
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
 _WHERE = {
     "AuditReport": "lit_meta.auditing",
+    "BinaryMetaplasticity": "lit_meta.rules",
     "EWC": "lit_meta.rules",
+    "HLOP": "lit_meta.rules",
     "MetaplasticModule": "lit_meta.hosts.module",
     "Metaplasticity": "lit_meta.hosts.callback",
     "MetaplasticityPlugin": "lit_meta.hosts.plugin",
     "NACA": "lit_meta.rules",
+    "OWM": "lit_meta.rules",
     "RecursiveReadout": "lit_meta.rules",
     "Rule": "lit_meta.rules",
     "Session": "lit_meta.session",
     "StreamResult": "lit_meta.stream",
     "StreamingLDA": "lit_meta.rules",
+    "XdG": "lit_meta.rules",
     "audit": "lit_meta.auditing",
     "evaluate": "lit_meta.evaluation",
     "fit_stream": "lit_meta.stream",
@@ -41,8 +55,11 @@ _MODULES = ("functional", "metrics", "networks", "rules", "zoo")
 
 __all__ = [
     "EWC",
+    "HLOP",
     "NACA",
+    "OWM",
     "AuditReport",
+    "BinaryMetaplasticity",
     "MetaplasticModule",
     "Metaplasticity",
     "MetaplasticityPlugin",
@@ -51,6 +68,7 @@ __all__ = [
     "Session",
     "StreamResult",
     "StreamingLDA",
+    "XdG",
     "__version__",
     "audit",
     "evaluate",

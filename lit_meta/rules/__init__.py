@@ -6,23 +6,34 @@ from typing import Any
 
 from lit_meta._names import unknown
 from lit_meta.rules.base import Experience, Layer, Rule, Synapses
+from lit_meta.rules.binary_metaplasticity import BinaryMetaplasticity
 from lit_meta.rules.ewc import EWC
+from lit_meta.rules.hlop import HLOP
 from lit_meta.rules.naca import NACA
+from lit_meta.rules.owm import OWM
 from lit_meta.rules.recursive_readout import RecursiveReadout
 from lit_meta.rules.state import State
 from lit_meta.rules.streaming_lda import StreamingLDA
+from lit_meta.rules.xdg import XdG
 
 RULES: dict[str, type[Rule]] = {
+    "binary-metaplasticity": BinaryMetaplasticity,
     "ewc": EWC,
+    "hlop": HLOP,
     "naca": NACA,
+    "owm": OWM,
     "recursive-readout": RecursiveReadout,
     "streaming-lda": StreamingLDA,
+    "xdg": XdG,
 }
 
 __all__ = [
     "EWC",
+    "HLOP",
     "NACA",
+    "OWM",
     "RULES",
+    "BinaryMetaplasticity",
     "Experience",
     "Layer",
     "RecursiveReadout",
@@ -30,6 +41,7 @@ __all__ = [
     "State",
     "StreamingLDA",
     "Synapses",
+    "XdG",
     "build_rule",
 ]
 

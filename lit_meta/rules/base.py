@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -68,10 +69,12 @@ class Rule:
     Class attributes:
         needs_labels: every batch must come with integer class labels.
         needs_boundaries: the rule consolidates at the end of experiences, so a stream must announce them.
+        needs_tasks: the rule must be told the task of every sample in testing, see `context`.
     """
 
     needs_labels: ClassVar[bool] = False
     needs_boundaries: ClassVar[bool] = False
+    needs_tasks: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.state = State()
@@ -118,6 +121,18 @@ class Rule:
         """
 
     # Around the events.
+
+    def leave_experience(self) -> None:
+        """After all rules have consolidated, or when an experience is given up: nothing is being learned any more."""
+
+    def context(self, network: nn.Module, experiences: Tensor) -> AbstractContextManager[None]:
+        """Tells a rule that needs tasks, while a network is tested, what each sample of a batch is of.
+
+        Args:
+            network: the network.
+            experiences: of each sample, the position of its experience in the stream, (batch,).
+        """
+        return nullcontext()
 
     def restore(self, synapses: Synapses) -> None:
         """Undoes what `before_forward` did to the parameters, when a step is abandoned by an error."""
