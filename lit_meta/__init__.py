@@ -16,7 +16,23 @@ if TYPE_CHECKING:
     from lit_meta.hosts.ledger import CostLedger
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
-    from lit_meta.rules import BGD, EWC, MAS, MESU, NACA, SI, UPGD, BennaFusi, RecursiveReadout, Rule, StreamingLDA
+    from lit_meta.rules import (
+        BGD,
+        EWC,
+        HLOP,
+        MAS,
+        MESU,
+        NACA,
+        OWM,
+        SI,
+        UPGD,
+        BennaFusi,
+        BinaryMetaplasticity,
+        RecursiveReadout,
+        Rule,
+        StreamingLDA,
+        XdG,
+    )
     from lit_meta.session import Session
     from lit_meta.stream import StreamResult, fit_stream
 
@@ -29,16 +45,21 @@ _WHERE = {
     "EWC": "lit_meta.rules",
     "MAS": "lit_meta.rules",
     "MESU": "lit_meta.rules",
+    "BinaryMetaplasticity": "lit_meta.rules",
+    "EWC": "lit_meta.rules",
+    "HLOP": "lit_meta.rules",
     "MetaplasticModule": "lit_meta.hosts.module",
     "Metaplasticity": "lit_meta.hosts.callback",
     "MetaplasticityPlugin": "lit_meta.hosts.plugin",
     "NACA": "lit_meta.rules",
+    "OWM": "lit_meta.rules",
     "RecursiveReadout": "lit_meta.rules",
     "Rule": "lit_meta.rules",
     "SI": "lit_meta.rules",
     "Session": "lit_meta.session",
     "StreamResult": "lit_meta.stream",
     "StreamingLDA": "lit_meta.rules",
+    "XdG": "lit_meta.rules",
     "audit": "lit_meta.auditing",
     "UPGD": "lit_meta.rules",
     "evaluate": "lit_meta.evaluation",
@@ -50,13 +71,16 @@ _MODULES = ("functional", "metrics", "networks", "rules", "zoo")
 __all__ = [
     "BGD",
     "EWC",
+    "HLOP",
     "MAS",
     "MESU",
     "NACA",
+    "OWM",
     "SI",
     "UPGD",
     "AuditReport",
     "BennaFusi",
+    "BinaryMetaplasticity",
     "CostLedger",
     "MetaplasticModule",
     "Metaplasticity",
@@ -66,6 +90,7 @@ __all__ = [
     "Session",
     "StreamResult",
     "StreamingLDA",
+    "XdG",
     "__version__",
     "audit",
     "evaluate",

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from lit_meta._modes import evaluating
 from lit_meta.rules.base import require_one_of
 
 Protocol = Literal["standard", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("standard", "paper")
 
 
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every submodule gets its former mode back."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+Context = Callable[[Tensor], AbstractContextManager[object]]
+"""Takes the experience of each sample of a batch, (batch,), and tells it to what needs to know it."""
 
 
-def predict(network: nn.Module, inputs: Tensor, *, batch_size: int = 512, device: torch.device | None = None) -> Tensor:
+def predict(
+    network: nn.Module,
+    inputs: Tensor,
+    *,
+    batch_size: int = 512,
+    device: torch.device | None = None,
+    experiences: Tensor | None = None,
+    context: Context | None = None,
+) -> Tensor:
     """Predicted classes.
 
     Args:
@@ -36,6 +36,8 @@ def predict(network: nn.Module, inputs: Tensor, *, batch_size: int = 512, device
         inputs: (samples, ...).
         batch_size: how many samples go through the network at once.
         device: where; None stays where the network is.
+        experiences: of each sample, the position of its experience in the stream, (samples,); needed by ``context``.
+        context: surrounds each forward pass, for rules that must be told tasks; see `lit_meta.rules.Rule.context`.
 
     Returns:
         (samples,) of integers, on the CPU.
@@ -49,10 +51,17 @@ def predict(network: nn.Module, inputs: Tensor, *, batch_size: int = 512, device
     """
     if device is None:
         device = next((p.device for p in network.parameters()), inputs.device)
+    if context is not None and (experiences is None or len(experiences) != len(inputs)):
+        raise ValueError("a context needs the experience of every sample")
     found = []
     with evaluating(network):
-        for batch in inputs.split(batch_size):
-            outputs = network(batch.to(device))
+        for start in range(0, len(inputs), batch_size):
+            batch = inputs[start : start + batch_size]
+            told: AbstractContextManager[object] = nullcontext()
+            if context is not None and experiences is not None:
+                told = context(experiences[start : start + batch_size])
+            with told:
+                outputs = network(batch.to(device))
             if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != batch.shape[0]:
                 shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
                 raise ValueError(
@@ -72,6 +81,7 @@ def accuracy_of(
     batch_size: int = 512,
     seed: int = 0,
     device: torch.device | None = None,
+    context: Context | None = None,
 ) -> Tensor:
     """Accuracy on each test experience.
 
@@ -87,6 +97,7 @@ def accuracy_of(
         batch_size: of the test batches.
         seed: of the shuffling.
         device: where to compute; None stays where the network is.
+        context: as in `predict`. A network that is told the experience of its samples knows more than one that is not.
 
     Returns:
         (experiences,) in [0, 1].
@@ -99,14 +110,19 @@ def accuracy_of(
     if not sizes or min(sizes) == 0:
         raise ValueError(f"every test experience needs samples, got {sizes}")
     if protocol == "paper":
-        correct = [
-            (predict(network, x, batch_size=batch_size, device=device) == y).float().mean() for x, y in experiences
-        ]
+        correct = []
+        for position, (x, y) in enumerate(experiences):
+            positions = torch.full((len(y),), position)
+            found = predict(network, x, batch_size=batch_size, device=device, experiences=positions, context=context)
+            correct.append((found == y).float().mean())
         return torch.stack(correct)
     order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
     inputs = torch.cat([x for x, _ in experiences])[order]
     predictions = torch.empty(sum(sizes), dtype=torch.long)
-    predictions[order] = predict(network, inputs, batch_size=batch_size, device=device)
+    positions = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))[order]
+    predictions[order] = predict(
+        network, inputs, batch_size=batch_size, device=device, experiences=positions, context=context
+    )
     pairs = zip(predictions.split(sizes), experiences, strict=True)
     return torch.stack([(predicted == targets).float().mean() for predicted, (_, targets) in pairs])
 

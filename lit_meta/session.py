@@ -123,6 +123,8 @@ class Session:
         self._unbind()
         for rule in rules:
             rule.end_experience(self._all, Batches(self.network, data, self._unpack))
+        for rule in self.rules:
+            rule.leave_experience()
         self.experiences += 1
 
     @contextmanager
@@ -232,6 +234,8 @@ class Session:
         self.abandon_step()
         self._unbind()
         self._close_evaluation()
+        for rule in self.rules:
+            rule.leave_experience()
 
     def synchronize(self) -> None:
         """Brings parameters that rules work out from their memory up to date; comes by itself before evaluation."""

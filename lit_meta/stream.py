@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,12 @@ def fit_stream(
         )
     learner = _Learner(trainer, module)
     device = trainer.strategy.root_device
+    told = any(rule.needs_tasks for callback in learner.plasticity for rule in callback.rules)
 
     def test_accuracy() -> Tensor:
-        return accuracy_of(module.to(device), test, protocol=protocol, device=device)
+        return accuracy_of(
+            module.to(device), test, protocol=protocol, device=device, context=learner.context if told else None
+        )
 
     checkpoints = None if run_dir is None else Checkpoints(Path(run_dir))
     rows: list[Tensor] = []
@@ -218,6 +221,13 @@ class _Learner:
         brought = self.module.configure_callbacks()
         found = [*self.trainer.callbacks, *(brought if isinstance(brought, Sequence) else [brought])]
         return list({id(c): c for c in found if isinstance(c, Metaplasticity)}.values())
+
+    def context(self, experiences: Tensor) -> AbstractContextManager[object]:
+        """Tells rules that need tasks what each sample of a test batch is of."""
+        stack = ExitStack()
+        for callback in self.plasticity:
+            stack.enter_context(callback.context(self.module, experiences))
+        return stack
 
     def fit(self, data: L.LightningDataModule, max_epochs: int) -> int:
         """One experience; returns the optimizer steps it took."""

@@ -20,6 +20,7 @@ from lit_meta.experiment import Experiment, build_module, build_rules
 from lit_meta.functional import matrix
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
+from lit_meta.rules import RULES
 from lit_meta.saving import load_tensors, sha256
 
 _FILES = ("model.safetensors", "rule.safetensors")
@@ -171,6 +172,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the run is not finished.
+        ValueError: the rule must be told tasks in testing, and the network of an entry is tested by itself.
     """
     import json
 
@@ -179,6 +181,12 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         if not (run / file).is_file():
             raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
     experiment = Experiment.from_dict(yaml.safe_load((run / "config.yaml").read_text()))
+    for spec in [experiment.rule] if isinstance(experiment.rule, dict) else experiment.rule or []:
+        if RULES[spec["name"]].needs_tasks:
+            raise ValueError(
+                f"{run} learned with {spec['name']}, which must be told the task of every sample: the network of a zoo entry "
+                "is tested by itself, without its rule, and would answer ungated"
+            )
     metrics = json.loads((run / "metrics.json").read_text())
     seed = experiment.seeds[0]
     results: dict[str, Any] = {"seed_average_accuracy": metrics["rule"]["average_accuracy"]["values"][0]}

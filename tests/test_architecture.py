@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_meta"
 
 # From the bottom up; a module may import from its own line's package and from lines above it in this list.
 LEVELS = (
-    ("_version", "_names", "_paths"),
+    ("_version", "_names", "_paths", "_modes"),
     ("functional",),
     ("layers", "watch", "batches", "saving", "networks"),
     ("rules",),

@@ -1,5 +1,6 @@
 """Pure tensor mathematics: no state, no modules, no imports from the rest of the package."""
 
+from lit_meta.functional.binary import binary_sign, shrinking_step_factor
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.functional.gates import batch_gate, nearest_index, sample_gate, top_k_gate
 from lit_meta.functional.local import delta_rule, hidden_update
@@ -11,6 +12,12 @@ from lit_meta.functional.neuromodulation import (
     plasticity_modulation,
 )
 from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
+from lit_meta.functional.projection import (
+    gram_rows,
+    hebbian_subspace_step,
+    shrink_projector,
+    subspace_activity,
+)
 from lit_meta.functional.readout import (
     CenteredMoments,
     Readout,
@@ -36,6 +43,7 @@ __all__ = [
     "add_quadratic_penalty_gradient_",
     "batch_gate",
     "bernoulli_encode",
+    "binary_sign",
     "centered_moments",
     "cross_validated_ridge",
     "delta_rule",
@@ -43,6 +51,8 @@ __all__ = [
     "discriminant_readout",
     "encoding_thresholds",
     "expectation_code",
+    "gram_rows",
+    "hebbian_subspace_step",
     "hidden_update",
     "lif_step",
     "modulation_table",
@@ -55,6 +65,9 @@ __all__ = [
     "quadratic_penalty",
     "ridge_readout",
     "sample_gate",
+    "shrink_projector",
+    "shrinking_step_factor",
+    "subspace_activity",
     "threshold_encode",
     "top_k_gate",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from operator import attrgetter
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -120,6 +121,18 @@ class Metaplasticity(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = dict(state_dict)
         self._load()
+
+    def context(self, pl_module: L.LightningModule, experiences: Tensor) -> AbstractContextManager[object]:
+        """Tells rules that need tasks, while ``pl_module`` is tested, what each sample of a batch is of.
+
+        Args:
+            pl_module: the LightningModule that this callback is used with.
+            experiences: of each sample, the position of its experience in the stream, (batch,).
+        """
+        stack = ExitStack()
+        for rule in self.rules:
+            stack.enter_context(rule.context(self._find_network(pl_module), experiences))
+        return stack
 
     @property
     def _session(self) -> Session:

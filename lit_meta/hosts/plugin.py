@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
+import torch
 from avalanche.core import SupervisedPlugin
 from torch.utils.data import DataLoader
 
@@ -36,6 +38,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.rules = check_rules(rule)
         self.session: Session | None = None
         self._unpack = unpack
+        self._tested = ExitStack()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         if self.session is None:
@@ -62,6 +65,20 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         data = strategy.experience.dataset
         collate = getattr(data, "collate_fn", None)
         self._bound.end_experience(DataLoader(data, batch_size=strategy.train_mb_size, collate_fn=collate))
+
+    def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
+        # An experience hides its position in some modes; its logging mode shows everything.
+        self._position = int(strategy.experience.logging().current_experience)
+
+    def before_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
+        self._tested.close()
+        experiences = torch.full((len(strategy.mb_x),), self._position)
+        for rule in self.rules:
+            if rule.needs_tasks:
+                self._tested.enter_context(rule.context(strategy.model, experiences))
+
+    def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
+        self._tested.close()
 
     @property
     def _bound(self) -> Session:

@@ -8,11 +8,13 @@ from torch import nn
 
 from lit_meta._names import unknown
 from lit_meta.networks.ann import MLP, ConvNet
+from lit_meta.networks.binary import BinaryConv2d, BinaryLinear, BinaryMLP, SignActivation
 from lit_meta.networks.gates import InputGate
 from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
 
 NETWORKS: dict[str, type[nn.Module]] = {
+    "binary-mlp": BinaryMLP,
     "convnet": ConvNet,
     "lif-convnet": LIFConvNet,
     "lif-mlp": LIFMLP,
@@ -48,9 +50,13 @@ __all__ = [
     "LIFMLP",
     "MLP",
     "NETWORKS",
+    "BinaryConv2d",
+    "BinaryLinear",
+    "BinaryMLP",
     "ConvNet",
     "InputGate",
     "LIFConvNet",
+    "SignActivation",
     "SpikingNetwork",
     "build_network",
 ]

@@ -8,63 +8,50 @@ from lit_meta._names import unknown
 from lit_meta.rules.base import Experience, Layer, Rule, Synapses
 from lit_meta.rules.benna_fusi import BennaFusi
 from lit_meta.rules.bgd import BGD
+from lit_meta.rules.binary_metaplasticity import BinaryMetaplasticity
 from lit_meta.rules.ewc import EWC
+from lit_meta.rules.hlop import HLOP
 from lit_meta.rules.mas import MAS
 from lit_meta.rules.mesu import MESU
 from lit_meta.rules.naca import NACA
+from lit_meta.rules.owm import OWM
 from lit_meta.rules.recursive_readout import RecursiveReadout
 from lit_meta.rules.si import SI
 from lit_meta.rules.state import State
 from lit_meta.rules.streaming_lda import StreamingLDA
-from lit_meta.rules.si import SI
-from lit_meta.rules.state import State
-from lit_meta.rules.streaming_lda import StreamingLDA
 from lit_meta.rules.upgd import UPGD
+from lit_meta.rules.xdg import XdG
 
 RULES: dict[str, type[Rule]] = {
     "benna-fusi": BennaFusi,
     "bgd": BGD,
+    "binary-metaplasticity": BinaryMetaplasticity,
     "ewc": EWC,
+    "hlop": HLOP,
     "mas": MAS,
     "mesu": MESU,
     "naca": NACA,
+    "owm": OWM,
     "recursive-readout": RecursiveReadout,
     "si": SI,
     "streaming-lda": StreamingLDA,
     "upgd": UPGD,
+    "xdg": XdG,
 }
 
 __all__ = [
     "BGD",
     "EWC",
+    "HLOP",
     "MAS",
     "MESU",
     "NACA",
+    "OWM",
     "RULES",
     "SI",
     "UPGD",
     "BennaFusi",
-    "Experience",
-    "Layer",
-    "RecursiveReadout",
-    "Rule",
-    "State",
-    "StreamingLDA",
-    "si": SI,
-    "streaming-lda": StreamingLDA,
-    "upgd": UPGD,
-}
-
-__all__ = [
-    "BGD",
-    "EWC",
-    "MAS",
-    "MESU",
-    "NACA",
-    "RULES",
-    "SI",
-    "UPGD",
-    "BennaFusi",
+    "BinaryMetaplasticity",
     "Experience",
     "Layer",
     "RecursiveReadout",
@@ -72,6 +59,7 @@ __all__ = [
     "State",
     "StreamingLDA",
     "Synapses",
+    "XdG",
     "build_rule",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -73,6 +74,7 @@ class Rule:
         makes_update: the rule moves the parameters itself and keeps the optimizer from doing so.
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
+        needs_tasks: the rule must be told the task of every sample in testing, see `context`.
         limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows), ``"layers"``
             (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
             not used in an experience), ``"accumulation"`` (several backward passes for a step), ``"half"`` (bfloat16
@@ -82,6 +84,7 @@ class Rule:
     needs_labels: bool = False
     needs_boundaries: bool = False
     needs_data: bool = True
+    needs_tasks: ClassVar[bool] = False
     makes_update: ClassVar[bool] = False
     reads_task_gradient: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, str]] = {}
@@ -137,6 +140,18 @@ class Rule:
         """
 
     # Around the events.
+
+    def leave_experience(self) -> None:
+        """After all rules have consolidated, or when an experience is given up: nothing is being learned any more."""
+
+    def context(self, network: nn.Module, experiences: Tensor) -> AbstractContextManager[None]:
+        """Tells a rule that needs tasks, while a network is tested, what each sample of a batch is of.
+
+        Args:
+            network: the network.
+            experiences: of each sample, the position of its experience in the stream, (batch,).
+        """
+        return nullcontext()
 
     def restore(self, synapses: Synapses) -> None:
         """Undoes what `before_forward` did to the parameters, when a step is abandoned by an error."""

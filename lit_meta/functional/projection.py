@@ -1,0 +1,145 @@
+"""Projections that keep new learning away from old inputs: least squares and Hebbian subspaces."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def shrink_projector(projector: Tensor, inputs: Tensor, *, regularization: float) -> Tensor:
+    r"""Takes the span of some inputs out of a projector, by recursive least squares in one block.
+
+    .. math:: P' = P - P X^T (α I + X P X^T)^{-1} X P
+
+    which is the recursion of one row x after another, :math:`P ← P - P x x^T P / (α + x^T P x)`, for all rows at once,
+    and does not depend on their order. From P = I it gives :math:`P = α (α I + X^T X)^{-1}`: near 0 along inputs of
+    more than α in squared length, 1 across them.
+
+    Old directions go down to α / (α + Σ x²) by cancellation. In single precision they end with an error of about 1e-6,
+    and where that share should be below about 1e-10 P is no longer positive definite and the next block can fail; double
+    precision keeps it to about 1e-14. So call this in double precision. P stays symmetric to the last bit.
+
+    Args:
+        projector: P, symmetric, (width, width).
+        inputs: X, (rows, width), of the same type. More rows than the width are first condensed to as many
+            rows of the same XᵀX.
+        regularization: α, above 0, in squared units of the inputs.
+
+    Returns:
+        P', (width, width).
+
+    Raises:
+        ValueError: shapes that do not fit, or α not above 0.
+
+    Source:
+        Zeng, Chen, Cui, Yu, Nature Machine Intelligence 1, 2019 (arXiv 1810.01256), the recursion of P; the block form
+        is Woodbury's identity.
+
+    Example:
+        >>> shrink_projector(torch.eye(2), torch.tensor([[3.0, 0.0]]), regularization=1.0)
+        tensor([[0.1000, 0.0000],
+                [0.0000, 1.0000]])
+    """
+    if projector.dim() != 2 or projector.shape[0] != projector.shape[1]:
+        raise ValueError(f"a projector is square, got {tuple(projector.shape)}")
+    if inputs.dim() != 2 or inputs.shape[1] != projector.shape[0]:
+        raise ValueError(f"inputs must be (rows, {projector.shape[0]}) for this projector, got {tuple(inputs.shape)}")
+    if not regularization > 0:
+        raise ValueError(f"regularization must be above 0, got {regularization}")
+    if inputs.shape[0] > inputs.shape[1]:
+        inputs = torch.linalg.qr(inputs, mode="r").R
+    reached = inputs @ projector
+    inner = reached @ inputs.T
+    inner.diagonal().add_(regularization)
+    half = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), reached, upper=False)
+    shrunk = projector - half.T @ half
+    return (shrunk + shrunk.T) / 2
+
+
+def gram_rows(gram: Tensor) -> Tensor:
+    """Rows X with XᵀX equal to a given positive semidefinite matrix.
+
+    Args:
+        gram: (width, width), symmetric; eigenvalues below 0 are rounding and count as 0.
+
+    Returns:
+        (width, width), orthogonal rows.
+
+    Example:
+        >>> rows = gram_rows(torch.tensor([[4.0, 0.0], [0.0, 9.0]]))
+        >>> rows.T @ rows
+        tensor([[4., 0.],
+                [0., 9.]])
+    """
+    values, vectors = torch.linalg.eigh(gram)
+    return values.clamp_min(0).sqrt().unsqueeze(1) * vectors.T
+
+
+def subspace_activity(weights: Tensor, inputs: Tensor, *, spike_levels: int | None, spike_range: float) -> Tensor:
+    r"""What lateral neurons answer to inputs: y = Hx, or the signed rate of spikes that stands for it.
+
+    .. math:: y = H x, \qquad y_{spiking} = \frac{s}{T}\, round\!\left(\frac{T}{s}\, clip(Hx, -s, s)\right)
+
+    Args:
+        weights: H, (neurons, width).
+        inputs: (rows, width).
+        spike_levels: T, how many spikes (of either sign) a neuron can fire; None for a neuron without spikes.
+        spike_range: s, the activity at which it fires all of them.
+
+    Returns:
+        (rows, neurons).
+
+    Source:
+        Xiao et al., ICLR 2024 (arXiv 2402.11984), lateral neurons, linear and spiking.
+
+    Example:
+        >>> subspace_activity(torch.eye(2), torch.tensor([[0.3, 9.0]]), spike_levels=4, spike_range=2.0)
+        tensor([[0.5000, 2.0000]])
+    """
+    activity = inputs @ weights.T
+    if spike_levels is None:
+        return activity
+    return activity.clamp(-spike_range, spike_range).mul(spike_levels / spike_range).round() * (
+        spike_range / spike_levels
+    )
+
+
+def hebbian_subspace_step(
+    weights: Tensor,
+    inputs: Tensor,
+    residual: Tensor,
+    *,
+    learning_rate: float,
+    spike_levels: int | None = None,
+    spike_range: float = 20.0,
+) -> Tensor:
+    r"""One step of lateral neurons towards the principal subspace of their inputs (Oja's subspace rule).
+
+    .. math:: ΔH = η\, \overline{y\, (r - H^T y)^T}, \qquad y = H x
+
+    The first term is Hebbian, the second, through the neurons' feedback, anti-Hebbian. With r = x it settles where the
+    rows of H are an orthonormal basis of the principal subspace of the uncentred second moment; with r the part of x
+    that other, fixed neurons leave unexplained, of the principal subspace of that part.
+
+    Args:
+        weights: H, (neurons, width).
+        inputs: x, (rows, width).
+        residual: r, (rows, width).
+        learning_rate: η; the rule is stable below 1 over the largest eigenvalue of the second moment.
+        spike_levels: see `subspace_activity`.
+        spike_range: see `subspace_activity`.
+
+    Returns:
+        ΔH, (neurons, width).
+
+    Source:
+        Xiao et al., ICLR 2024, Hebbian and anti-Hebbian learning of lateral connections; Oja, 1989.
+
+    Example:
+        >>> h, x = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1.0]])
+        >>> hebbian_subspace_step(h, x, x, learning_rate=0.5)
+        tensor([[0.0000, 0.5000]])
+    """
+    activity = subspace_activity(weights, inputs, spike_levels=spike_levels, spike_range=spike_range)
+    unexplained = torch.addmm(residual, activity, weights, alpha=-1)
+    return (activity.T @ unexplained).mul_(learning_rate / inputs.shape[0])

@@ -1,0 +1,167 @@
+"""Hebbian orthogonal projection: lateral neurons learn the subspace of old inputs, and learning stays out of it."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from lit_meta.functional.projection import hebbian_subspace_step, subspace_activity
+from lit_meta.rules._projected import ProjectedRule
+from lit_meta.rules._receptive import Receptive
+from lit_meta.rules.base import Layer, Synapses, require_in
+
+
+class HLOP(ProjectedRule):
+    r"""Hebbian learning based orthogonal projection.
+
+    Beside the presynaptic neurons of every layer stand subspace neurons y = Hx with lateral connections H. During an
+    experience the newest of them, H', learn the principal subspace of the layer's inputs x that the older ones, H, leave
+    unexplained, by Hebbian learning forward and anti-Hebbian learning back:
+
+    .. math:: ΔH' = η\, \overline{y' (x - H^T y - H'^T y')^T}, \qquad y = Hx, \; y' = H'x
+
+    With the next experience they become fixed, and from then on synapses learn from what the subspace neurons leave of
+    their input, x − HᵀHx, which for a step ΔW = δ xᵀ is
+
+    .. math:: ΔW ← ΔW (I - H^T H)
+
+    so that, where the rows of H are an orthonormal basis of the old inputs, old outputs do not change.
+
+    Inputs are extended by a 1 where the layer has a bias, and are the patches of a convolution. A spiking network is
+    served as well: the inputs are then its spikes, those of the time steps that have a gradient.
+
+    Args:
+        neurons: subspace neurons of each layer for the first experience, at least 1.
+        neurons_added: more of them for every further experience, at least 0. A layer never has more than inputs.
+        learning_rate: η of the lateral connections, in units of one over the mean squared length of the inputs in the
+            batch, in (0, 1]: at most 1 is stable whatever the inputs.
+        iterations: Hebbian steps on each batch.
+        spike_levels: None for lateral neurons that answer in real numbers; T for spiking ones that fire up to T spikes of
+            either sign.
+        spike_range: s, the activity at which spiking lateral neurons fire all T spikes.
+        seed: of the initial lateral connections (orthogonal).
+
+    Raises:
+        ValueError: a hyperparameter out of range; at the first step, trainable parameters outside Linear and convolution
+            layers (such as batch normalisation), or weights that layers share.
+
+    Source:
+        Xiao, Meng, Zhang, He, Lin, ICLR 2024 (arXiv 2402.11984), and the authors' code for the order of events. The
+        differences: η is relative to the inputs' size, where the authors clip ΔH at ± 10 and add momentum; the step is
+        projected rather than each trace (the authors' ``proj_type="weight"``, equal to it), also where lateral neurons
+        spike, so that spikes limit how H is learned and not how it is applied; weight and bias together.
+
+    Example:
+        >>> HLOP(neurons=80, neurons_added=70).spike_levels is None
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        neurons: int = 64,
+        neurons_added: int = 64,
+        learning_rate: float = 0.5,
+        iterations: int = 5,
+        spike_levels: int | None = None,
+        spike_range: float = 20.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("neurons", neurons, 1),
+            ("neurons_added", neurons_added, 0),
+            ("iterations", iterations, 1),
+            ("spike_levels", 1 if spike_levels is None else spike_levels, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        require_in("learning_rate", learning_rate, 0.0, 1.0, open_low=True)
+        require_in("spike_range", spike_range, 0.0, float("inf"), open_low=True)
+        if spike_levels is None and spike_range != 20.0:
+            raise ValueError(f"spike_range={spike_range} has no effect without spikes: set spike_levels")
+        self.neurons = neurons
+        self.neurons_added = neurons_added
+        self.learning_rate = learning_rate
+        self.iterations = iterations
+        self.spike_levels = spike_levels
+        self.spike_range = spike_range
+        self.seed = seed
+        self._by_name: dict[str, Receptive] = {}
+
+    def begin_experience(self, synapses: Synapses) -> None:
+        super().begin_experience(synapses)
+        fixed = dict(self.state["subspace"]) if "subspace" in self.state else {}
+        learning = dict(self.state["learning"]) if "learning" in self.state else {}
+        for layer in self.layers(synapses):
+            parts = [widened(h[layer.name], layer.width, layer.name) for h in (fixed, learning) if layer.name in h]
+            count = self.neurons_added if parts else self.neurons
+            like = layer.module.weight
+            assert isinstance(like, Tensor)
+            held = torch.cat(parts) if parts else like.new_zeros(0, layer.width)
+            fixed[layer.name] = held.detach()
+            count = min(count, layer.width - len(held))
+            learning[layer.name] = self._initial(layer, count, len(held), like)
+        self.state["subspace"], self.state["learning"] = fixed, learning
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        self._by_name = {layer.name: layer for layer in self.layers(synapses)}
+
+    def layer_input(self, layer: Layer, inputs: Tensor) -> None:
+        known = self._by_name.get(layer.name)
+        if known is None:
+            return  # A frozen layer has nothing to protect.
+        learning, fixed = self.state["learning"][layer.name], self.state["subspace"][layer.name]
+        if len(learning) == 0:
+            return
+        with torch.no_grad():
+            rows = known.rows(inputs).to(learning.dtype)
+            size = float(rows.square().sum()) / len(rows)
+            if size == 0.0:
+                return  # Silence teaches nothing.
+            residual = rows
+            if len(fixed):
+                residual = torch.addmm(rows, self._activity(fixed, rows), fixed, alpha=-1)
+            for _ in range(self.iterations):
+                learning += hebbian_subspace_step(
+                    learning,
+                    rows,
+                    residual,
+                    learning_rate=self.learning_rate / size,
+                    spike_levels=self.spike_levels,
+                    spike_range=self.spike_range,
+                )
+
+    def projected(self, layer: Receptive, step: Tensor) -> Tensor | None:
+        fixed = self.state["subspace"].get(layer.name)
+        if fixed is None or len(fixed) == 0:
+            return None
+        return torch.addmm(step, step @ fixed.T, fixed, alpha=-1)
+
+    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
+        """How far the fixed lateral connections are from orthonormal rows: mean \\|HHᵀ − I\\|², averaged over layers."""
+        if "subspace" not in self.state:
+            return {}
+        fixed = [h for h in self.state["subspace"].values() if len(h)]
+        errors = [(h @ h.T - torch.eye(len(h), dtype=h.dtype, device=h.device)).square().mean() for h in fixed]
+        return {"orthonormality_error": torch.stack(errors).mean()} if errors else {}
+
+    def _activity(self, weights: Tensor, rows: Tensor) -> Tensor:
+        return subspace_activity(weights, rows, spike_levels=self.spike_levels, spike_range=self.spike_range)
+
+    def _initial(self, layer: Receptive, count: int, before: int, like: Tensor) -> Tensor:
+        # A generator for each layer and experience: nothing depends on the host or on the order of layers.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer.name}/{before}".encode()))
+        drawn = torch.randn(layer.width, count, generator=generator, dtype=torch.float64)
+        return torch.linalg.qr(drawn).Q.T.to(like, copy=True).contiguous() if count else like.new_zeros(0, layer.width)
+
+
+def widened(rows: Tensor, width: int, name: str) -> Tensor:
+    """Lateral connections of a layer that has gained inputs, which no old input has used."""
+    if width < rows.shape[1]:
+        raise ValueError(
+            f"layer {name!r} sees {width} inputs, but HLOP remembers {rows.shape[1]}: a layer cannot lose inputs"
+        )
+    return torch.nn.functional.pad(rows, (0, width - rows.shape[1]))

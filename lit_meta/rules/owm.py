@@ -1,0 +1,137 @@
+"""Orthogonal weights modification: new learning leaves the answers to old inputs as they are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_meta.functional.projection import gram_rows, shrink_projector
+from lit_meta.rules._projected import ProjectedRule, grown
+from lit_meta.rules._receptive import Receptive, recording
+from lit_meta.rules.base import Experience, Synapses, require_in, require_one_of
+
+
+class OWM(ProjectedRule):
+    r"""Orthogonal weights modification: every layer changes only orthogonally to the inputs of past experiences.
+
+    For the inputs x of each layer in past experiences, P = α (α I + Σ x xᵀ)⁻¹ is kept by recursive least squares,
+
+    .. math:: k = \frac{P x}{α + x^T P x}, \qquad P ← P - k x^T P, \qquad P_0 = I
+
+    and every step is multiplied by it, ΔW ← ΔW P. As α → 0, P is the projector onto what is orthogonal to all old
+    inputs, and in a linear layer ΔW P x = 0 for each of them: old outputs do not change at all. P is the synapses'
+    metaplastic state: it says which of their directions can still learn.
+
+    Symbols: κ is the optimizer's learning rate; l and j, layer and experience, are the loops; x is extended by a 1 where
+    the layer has a bias, so that weight and bias are projected together; a convolution's x are its patches.
+
+    Args:
+        regularization: α, above 0, in squared units of a layer's input. Larger leaves more of the old directions free.
+        inputs: which inputs are remembered: ``"mean"``, the mean of each batch (and, for convolutions, over all its
+            patches), as published, or ``"samples"``, every sample (every patch), which is what the guarantee for old
+            outputs needs. A mean over b samples spreads about b times less, so it needs a smaller α.
+
+    Raises:
+        ValueError: a hyperparameter out of range; at the first step, trainable parameters outside Linear and convolution
+            layers (such as batch normalisation), or weights that layers share.
+
+    Numerical stability:
+        P is kept in double precision and applied in the parameters' own. Along old inputs the recursion takes P down to
+        α / (α + Σx²) by cancellation: in single precision with an error of about 1e-6, and without a positive definite
+        result below about 1e-10 (a small α after many inputs), where the next Cholesky factor fails. Applying P in
+        single precision lets through about 1e-7 of a step along old inputs.
+
+    Source:
+        Zeng, Chen, Cui, Yu, Nature Machine Intelligence 1, 364-372, 2019 (arXiv 1810.01256), algorithm OWM. As there, P is
+        brought up to date after an experience, from inputs that the learned network then gives, and the first experience
+        learns freely. Differences: weight and bias together (the authors have no biases); the step, not the gradient, is
+        projected, which under SGD is the same; α is constant, where code circulated with the paper shrinks it over
+        an experience and updates P at every training step; rows are taken in by blocks, which is the same P.
+
+    Example:
+        >>> OWM(regularization=0.1)
+        OWM(regularization=0.1, inputs='mean')
+    """
+
+    def __init__(self, *, regularization: float = 1.0, inputs: Literal["mean", "samples"] = "mean") -> None:
+        super().__init__()
+        require_in("regularization", regularization, 0.0, float("inf"), open_low=True)
+        require_one_of("inputs", inputs, ("mean", "samples"))
+        self.regularization = regularization
+        self.inputs = inputs
+        self._working: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def begin_experience(self, synapses: Synapses) -> None:
+        super().begin_experience(synapses)
+        if "projector" not in self.state:
+            return
+        held = self.state["projector"]
+        for layer in self.layers(synapses):
+            if layer.name in held and held[layer.name].shape[0] != layer.width:
+                held[layer.name] = grown(held[layer.name], layer.width, layer.name, "OWM")
+
+    def projected(self, layer: Receptive, step: Tensor) -> Tensor | None:
+        if "projector" not in self.state or layer.name not in self.state["projector"]:
+            return None
+        return step @ self._projector(layer.name, step)
+
+    def end_experience(self, synapses: Synapses, experience: Experience) -> None:
+        layers = self.layers(synapses)
+        projectors = dict(self.state["projector"]) if "projector" in self.state else {}
+        memory = {layer.name: _Rows(layer.width, means=self.inputs == "mean") for layer in layers}
+        with recording(experience.network, layers) as seen:
+            for inputs, _ in experience:
+                experience.network(inputs)
+                for name, rows in seen.items():
+                    if rows:
+                        memory[name].add(torch.cat(rows).double())
+                        rows.clear()
+        for layer in layers:
+            kept = memory[layer.name].rows()
+            if kept is None:
+                continue  # A layer that the network does not use has nothing to protect.
+            old = projectors.get(layer.name)
+            if old is None:
+                old = torch.eye(layer.width, dtype=torch.float64, device=kept.device)
+            projectors[layer.name] = shrink_projector(old, kept, regularization=self.regularization)
+        if not projectors:
+            raise ValueError("OWM consolidates on the experience's data, and there is none")
+        self.state["projector"] = projectors
+
+    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
+        """The share of each layer's directions that is still free to learn, averaged over layers."""
+        if "projector" not in self.state:
+            return {}
+        shares = [p.diagonal().mean() for p in self.state["projector"].values()]
+        return {"free": torch.stack(shares).mean()}
+
+    def _projector(self, name: str, like: Tensor) -> Tensor:
+        """P in the parameters' own precision; it changes between experiences only."""
+        exact = self.state["projector"][name]
+        held = self._working.get(name)
+        if held is None or held[0] is not exact or held[1].dtype != like.dtype:
+            held = (exact, exact.to(like.dtype))
+            self._working[name] = held
+        return held[1]
+
+
+class _Rows:
+    """The inputs of an experience, condensed as they come: no more rows are held than a layer is wide."""
+
+    def __init__(self, width: int, *, means: bool) -> None:
+        self._width, self._means = width, means
+        self._few: list[Tensor] = []
+        self._gram: Tensor | None = None
+
+    def add(self, rows: Tensor) -> None:
+        self._few.append(rows.mean(0, keepdim=True) if self._means else rows)
+        if sum(len(part) for part in self._few) > self._width:
+            whole = torch.cat(self._few)
+            self._few = []
+            self._gram = whole.T @ whole if self._gram is None else self._gram.addmm_(whole.T, whole)
+
+    def rows(self) -> Tensor | None:
+        parts = self._few if self._gram is None else [gram_rows(self._gram), *self._few]
+        return torch.cat(parts) if parts else None

@@ -1,0 +1,240 @@
+"""Context-dependent gating: every task has its own small part of the hidden units."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lit_meta.layers import weight_layers
+from lit_meta.rules.base import Rule, Synapses, require_in
+
+
+class XdG(Rule):
+    r"""Context-dependent gating.
+
+    Every task closes a random part of the units of each hidden layer, in learning and in use:
+
+    .. math:: h ← h ⊙ g_{task}, \qquad g_{task} ∈ \{0, 1\}^{units} \text{ fixed, with a share } X \text{ of zeros}
+
+    A closed unit sends nothing, so its synapses neither act nor learn; tasks meet in X-dependent few units. It is meant to be
+    combined, as in ``[SI(...), XdG(...)]``.
+
+    **The rule needs the task of every sample, when it learns and when it is tested.** In learning, every experience is
+    a task of its own: the first is task 0, and so on (``tasks`` says otherwise). In testing, name the task::
+
+        with rule.in_task(network, 2):                # all samples are of task 2
+            network(inputs)
+        with rule.in_task(network, task_of_sample):   # an integer tensor (batch,)
+            network(inputs)
+
+    `fit_stream` and the Avalanche plugin do so by the position of the test experience in its stream; the tasks of samples
+    are then known to the network, so its accuracy is not to be set beside that of rules which are not told. Outside an
+    experience, a forward pass without a context raises: there is no ungated answer.
+
+    Gates act on what each weight layer but the first receives: hidden units are the features of a Linear layer's input and
+    the channels of a convolution's (all positions of a channel share a gate). A network of one weight layer is refused.
+
+    Args:
+        gated: X, the share of units closed, in [0, 1); it is met exactly, up to rounding, in every layer and task.
+        tasks: the task of each experience in the order of learning; None makes each a new one.
+        seed: of the gates.
+
+    Raises:
+        ValueError: a hyperparameter out of range; more experiences than ``tasks``; a network without hidden units.
+        RuntimeError: a forward pass outside an experience without a context.
+
+    Source:
+        Masse, Grant, Freedman, PNAS 115(44), E10467-E10475, 2018; X = 80%. In the authors' code each gate is drawn by
+        itself, with X as its probability; here the number of closed units is X exactly, as their text has it. They gate
+        fully connected layers only; freeze or leave out convolutions to have the same.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 10), nn.ReLU(), nn.Linear(10, 2))
+        >>> rule = XdG(gated=0.8)
+        >>> with rule.in_task(network, 0):
+        ...     network(torch.ones(3, 4)).shape
+        torch.Size([3, 2])
+        >>> int(rule.gates("2", 10, 0).sum())
+        2
+    """
+
+    needs_boundaries = True
+    needs_tasks = True
+
+    def __init__(self, *, gated: float = 0.8, tasks: Sequence[int] | None = None, seed: int = 0) -> None:
+        super().__init__()
+        require_in("gated", gated, 0.0, 1.0)
+        if gated == 1.0:
+            raise ValueError("gated=1.0 closes every unit: nothing could be learned")
+        if tasks is not None and (not tasks or any(isinstance(t, bool) or int(t) != t or t < 0 for t in tasks)):
+            raise ValueError(f"tasks must be whole numbers of at least 0, one for each experience, got {tasks!r}")
+        self.gated = gated
+        self.tasks = None if tasks is None else [int(t) for t in tasks]
+        self.seed = seed
+        self._context: Tensor | int | None = None
+        self._learning = False
+        self._task = 0
+        self._network: nn.Module | None = None
+        self._handles: list[RemovableHandle] = []
+        self._tables: dict[tuple[str, int], Tensor] = {}
+
+    # In learning.
+
+    def begin_experience(self, synapses: Synapses) -> None:
+        count = int(self.state["experience"]["*"]) + 1 if "experience" in self.state else 0
+        if self.tasks is not None and count >= len(self.tasks):
+            raise ValueError(f"XdG was given the tasks of {len(self.tasks)} experiences, and this is one more")
+        self.state["experience"] = {"*": torch.tensor(count, device=synapses.parameters[0].device)}
+        self._start(synapses.network)
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        if not self._learning:  # The stream goes on from a checkpoint inside an experience.
+            self._start(synapses.network)
+
+    def leave_experience(self) -> None:
+        self._learning = False
+
+    def task_of(self, experience: int) -> int:
+        """The task of an experience, by its position in the stream."""
+        if self.tasks is None:
+            return experience
+        if experience >= len(self.tasks):
+            raise ValueError(f"XdG was given the tasks of {len(self.tasks)} experiences, not of number {experience}")
+        return self.tasks[experience]
+
+    # In use.
+
+    def context(self, network: nn.Module, experiences: Tensor) -> AbstractContextManager[None]:
+        if self.tasks is None:
+            return self.in_task(network, experiences)
+        task_of = torch.tensor([self.task_of(i) for i in range(int(experiences.max()) + 1)])
+        return self.in_task(network, task_of[experiences.cpu()])
+
+    @contextmanager
+    def in_task(self, network: nn.Module, task: int | Tensor) -> Iterator[None]:
+        """Gates a network as for a task, or each sample as for its own.
+
+        Args:
+            network: the network that has learned (or will learn) with this rule.
+            task: a task, or integers (batch,), for a batch of as many samples.
+
+        Raises:
+            TypeError: tasks that are not integers.
+            ValueError: a negative task, or tasks that are not one for each sample.
+        """
+        if isinstance(task, Tensor):
+            if task.is_floating_point() or task.dtype == torch.bool:
+                raise TypeError(f"tasks must be integers, got {task.dtype}")
+            if task.dim() != 1 or len(task) == 0:
+                raise ValueError(f"tasks must be one for each sample, (batch,), got {tuple(task.shape)}")
+            least = int(task.min())
+        else:
+            least = int(task)
+        if least < 0:
+            raise ValueError(f"a task is a whole number of at least 0, got {least}")
+        self._attach(network)
+        former, self._context = self._context, task
+        try:
+            yield
+        finally:
+            self._context = former
+
+    def gates(self, layer: str, units: int, task: int) -> Tensor:
+        """g of one task before one weight layer, (units,) of 0 and 1; the same whenever it is asked for."""
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer}/{task}".encode()))
+        found = torch.ones(units)
+        found[torch.randperm(units, generator=generator)[: round(self.gated * units)]] = 0.0
+        if not bool(found.any()):
+            raise ValueError(f"gated={self.gated} closes all {units} units before layer {layer!r}")
+        return found
+
+    def detach(self) -> None:
+        """Takes the gates off the network, which is then an ordinary one without them."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._network, self._learning = [], None, False
+
+    # Inner workings.
+
+    def _start(self, network: nn.Module) -> None:
+        self._attach(network)
+        self._task = self.task_of(int(self.state["experience"]["*"]))
+        self._learning = True
+
+    def _attach(self, network: nn.Module) -> None:
+        if self._network is network:
+            return
+        hidden = weight_layers(network)[1:]
+        if not hidden:
+            raise ValueError("XdG gates hidden units, and the network has one weight layer only")
+        self.detach()
+        for layer in hidden:
+            units = _units(layer.module)
+            if units is None:
+                raise ValueError(
+                    f"XdG gates the inputs of Linear and convolution layers; {layer.name!r} is a {type(layer.module).__name__}"
+                )
+            # First of all hooks, so that rules which watch a layer's input see it gated.
+            self._handles.append(layer.module.register_forward_pre_hook(self._hook(layer.name, units), prepend=True))
+        self._network = network
+
+    def _hook(self, name: str, units: int):  # type: ignore[no-untyped-def]
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            inputs = arguments[0]
+            task = self._context
+            if task is None:
+                if not self._learning:
+                    raise RuntimeError(
+                        "XdG needs the task of every sample, also in testing: run the network inside "
+                        "`with rule.in_task(network, task):`, or take the gates off with rule.detach()"
+                    )
+                task = self._task
+            linear = isinstance(module, nn.Linear)
+            if isinstance(task, int):
+                gate = self._table(name, units, task, inputs)
+            else:
+                gate = self._of_samples(name, units, task, inputs)
+                if linear and inputs.dim() > 2:
+                    gate = gate.view(len(gate), *(1,) * (inputs.dim() - 2), units)
+            if not linear:
+                gate = gate.view(*gate.shape, *(1,) * _positions(module))
+            return (inputs * gate, *arguments[1:])
+
+        return hook
+
+    def _table(self, name: str, units: int, task: int, like: Tensor) -> Tensor:
+        held = self._tables.get((name, task))
+        if held is None or held.dtype != like.dtype or held.device != like.device or len(held) != units:
+            with torch.inference_mode(False):  # What is first used in a test is also used in learning.
+                held = self.gates(name, units, task).to(dtype=like.dtype, device=like.device)
+            self._tables[name, task] = held
+        return held
+
+    def _of_samples(self, name: str, units: int, tasks: Tensor, inputs: Tensor) -> Tensor:
+        known, index = tasks.unique(return_inverse=True)
+        table = torch.stack([self._table(name, units, int(task), inputs) for task in known])
+        steps, rest = divmod(inputs.shape[0], len(tasks))
+        if rest or not steps:
+            raise ValueError(
+                f"XdG was given the tasks of {len(tasks)} samples, but layer {name!r} got {inputs.shape[0]}"
+            )
+        # Spiking networks send several time steps through a layer at once, one whole batch after another.
+        return table[index.to(table.device)].repeat(steps, 1)
+
+
+def _units(module: nn.Module) -> int | None:
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return module.in_channels
+    return None
+
+
+def _positions(module: nn.Module) -> int:
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    return len(module.kernel_size)
