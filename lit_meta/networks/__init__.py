@@ -11,6 +11,7 @@ from lit_meta.networks.ann import MLP, ConvNet
 from lit_meta.networks.gates import InputGate
 from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
+from lit_meta.networks.stepwise import Stepwise
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "convnet": ConvNet,
@@ -52,5 +53,6 @@ __all__ = [
     "InputGate",
     "LIFConvNet",
     "SpikingNetwork",
+    "Stepwise",
     "build_network",
 ]
