@@ -12,6 +12,7 @@ from lit_meta.networks.binary import BinaryConv2d, BinaryLinear, BinaryMLP, Sign
 from lit_meta.networks.gates import InputGate
 from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
+from lit_meta.networks.stepwise import Stepwise
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "binary-mlp": BinaryMLP,
@@ -58,5 +59,6 @@ __all__ = [
     "LIFConvNet",
     "SignActivation",
     "SpikingNetwork",
+    "Stepwise",
     "build_network",
 ]

@@ -94,8 +94,8 @@ class WeightFactory:
             if layer.bias is not None:
                 layer.bias.uniform_(-bound, bound, generator=self._generator)
 
-    def linear(self, inputs: int, outputs: int) -> nn.Linear:
-        layer = skip_init(nn.Linear, inputs, outputs, bias=self._bias)
+    def linear(self, inputs: int, outputs: int, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+        layer = skip_init(kind, inputs, outputs, bias=self._bias)
         assert isinstance(layer, nn.Linear)
         self._fill(layer)
         return layer

@@ -26,9 +26,9 @@ from lit_meta.networks._build import (
 )
 from lit_meta.networks.gates import InputGate
 
-Encoding = Literal["bernoulli", "analog"]
+Encoding = Literal["bernoulli", "analog", "spikes"]
 Learning = Literal["last_step", "bptt"]
-ENCODINGS = ("bernoulli", "analog")
+ENCODINGS = ("bernoulli", "analog", "spikes")
 LEARNING = ("last_step", "bptt")
 RANGES = ("fixed", "batch")
 
@@ -57,7 +57,8 @@ class SpikingNetwork(nn.Module):
         current: what a layer's weighted input passes before it reaches the membrane, ``"sigmoid"`` or
             ``"identity"``.
         encoding: ``"bernoulli"`` turns intensities into spikes; ``"analog"`` applies them as they are at
-            every step, so that the first layer runs once.
+            every step, so that the first layer runs once; ``"spikes"`` takes input that is spikes over time already,
+            (batch, steps, ...), such as events in frames.
         input_low: the intensity that never fires (``"bernoulli"``).
         input_high: the intensity that always does.
         input_range: ``"fixed"``, or ``"batch"`` as in the published code: least and greatest value of each
@@ -113,10 +114,10 @@ class SpikingNetwork(nn.Module):
             raise ValueError(f"input_low must be below input_high, got {input_low} and {input_high}.")
         if not 0 <= encoding_seed < 2**32:
             raise ValueError(f"encoding_seed must be from 0 to 2**32 - 1, got {encoding_seed}.")
-        unused = encoding == "analog" or input_range == "batch"
+        unused = encoding != "bernoulli" or input_range == "batch"
         if unused and (input_low, input_high) != (0.0, 1.0):
             raise ValueError("input_low and input_high act on encoding='bernoulli' with input_range='fixed' only.")
-        if encoding == "analog" and input_range == "batch":
+        if encoding != "bernoulli" and input_range == "batch":
             raise ValueError("input_range acts on encoding='bernoulli' only.")
         self.layers, self.gate = layers, gate
         self.current = make_output_activation(current)
@@ -137,10 +138,18 @@ class SpikingNetwork(nn.Module):
         return signal.flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, ...) intensities -> (batch, classes) firing rates, from 0 to 1."""
-        x = samples(x, self.input_shape)
+        """(batch, ...) intensities, or (batch, steps, ...) spikes -> (batch, classes) firing rates, from 0 to 1."""
+        if self.encoding == "spikes":
+            if x.dim() < 3 or x.shape[1] != self.steps:
+                raise ValueError(
+                    f"encoding='spikes' takes one frame a step (batch, {self.steps}, *{self.input_shape}), got {tuple(x.shape)}"
+                )
+            x = samples(x.flatten(0, 1), self.input_shape).unflatten(0, (len(x), self.steps))
+            intensity = x.mean(dim=1)
+        else:
+            x = intensity = samples(x, self.input_shape)
         # None for the readout, whose spikes are never gated.
-        masks = [*self.gate(x.flatten(1)), *([None] * (len(self.layers) - len(self.gate.units)))]
+        masks = [*self.gate(intensity.flatten(1)), *([None] * (len(self.layers) - len(self.gate.units)))]
         states: list[LIFState | None] = [None] * len(self.layers)
         self.spike_counts = {}
         bounds = self._bounds(x)
@@ -166,6 +175,8 @@ class SpikingNetwork(nn.Module):
         return self.input_low, self.input_high
 
     def _encode(self, x: Tensor, bounds: tuple[float | Tensor, float | Tensor], start: int, count: int) -> Tensor:
+        if self.encoding == "spikes":
+            return x[:, start : start + count].transpose(0, 1)
         low, high = bounds
         if self.training:
             return bernoulli_encode(x, count, low=low, high=high)

@@ -110,12 +110,11 @@ class NACA(Rule):
         check_class_labels(targets, self._width, "NACA")
 
     def local_error(self, layer: Layer, output: Tensor, targets: Tensor) -> Tensor:
-        modulation = self._table(layer.name, output)[targets]
-        shape = (*modulation.shape, *(1,) * (output.dim() - 2))
-        return modulation.view(shape).expand_as(output) * self._factor(targets.shape[0])
-
-    def _factor(self, batch: int) -> float:
-        return self.strength / batch if self.reduction == "mean" else self.strength
+        # The factor goes into the table of classes, which is smaller than the batch.
+        factor = self.strength / targets.shape[0] if self.reduction == "mean" else self.strength
+        table = self._table(layer.name, output)
+        error = (table if factor == 1.0 else table * factor).index_select(0, targets)
+        return error.view(*error.shape, *(1,) * (output.dim() - 2)).expand_as(output)
 
     def _table(self, name: str, output: Tensor) -> Tensor:
         """M for every class and unit of a block, (classes, units); it changes only when NI does."""

@@ -208,3 +208,39 @@ def test_wrong_arguments_are_refused(call, error, message):
 def test_the_registry_builds_every_network():
     assert set(NETWORKS) == {"mlp", "convnet", "lif-mlp", "lif-convnet"}
     assert all(issubclass(network, nn.Module) for network in NETWORKS.values())
+
+
+@pytest.mark.parametrize(
+    "gate",
+    ({"gate": "batch"}, {"gate": "sample", "gate_margin": 0.02}, {"gate": "top_k", "gate_active_units": 2}),
+    ids=lambda gate: gate["gate"],
+)
+@pytest.mark.parametrize("hidden", ([30], [30, 20]))
+@pytest.mark.parametrize("alike", (True, False))
+def test_leaving_out_closed_units_changes_nothing_but_the_time(gate, hidden, alike):
+    generator = torch.Generator().manual_seed(4)
+    x = torch.rand(1 if alike else 5, 12, generator=generator).expand(5, 12)
+    gradients, outputs = [], []
+    for skip in (False, True):
+        network = MLP(12, hidden, 4, skip_closed=skip, bias=True, seed=0, **gate)
+        outputs.append(network(x))
+        outputs[-1].square().sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    torch.testing.assert_close(outputs[1], outputs[0])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_closed_units_are_not_computed():
+    network = MLP(12, [30], 4, gate="top_k", gate_active_units=2, skip_closed=True, seed=0)
+    widths = []
+    network.activation.register_forward_hook(lambda module, arguments, output: widths.append(output.shape[1]))
+    network(torch.rand(1, 12))
+    assert widths == [2]
+    network(torch.rand(64, 12))  # Together the samples open more than half.
+    assert widths == [2, 30]
+
+
+def test_nothing_can_be_left_out_without_a_gate():
+    with pytest.raises(ValueError, match="no effect without a gate"):
+        MLP(12, [30], 4, skip_closed=True)

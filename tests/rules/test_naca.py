@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import NACA, Session
+from lit_meta.networks import MLP
 from lit_meta.rules.base import Layer
 
 
@@ -262,3 +263,14 @@ def test_a_network_compiled_before_the_rule_came_is_refused_not_ignored(batch):
 
     with pytest.raises(ValueError, match="attach the rule first"):
         one_step(Opaque(), NACA(), *batch)
+
+
+def test_closed_units_that_are_left_out_learn_nothing_and_open_ones_the_same():
+    x, y = torch.rand(1, 12).expand(6, 12), torch.tensor([0, 1, 2, 3, 3, 1])
+    weights = []
+    for skip in (False, True):
+        network = MLP(12, [30, 20], 4, gate="top_k", gate_active_units=3, skip_closed=skip, seed=0)
+        one_step(network, NACA(reduction="sum"), x, y)
+        weights.append([p.detach().clone() for p in network.parameters()])
+    for one, other in zip(*weights, strict=True):
+        torch.testing.assert_close(other, one)
