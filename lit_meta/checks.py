@@ -51,6 +51,22 @@ def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
     return found
 
 
+def check_processes(rules: Sequence[Rule]) -> None:
+    """Holds that rules whose memory is of one process's batches do not learn in several.
+
+    Raises:
+        ValueError: they would, and each process would come to weights of its own.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return
+    for rule in rules:
+        if "distributed" in rule.limits:
+            raise ValueError(
+                f"{type(rule).__name__} does not work with several processes ({rule.limits['distributed']}): use one device"
+            )
+
+
 def check_inputs(inputs: Tensor) -> None:
     """Holds that a batch of inputs is not empty and all finite.
 

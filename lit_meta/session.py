@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from lit_meta.batches import Batches, BatchFunction
 from lit_meta.batches import unpack as unpack_batch
-from lit_meta.checks import check_inputs, check_rules
+from lit_meta.checks import check_inputs, check_processes, check_rules
 from lit_meta.layers import uncompiled, weight_layers
 from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
 from lit_meta.scratch import Scratch
@@ -81,6 +81,7 @@ class Session:
         Raises:
             ValueError: the network has changed in a way that the rules' memory cannot follow.
         """
+        check_processes(self.rules)
         resumed, self._resume = self._resume, False
         self._bind()
         if self._answer["synchronize"]:

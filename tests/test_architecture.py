@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lit_meta"
 LEVELS = (
     ("_version", "_names", "_paths", "_modes"),
     ("functional",),
-    ("layers", "watch", "batches", "saving", "networks"),
+    ("scratch", "layers", "watch", "batches", "saving", "networks"),
     ("rules",),
     ("checks", "session"),
     ("data", "evaluation", "hosts", "figures"),

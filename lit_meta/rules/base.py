@@ -74,6 +74,7 @@ class Rule:
         makes_update: the rule moves the parameters itself and keeps the optimizer from doing so.
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
+        head_only: the rule learns the head and keeps all other parameters still.
         needs_tasks: the rule must be told the task of every sample in testing, see `context`.
         limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows), ``"layers"``
             (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
@@ -84,6 +85,7 @@ class Rule:
     needs_labels: bool = False
     needs_boundaries: bool = False
     needs_data: bool = True
+    head_only: bool = False
     needs_tasks: ClassVar[bool] = False
     makes_update: ClassVar[bool] = False
     reads_task_gradient: ClassVar[bool] = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +60,11 @@ class HLOP(ProjectedRule):
         True
     """
 
+    limits: ClassVar[Mapping[str, str]] = {
+        **ProjectedRule.limits,
+        "distributed": "its subspace neurons learn from the batches of one process",
+    }
+
     def __init__(
         self,
         *,
@@ -101,7 +108,7 @@ class HLOP(ProjectedRule):
             like = layer.module.weight
             assert isinstance(like, Tensor)
             held = torch.cat(parts) if parts else like.new_zeros(0, layer.width)
-            fixed[layer.name] = held.detach()
+            fixed[layer.name] = held.detach().to(like)
             count = min(count, layer.width - len(held))
             learning[layer.name] = self._initial(layer, count, len(held), like)
         self.state["subspace"], self.state["learning"] = fixed, learning

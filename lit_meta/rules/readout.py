@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,10 @@ class ReadoutRule(Rule):
     """
 
     needs_labels = True
+    limits: ClassVar[Mapping[str, str]] = {
+        "distributed": "its sums are over the samples of one process",
+        "heads": "one head is learned, and it must run in every forward pass",
+    }
 
     def __init__(self, *, head: str | None, freeze: bool, block: int | None) -> None:
         super().__init__()
@@ -46,6 +51,7 @@ class ReadoutRule(Rule):
             raise ValueError(f"block must be a whole number of features, at least 1, or None, got {block!r}")
         self.head = head
         self.freeze = freeze
+        self.head_only = freeze
         self.block = block
         self._targets: Tensor | None = None
         self._layer: nn.Linear | None = None
@@ -65,7 +71,6 @@ class ReadoutRule(Rule):
     # Events.
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
-        self._refuse_several_processes()
         self._layer = self._find_head(synapses.network)
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs labels, and the batch has none")
@@ -197,11 +202,6 @@ class ReadoutRule(Rule):
         if not linear:
             raise ValueError(f"{type(self).__name__} learns a Linear layer, and {type(network).__name__} has none")
         return linear[-1]
-
-    def _refuse_several_processes(self) -> None:
-        distributed = torch.distributed
-        if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-            raise ValueError(f"{type(self).__name__} sums over the samples of one process; use a single device")
 
 
 def add_second_moment_(total: Tensor, features: Tensor) -> None:
