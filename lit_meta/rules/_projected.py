@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,7 @@ class ProjectedRule(Rule):
     """
 
     needs_boundaries = True
+    limits: ClassVar[Mapping[str, str]] = {"shared": "a weight with two inputs has no one space that old inputs span"}
 
     def __init__(self) -> None:
         super().__init__()

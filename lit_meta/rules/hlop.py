@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +60,11 @@ class HLOP(ProjectedRule):
         True
     """
 
+    limits: ClassVar[Mapping[str, str]] = {
+        **ProjectedRule.limits,
+        "distributed": "lateral connections learn from the inputs of their own process, sample after sample",
+    }
+
     def __init__(
         self,
         *,
@@ -100,13 +107,19 @@ class HLOP(ProjectedRule):
             count = self.neurons_added if parts else self.neurons
             like = layer.module.weight
             assert isinstance(like, Tensor)
-            held = torch.cat(parts) if parts else like.new_zeros(0, layer.width)
+            held = torch.cat(parts).to(like) if parts else like.new_zeros(0, layer.width)
             fixed[layer.name] = held.detach()
             count = min(count, layer.width - len(held))
             learning[layer.name] = self._initial(layer, count, len(held), like)
         self.state["subspace"], self.state["learning"] = fixed, learning
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        if (
+            torch.distributed.is_available()
+            and torch.distributed.is_initialized()
+            and torch.distributed.get_world_size() > 1
+        ):
+            raise ValueError(f"HLOP does not work in several processes: {self.limits['distributed']}; use one process")
         self._by_name = {layer.name: layer for layer in self.layers(synapses)}
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:

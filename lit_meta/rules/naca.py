@@ -61,7 +61,8 @@ class NACA(Rule):
 
     needs_labels = True
     limits: ClassVar[Mapping[str, str]] = {
-        "growth": "NI is drawn for a number of classes: give the last one, NACA(classes=...)"
+        "growth": "NI is drawn for a number of classes: give the last one, NACA(classes=...)",
+        "shared": "each layer has one local error",
     }
 
     def __init__(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,10 @@ class ReadoutRule(Rule):
     """
 
     needs_labels = True
+    limits: ClassVar[Mapping[str, str]] = {
+        "heads": "it learns one head, which must run in every forward pass",
+        "distributed": "the sums are those of one process",
+    }
 
     def __init__(self, *, head: str | None, freeze: bool, block: int | None) -> None:
         super().__init__()

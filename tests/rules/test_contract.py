@@ -154,6 +154,7 @@ def test_a_rule_without_boundaries_takes_nothing_from_them(name, make_network, t
                 session.end_experience([(torch.full_like(x, -1e3), y.flip(0))])
                 session.begin_experience()
             train(session, optimizer, x, y, range(3, 4))
+        session.end_experience([(x, y)])
         found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
     assert torch.equal(*found)
 

@@ -19,10 +19,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lit_meta import Metaplasticity, Session
 from lit_meta.rules import RULES, Rule
+from lit_meta.rules.readout import ReadoutRule
 from tests.rules import drivers
 from tests.rules.test_contract import from_config
 
 SGD = torch.optim.SGD
+# They remember batch by batch (Oja's rule, recursive least squares of batch means): its size is part of the rule.
+BATCHWISE = ("HLOP", "OWM")
 
 
 def refusal(rule: Rule, situation: str):
@@ -50,6 +53,12 @@ def learn(session, x, y, *, optimizers=None, batch=9, loss=F.cross_entropy):
 
 def changed(network, before):
     return {name for name, p in network.named_parameters() if not torch.equal(p.detach(), before[name])}
+
+
+def learned(rule, network):
+    """Names of the parameters that the rule lets learn: all of them, or those of the head."""
+    names = [name for name, _ in network.named_parameters()]
+    return set(names[-2:] if isinstance(rule, ReadoutRule) else names)
 
 
 def values(network):
@@ -83,7 +92,7 @@ def test_bfloat16_parameters(rule, make_network, two_experiences):
         for x, y in two_experiences:
             learn(session, x.bfloat16(), y)
         assert all(p.dtype == torch.bfloat16 and p.isfinite().all() for p in network.parameters())
-        assert changed(network, before) == set(before)
+        assert changed(network, before) == learned(rule, network)
 
 
 def test_a_plain_head_that_is_widened(rule, two_experiences):
@@ -169,7 +178,7 @@ def test_parameters_frozen_and_thawed_between_experiences(rule, make_network, tw
     network[0].requires_grad_(True)
     before = values(network)
     learn(session, x0, y0)
-    assert {"0.weight", "0.bias"} <= changed(network, before)
+    assert changed(network, before) == learned(rule, network)
 
 
 def test_layers_added_between_experiences(rule, make_network, two_experiences):
@@ -181,7 +190,7 @@ def test_layers_added_between_experiences(rule, make_network, two_experiences):
     before = values(network)
     with refusal(rule, "layers"):
         learn(session, x1, y1)
-        assert "4.weight" in changed(network, before)
+        assert changed(network, before) == learned(rule, network)
         learn(session, x0, y0)
 
 
@@ -206,7 +215,7 @@ def test_shared_parameters(rule, two_experiences):
         for x, y in two_experiences:
             before = values(network)
             learn(session, x, y)
-            assert "one.weight" in changed(network, before)
+            assert changed(network, before) == learned(rule, network)
         assert network.one.weight is network.two.weight
         quantities = [key for key in rule.state.state_dict() if key.endswith("two.weight")]
         assert quantities == []  # One memory for one synapse.
@@ -248,7 +257,9 @@ def test_accumulated_gradients_are_those_of_the_big_batch(rule, make_network, tw
     with refusal(rule, "accumulation"):
         big = fit(rule.clone(), make_network(), two_experiences, batch=18)
         accumulated = fit(rule.clone(), make_network(), two_experiences, batch=9, accumulate_grad_batches=2)
-        if rule.makes_update:
+        if type(rule).__name__ in BATCHWISE:
+            assert accumulated.isfinite().all()
+        elif rule.makes_update:
             # Every pass draws weights of its own, so the numbers differ by design; `test_bgd` holds them to the equations.
             assert accumulated.isfinite().all()
             assert not torch.equal(accumulated, big)
@@ -262,7 +273,7 @@ def test_bfloat16_autocast(rule, make_network, two_experiences):
     found = fit(rule.clone(), network, two_experiences, precision="bf16-mixed")
     whole = fit(rule.clone(), make_network(), two_experiences)
     assert found.dtype == torch.float32
-    assert changed(network, before) == set(before)
+    assert changed(network, before) == learned(rule, network)
     assert not torch.equal(found, whole)
     start = torch.cat([p.flatten() for p in before.values()])
     assert (found - whole).norm() < 0.25 * (whole - start).norm()
@@ -300,5 +311,7 @@ def test_two_processes_learn_what_one_does(two_experiences, make_network, tmp_pa
             assert isinstance(weights, str), name
             continue
         assert torch.is_tensor(weights), f"{name}: {weights}"
+        if type(rule).__name__ in BATCHWISE:
+            continue  # That the two processes agree is all that can be asked.
         alone = fit(rule, copy.deepcopy(make_network()), two_experiences, batch=18)
         torch.testing.assert_close(weights, alone, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
