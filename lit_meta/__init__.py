@@ -10,10 +10,10 @@ from lit_meta._version import __version__
 if TYPE_CHECKING:
     from lit_meta import functional, metrics, networks, rules, zoo
     from lit_meta.auditing import AuditReport, audit
+    from lit_meta.callbacks.ledger import CostLedger
     from lit_meta.data import scenario
     from lit_meta.evaluation import evaluate
     from lit_meta.hosts.callback import Metaplasticity
-    from lit_meta.hosts.ledger import CostLedger
     from lit_meta.hosts.module import MetaplasticModule
     from lit_meta.hosts.plugin import MetaplasticityPlugin
     from lit_meta.rules import (
@@ -42,7 +42,7 @@ _WHERE = {
     "BGD": "lit_meta.rules",
     "BennaFusi": "lit_meta.rules",
     "BinaryMetaplasticity": "lit_meta.rules",
-    "CostLedger": "lit_meta.hosts.ledger",
+    "CostLedger": "lit_meta.callbacks.ledger",
     "EWC": "lit_meta.rules",
     "HLOP": "lit_meta.rules",
     "MAS": "lit_meta.rules",

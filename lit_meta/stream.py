@@ -16,11 +16,11 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lit_meta.callbacks.ledger import CostLedger
 from lit_meta.checkpoints import Checkpoints
 from lit_meta.evaluation import Protocol, accuracy_of
 from lit_meta.functional import matrix
 from lit_meta.hosts.callback import Metaplasticity
-from lit_meta.hosts.ledger import CostLedger
 
 
 @dataclass

@@ -1,19 +1,27 @@
-"""Pieces of work that several benchmarks share: networks, batches and training steps."""
+"""Pieces of work that several benchmarks share: networks, batches, training steps and fits of a Trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta.bench._benchmark import Work
+from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.rules import Rule
 from lit_meta.session import Session
 
+Batch = tuple[Tensor, Tensor]
 
-def batch(samples: int, inputs: int, classes: int) -> tuple[Tensor, Tensor]:
+
+def batch(samples: int, inputs: int, classes: int) -> Batch:
     """Random intensities (samples, inputs) and labels (samples,), the same every time."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(samples, inputs, generator=generator)
@@ -25,9 +33,14 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     return 0.5 * (outputs - F.one_hot(targets, outputs.shape[1]).to(outputs)).square().sum() / len(outputs)
 
 
+def sgd(network: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of every subject and baseline; its steps are small, so that nothing changes while it is measured."""
+    return torch.optim.SGD(network.parameters(), lr=1e-4)
+
+
 def plain_step(network: nn.Module, x: Tensor, y: Tensor) -> Work:
     """A training step as people write it: forward, backward, SGD."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    optimizer = sgd(network)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -37,14 +50,57 @@ def plain_step(network: nn.Module, x: Tensor, y: Tensor) -> Work:
     return step
 
 
-def session_step(network: nn.Module, rules: Rule | Sequence[Rule], x: Tensor, y: Tensor) -> Work:
-    """The same step with rules bound to the network, inside an experience that was begun."""
+def begun(network: nn.Module, rules: Rule | Sequence[Rule]) -> Session:
+    """Rules bound to a network, inside an experience."""
     session = Session(network, rules)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     session.begin_experience()
+    return session
+
+
+def session_step(session: Session, x: Tensor, y: Tensor) -> Work:
+    """The same step with rules, through their session."""
+    network, optimizer = session.network, sgd(session.network)
 
     def step() -> None:
         with session.step(x, y, optimizer):
             squared_error(network(x), y).backward()
 
     return step
+
+
+def fit(network: nn.Module, batches: Sequence[Batch], *, rule: Rule | None = None, callbacks: Any = ()) -> Work:
+    """A whole fit of a Trainer over the given batches; ``callbacks()`` makes its callbacks anew for every fit."""
+
+    def work() -> None:
+        with quiet():
+            module = MetaplasticModule(network, rule=None if rule is None else rule.clone(), loss="mse", optimizer=_sgd)
+            trainer = L.Trainer(
+                accelerator="cpu",
+                max_epochs=1,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                callbacks=callbacks() if callable(callbacks) else list(callbacks),
+            )
+            trainer.fit(module, list(batches))
+
+    return work
+
+
+def _sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=1e-4)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what Lightning and Avalanche say at every start."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
-from lit_meta.bench._work import batch, plain_step, session_step
+from lit_meta.bench._work import batch, begun, plain_step, session_step
 from lit_meta.networks import build_network
 from lit_meta.rules import NACA
 
@@ -21,7 +21,7 @@ def _network(depth: int, width: int = _WIDTH, classes: int = _CLASSES) -> nn.Mod
 
 def naca_step(depth: int, width: int = _WIDTH, classes: int = _CLASSES) -> Work:
     """One NACA step of a logistic multilayer perceptron."""
-    return session_step(_network(depth, width, classes), NACA(), *batch(_BATCH, _INPUTS, classes))
+    return session_step(begun(_network(depth, width, classes), NACA()), *batch(_BATCH, _INPUTS, classes))
 
 
 def backpropagation_step(depth: int, width: int = _WIDTH, classes: int = _CLASSES) -> Work:
@@ -41,6 +41,10 @@ def bare_products(depth: int, width: int = _WIDTH, classes: int = _CLASSES) -> W
             after.T @ before
 
     return products
+
+
+def _bp_width(width: int) -> Work:
+    return backpropagation_step(1, width)
 
 
 def _against_backpropagation(depth: int, target: float) -> Benchmark:
@@ -65,5 +69,18 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         lambda: naca_step(3),
         lambda: bare_products(3),
         1.3,
+    ),
+    Scaling(
+        "scaling/naca-width", "NACA step, 1 hidden", "hidden width", (500, 1000, 2000, 4000), lambda w: naca_step(1, w)
+    ),
+    Scaling("scaling/bp-width", "backpropagation", "hidden width", (500, 1000, 2000, 4000), _bp_width),
+    Scaling("scaling/naca-depth", "NACA step, width 1000", "hidden layers", (2, 4, 8), naca_step, 1.05),
+    Scaling(
+        "scaling/naca-classes",
+        "NACA step, 1 hidden of 1000",
+        "classes",
+        (10, 40, 160),
+        lambda classes: naca_step(1, classes=classes),
+        0.5,
     ),
 )

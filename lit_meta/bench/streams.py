@@ -1,0 +1,79 @@
+"""A whole stream through `fit_stream` against the same stream through Avalanche's training loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_meta.bench._benchmark import Benchmark, Scaling, Work
+from lit_meta.bench._work import quiet
+from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.networks import build_network
+from lit_meta.stream import fit_stream
+
+_BATCH = 32
+
+
+def _digits(experiences: int) -> Any:
+    from lit_meta.data import scenario
+
+    with quiet():
+        return scenario("split-digits", experiences=experiences)
+
+
+def _network() -> nn.Module:
+    return build_network("mlp", inputs=64, hidden=[100], classes=10, output="identity", seed=0)
+
+
+def lightning_stream(experiences: int = 5) -> Work:
+    """Trains on every experience and tests on all after each."""
+    benchmark, network = _digits(experiences), _network()
+
+    def work() -> None:
+        with quiet():
+            fit_stream(MetaplasticModule(network), benchmark, batch_size=_BATCH, accelerator="cpu")
+
+    return work
+
+
+def avalanche_stream(experiences: int = 5) -> Work:
+    """The same with Avalanche's `Naive` strategy."""
+    with quiet():
+        from avalanche.evaluation.metrics import accuracy_metrics
+        from avalanche.training.plugins import EvaluationPlugin
+        from avalanche.training.supervised import Naive
+
+    benchmark, network = _digits(experiences), _network()
+
+    def work() -> None:
+        with quiet():
+            strategy = Naive(
+                model=network,
+                optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+                criterion=nn.CrossEntropyLoss(),
+                train_mb_size=_BATCH,
+                train_epochs=1,
+                eval_mb_size=512,
+                evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[]),
+                device="cpu",
+            )
+            strategy.eval(benchmark.test_stream)
+            for experience in benchmark.train_stream:
+                strategy.train(experience)
+                strategy.eval(benchmark.test_stream)
+
+    return work
+
+
+BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
+    Benchmark(
+        "stream/avalanche",
+        "fit_stream, split-digits, 5 experiences",
+        "Avalanche's Naive",
+        lightning_stream,
+        avalanche_stream,
+        1.0,
+    ),
+)
