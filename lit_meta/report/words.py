@@ -10,6 +10,7 @@ def percent(estimate: Estimate | None, *, digits: int = 1) -> str:
     """An estimate in per cent with its interval.
 
     Example:
+        >>> import torch
         >>> percent(Estimate.of(torch.tensor([0.5, 0.5]))), percent(None)
         ('50.0 [50.0, 50.0]', '–')
     """
