@@ -145,6 +145,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for variable, (light, _) in COLORS.items():
         text = text.replace(light, f"var(--{variable})")
+    text = _needed_ids(text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'xlink:href="#{name}-')
     text = text.replace("'DejaVu Sans'", "var(--figure-font)")
@@ -155,6 +156,19 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
         f'<title id="{name}-title">{escape(title)}</title>'
     )
     return opening + text[text.index(">") + 1 :].strip()
+
+
+def _needed_ids(text: str) -> str:
+    """Keeps the ids that something refers to, once each: matplotlib gives the same definition, and its id, several times."""
+    needed = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+
+    def keep(match: re.Match[str]) -> str:
+        if match[1] not in needed:
+            return ""
+        needed.remove(match[1])
+        return match[0]
+
+    return re.sub(r' id="([^"]+)"', keep, text)
 
 
 def _settle(figure: Figure) -> None:
