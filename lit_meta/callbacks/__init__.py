@@ -1,6 +1,7 @@
 """Lightning callbacks that watch learning without changing it."""
 
 from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
+from lit_meta.callbacks.figure_log import FigureLog, log_figures, log_run
 from lit_meta.callbacks.weight_change import WeightChange
 
-__all__ = ["ContinualEvaluation", "WeightChange"]
+__all__ = ["ContinualEvaluation", "FigureLog", "WeightChange", "log_figures", "log_run"]

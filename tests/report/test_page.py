@@ -177,8 +177,7 @@ def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, sc
         const box = svg.getBoundingClientRect();
         const text = svg.querySelector("text");
         return {id: svg.parentElement.id, width: box.width, height: box.height,
-                marks: svg.querySelectorAll("path,image").length,
-                ink: text ? getComputedStyle(text).fill : null};
+                marks: svg.querySelectorAll("path,image").length, ink: text ? getComputedStyle(text).fill : null};
       });
       document.body.dataset.seen = JSON.stringify(
         {figures: seen, paper: getComputedStyle(document.documentElement).backgroundColor, wide: document.body.scrollWidth});
