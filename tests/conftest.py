@@ -39,3 +39,30 @@ def two_experiences() -> list[tuple[Tensor, Tensor]]:
     x = torch.randn(2, 36, 8, generator=generator)
     y = torch.stack([torch.randint(0, 2, (36,), generator=generator), torch.randint(2, 4, (36,), generator=generator)])
     return list(zip(x, y, strict=True))
+
+
+@pytest.fixture(scope="session")
+def spiking_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small spiking network that learned five experiences of two digits, two seeds, everything recorded."""
+    from lit_meta.callbacks import ContinualEvaluation, WeightChange
+    from lit_meta.experiment import Experiment, run_experiment
+
+    folder = tmp_path_factory.mktemp("runs") / "lif"
+    experiment = Experiment(
+        name="lif-digits",
+        scenario={"name": "split-digits", "experiences": 5},
+        network={"name": "lif-mlp", "inputs": 64, "hidden": [20], "classes": 10, "steps": 6, "weight_gain": 3.0},
+        rule={"name": "naca", "reduction": "sum"},
+        loss="summed_mse",
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.002}},
+        seeds=[0, 1],
+    )
+
+    def callbacks(learner: str, folder: Path, benchmark: object) -> list[object]:
+        if learner == "joint":
+            return []
+        tests = benchmark.test_stream  # type: ignore[attr-defined]
+        return [WeightChange(folder=folder), ContinualEvaluation(tests, every_n_steps=2, folder=folder)]
+
+    run_experiment(experiment, folder, accelerator="cpu", command="lit-meta run lif", callbacks=callbacks)  # type: ignore[arg-type]
+    return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
@@ -78,6 +79,18 @@ def results_table(runs: Sequence[Run]) -> str:
     )
 
 
+def typeset(text: str) -> str:
+    """Numbers that stay together at the end of a line, with a proper minus sign.
+
+    Example:
+        >>> typeset("a loss of -3.4 [-8.1, -0.6] %").encode("ascii", "xmlcharrefreplace").decode()
+        'a loss of &#8722;3.4&#160;[&#8722;8.1,&#160;&#8722;0.6]&#160;%'
+    """
+    text = re.sub(r"(?<![\w.])-(?=\d)", "\u2212", text)
+    text = re.sub(r" (?=%|\[)", "\u00a0", text)
+    return re.sub(r"\[[^]]*\]", lambda interval: interval[0].replace(" ", "\u00a0"), text)
+
+
 def _cell(estimate: Estimate | None) -> str:
     if estimate is None:
         return "–"
@@ -87,7 +100,7 @@ def _cell(estimate: Estimate | None) -> str:
 
 
 def _words(run: Run) -> str:
-    findings = "".join(f"<p>{escape(sentence)}</p>" for sentence in summary(run))
+    findings = "".join(f"<p>{escape(typeset(sentence))}</p>" for sentence in summary(run))
     kind = ' class="warning"' if run.experiment.protocol == "paper" else ""
     note = (
         f'<p class="quiet">Note of the config: {escape(run.experiment.note.strip())}</p>' if run.experiment.note else ""
@@ -100,7 +113,7 @@ def _words(run: Run) -> str:
 
 def _overview(runs: Sequence[Run]) -> str:
     links = "".join(f'<li><a href="#run-{i}">{escape(run.name)}</a></li>' for i, run in enumerate(runs))
-    findings = "".join(f"<p>{escape(run.name)}: {escape(summary(run)[0])}</p>" for run in runs)
+    findings = "".join(f"<p>{escape(run.name)}: {escape(typeset(summary(run)[0]))}</p>" for run in runs)
     settings = {(r.experiment.scenario["name"], r.length, r.experiment.protocol) for r in runs}
     text = f'<nav aria-label="runs"><ul>{links}</ul></nav><div class="findings">{findings}</div>'
     if len(settings) > 1:

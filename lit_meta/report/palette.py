@@ -120,7 +120,8 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     with styled():
-        figure.savefig(files[0], dpi=180, facecolor="white")
+        _settle(figure)
+        figure.savefig(files[0], dpi=150, facecolor="white")
         figure.savefig(files[1], facecolor="white", metadata={"Date": None})
     return files
 
@@ -138,11 +139,13 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
     """
     buffer = io.StringIO()
     with styled():
+        _settle(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     for variable, (light, _) in COLORS.items():
         text = text.replace(light, f"var(--{variable})")
+    text = _needed_ids(text)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'xlink:href="#{name}-')
     text = text.replace("'DejaVu Sans'", "var(--figure-font)")
@@ -153,6 +156,26 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
         f'<title id="{name}-title">{escape(title)}</title>'
     )
     return opening + text[text.index(">") + 1 :].strip()
+
+
+def _needed_ids(text: str) -> str:
+    """Keeps the ids that something refers to, once each: matplotlib gives the same definition, and its id, several times."""
+    needed = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
+
+    def keep(match: re.Match[str]) -> str:
+        if match[1] not in needed:
+            return ""
+        needed.remove(match[1])
+        return match[0]
+
+    return re.sub(r' id="([^"]+)"', keep, text)
+
+
+def _settle(figure: Figure) -> None:
+    """Lays the figure out once; otherwise each of its files would do so anew, which takes longer than the drawing."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
 
 
 def css_variables() -> str:

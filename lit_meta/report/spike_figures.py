@@ -25,7 +25,7 @@ def spikes_raster(samples: Mapping[str, Mapping[str, Tensor]], classes: Sequence
     Example:
         >>> import torch
         >>> raster = {"input": torch.ones(4, 6), "output": torch.eye(4)[:, :3]}
-        >>> spikes_raster({"an 8": raster}).axes[0].get_title()
+        >>> spikes_raster({"an 8": raster}).axes[0].get_title(loc="left")
         'an 8'
     """
     with styled():

@@ -61,8 +61,8 @@ def accuracy_along_stream(
         >>> import torch
         >>> from lit_meta.report.palette import run_series
         >>> line = Estimate.of(torch.rand(3, 4))
-        >>> accuracy_along_stream({"EWC": (line, run_series(0))}, {}).axes[0].get_ylim()
-        (0.0, 102.0)
+        >>> accuracy_along_stream({"EWC": (line, run_series(0))}, {}).axes[0].get_xlabel()
+        'experiences learned'
     """
     with styled():
         figure, (axes,) = new_figure(1, height=3.5)

@@ -81,8 +81,8 @@ def forgetting_by_class(run: Run) -> Plate | None:
     return Plate(
         "forgetting_by_class",
         "Forgetting, class by class",
-        "As above, by class: each seed learned the classes in another order, so what differs here is not the place in the "
-        "stream but how hard a class is to keep.",
+        "As above, by class: each seed learned the classes in another order, so that less hangs on the place in the stream "
+        "here, and more on how hard a class is to keep.",
         _lost(panels, labels, "class"),
         forgetting_by("class", labels, panels),
     )

@@ -58,7 +58,7 @@ def weight_change_maps(learners: Mapping[str, Mapping[str, tuple[Tensor, Tensor]
     Example:
         >>> import torch
         >>> layers = {"layers.0": (torch.ones(3, 4), torch.zeros(3, 4))}
-        >>> weight_change_maps({"EWC": layers}).axes[0].get_title()
+        >>> weight_change_maps({"EWC": layers}).axes[0].get_title(loc="left")
         'EWC: layers.0'
     """
     with styled():
@@ -97,7 +97,7 @@ def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]
         >>> import torch
         >>> from lit_meta.report.palette import run_series
         >>> line = (Estimate.of(torch.rand(2, 3)), run_series(0))
-        >>> synapses_changed({"layers.0": {"EWC": line}}).axes[0].get_title()
+        >>> synapses_changed({"layers.0": {"EWC": line}}).axes[0].get_title(loc="left")
         'layers.0'
     """
     with styled():

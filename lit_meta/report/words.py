@@ -10,6 +10,7 @@ def percent(estimate: Estimate | None, *, digits: int = 1) -> str:
     """An estimate in per cent with its interval.
 
     Example:
+        >>> import torch
         >>> percent(Estimate.of(torch.tensor([0.5, 0.5]))), percent(None)
         ('50.0 [50.0, 50.0]', '–')
     """
@@ -99,11 +100,11 @@ def _against_naive(main: LearnerRun, naive: LearnerRun) -> str:
         return f"{text}: a difference of {mean:+.1f} points with one seed."
     # Paired: both learners had the same weights, class order and samples with the same seed.
     low, high = (100 * float(v) for v in bootstrap_interval(difference))
-    verdict = (
-        "the two cannot be told apart with these seeds"
-        if low <= 0 <= high
-        else ("the rule is better" if mean > 0 else "the rule is worse than none")
-    )
+    if low <= 0 <= high:
+        verdict = "the two cannot be told apart with these seeds"
+    else:
+        same = int((difference.sign() == (1 if mean > 0 else -1)).sum())
+        verdict = f"the rule ends {'higher' if mean > 0 else 'lower'} with {same} of {len(difference)} seeds"
     return f"{text}: a difference of {mean:+.1f} [{low:+.1f}, {high:+.1f}] points, seed by seed; {verdict}."
 
 

@@ -1,4 +1,4 @@
-"""Run folders: one really run, with a spiking network, and ones whose numbers are chosen."""
+"""Run folders whose numbers are chosen."""
 
 from __future__ import annotations
 
@@ -9,34 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_meta.callbacks import ContinualEvaluation, WeightChange
-from lit_meta.experiment import Experiment, run_experiment, write_config
+from lit_meta.experiment import Experiment, write_config
 
 MakeRun = Callable[..., Path]
-
-
-@pytest.fixture(scope="session")
-def spiking_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small spiking network that learned five experiences of two digits, two seeds, everything recorded."""
-    folder = tmp_path_factory.mktemp("runs") / "lif"
-    experiment = Experiment(
-        name="lif-digits",
-        scenario={"name": "split-digits", "experiences": 5},
-        network={"name": "lif-mlp", "inputs": 64, "hidden": [20], "classes": 10, "steps": 6, "weight_gain": 3.0},
-        rule={"name": "naca", "reduction": "sum"},
-        loss="summed_mse",
-        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.002}},
-        seeds=[0, 1],
-    )
-
-    def callbacks(learner: str, folder: Path, benchmark: object) -> list[object]:
-        if learner == "joint":
-            return []
-        tests = benchmark.test_stream  # type: ignore[attr-defined]
-        return [WeightChange(folder=folder), ContinualEvaluation(tests, every_n_steps=2, folder=folder)]
-
-    run_experiment(experiment, folder, accelerator="cpu", command="lit-meta run lif", callbacks=callbacks)  # type: ignore[arg-type]
-    return folder
 
 
 @pytest.fixture

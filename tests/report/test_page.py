@@ -177,8 +177,7 @@ def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, sc
         const box = svg.getBoundingClientRect();
         const text = svg.querySelector("text");
         return {id: svg.parentElement.id, width: box.width, height: box.height,
-                marks: svg.querySelectorAll("path,image").length,
-                ink: text ? getComputedStyle(text).fill : null};
+                marks: svg.querySelectorAll("path,image").length, ink: text ? getComputedStyle(text).fill : null};
       });
       document.body.dataset.seen = JSON.stringify(
         {figures: seen, paper: getComputedStyle(document.documentElement).backgroundColor, wide: document.body.scrollWidth});
@@ -194,7 +193,7 @@ def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, sc
         assert figure["width"] > 300, figure
         assert figure["height"] > 100, figure
         assert figure["marks"] > 5, figure
-        assert luminance(figure["ink"]) < 0.1 if scheme == "light" else luminance(figure["ink"]) > 0.7, figure
+        assert luminance(figure["ink"]) < 0.2 if scheme == "light" else luminance(figure["ink"]) > 0.7, figure
     assert luminance(seen["paper"]) > 0.9 if scheme == "light" else luminance(seen["paper"]) < 0.1
     assert seen["wide"] <= 1000, "nothing sticks out at the side"
 

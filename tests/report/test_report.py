@@ -12,10 +12,12 @@ import torch
 from lit_meta.cli import main
 from lit_meta.report import plates, read_run, write_report
 from lit_meta.report.cost_figures import pareto_front
+from lit_meta.report.page import page
 from lit_meta.report.palette import COLORS, learner_series, run_series
 from lit_meta.report.stream_plates import _by_class
 from lit_meta.report.weight_figures import first_and_last
 from lit_meta.report.words import summary
+from lit_meta.report.write import compare
 from lit_meta.saving import load_tensors
 from tests.report.conftest import MakeRun
 
@@ -55,14 +57,14 @@ def test_what_the_summary_says(make_run: MakeRun) -> None:
 @pytest.mark.parametrize(
     ("rule", "verdict"),
     (
-        ([[[1.0, 0.0], [0.9, 0.9]]] * 3, "the rule is better"),
-        ([[[1.0, 0.0], [0.1, 0.1]]] * 3, "the rule is worse than none"),
+        ([[[1.0, 0.0], [0.9, 0.9]]] * 3, "the rule ends higher with 3 of 3 seeds"),
+        ([[[1.0, 0.0], [0.1, 0.1]]] * 3, "the rule ends lower with 3 of 3 seeds"),
     ),
 )
 def test_the_verdict_follows_the_interval(make_run: MakeRun, rule: list[list[list[float]]], verdict: str) -> None:
     found = summary(read_run(make_run({"rule": rule, "naive": NAIVE, "joint": JOINT})))
     assert verdict in found[1]
-    assert ("closes nothing" in found[2]) == (verdict != "the rule is better")
+    assert ("closes nothing" in found[2]) == ("lower" in verdict)
 
 
 def test_one_seed_gets_no_interval(make_run: MakeRun) -> None:
@@ -73,8 +75,7 @@ def test_one_seed_gets_no_interval(make_run: MakeRun) -> None:
 
 
 def test_the_paper_protocol_carries_its_warning(make_run: MakeRun) -> None:
-    folder = make_run({"rule": RULE}, protocol="paper")
-    text = Path(write_report([folder])["page"]).read_text()
+    text = page([read_run(make_run({"rule": RULE}, protocol="paper"))], [([], [])], [])
     assert '<p class="warning">Protocol “paper”' in text
     assert "must not be compared" in text
 
@@ -104,17 +105,16 @@ def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
 
 
 def test_a_run_of_the_joint_bound_alone(make_run: MakeRun) -> None:
-    facts = write_report([make_run({"joint": JOINT})])
-    assert facts["runs"][0]["accuracy"]["joint"]["mean"] == pytest.approx(0.9)
-    assert any("no stream of experiences" in text for text in facts["runs"][0]["left_out"])
+    found, left_out = plates(read_run(make_run({"joint": JOINT})))
+    assert [plate.name for plate in found] == ["cost_accuracy"]
+    assert any("no stream of experiences" in text for text in left_out)
 
 
 def test_runs_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
-    first = make_run({"rule": RULE, "naive": NAIVE}, name="one", folder="one")
-    second = make_run({"rule": NAIVE, "<control>": RULE}, name="two", folder="two")
-    page = tmp_path / "all.html"
-    facts = write_report([first, second], file=page)
-    text = page.read_text()
+    first = make_run({"joint": JOINT, "rule": RULE}, name="one", folder="one")
+    second = make_run({"<control>": NAIVE}, name="two", folder="two")
+    facts = write_report([first, second], file=tmp_path / "all.html")
+    text = (tmp_path / "all.html").read_text()
     assert {path.name for path in (tmp_path / "all_figures").iterdir()} == {
         "side_by_side.png",
         "side_by_side.svg",
@@ -127,15 +127,17 @@ def test_runs_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
     assert "must not be compared" not in text
 
 
-def test_runs_measured_differently_share_no_axis(make_run: MakeRun, tmp_path: Path) -> None:
-    folders = [
-        make_run({"rule": RULE}, name=name, folder=name, protocol=protocol)
+def test_runs_measured_differently_share_no_axis(make_run: MakeRun) -> None:
+    runs = [
+        read_run(make_run({"rule": RULE}, name=name, folder=name, protocol=protocol))
         for name, protocol in (("a", "standard"), ("b", "paper"), ("c", "standard"))
     ]
-    page = tmp_path / "all.html"
-    write_report(folders, file=page)
-    assert {path.stem for path in (tmp_path / "all_figures").iterdir()} == {"side_by_side_2", "cost_accuracy_2"}
-    assert "were not measured in the same way" in page.read_text()
+    together = compare(runs)
+    assert [plate.name for plate in together] == ["side_by_side_2", "cost_accuracy_2"]
+    assert together[0].title.endswith("side by side: split-digits, 2 experiences, protocol standard")
+    assert "EWC (a)" in together[0].summary
+    assert "EWC (b)" not in together[0].summary
+    assert "were not measured in the same way" in page(runs, [([], [])] * 3, [])
 
 
 def test_first_and_last_weights_are_those_of_the_run(spiking_run: Path) -> None:
@@ -171,7 +173,7 @@ def test_folders_that_hold_no_finished_run(
 
 
 def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = make_run({"rule": RULE, "naive": NAIVE})
+    folder = make_run({"rule": RULE})
     assert main(["report", str(folder), "--json", str(tmp_path / "facts.json")]) == 0
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert Path(facts["page"]) == folder / "report.html"

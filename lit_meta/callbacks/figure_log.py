@@ -1,0 +1,160 @@
+"""The report's figures in a Lightning logger, as a stream unfolds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lit_meta.callbacks._experience import experience_index
+from lit_meta.callbacks.weight_change import WeightChange
+from lit_meta.evaluation import PROTOCOLS, Protocol, accuracy_of
+from lit_meta.networks import SpikingNetwork
+from lit_meta.rules.base import require_one_of
+
+
+class FigureLog(L.Callback):
+    """After every experience, logs the accuracy matrix, the accuracy along the stream, the synapses changed, and spikes.
+
+    Works with every Lightning logger whose ``experiment`` has ``add_figure(tag, figure, global_step=...)``, such as
+    `TensorBoardLogger`. The step is the number of experiences learned. Learning takes the same course as without.
+
+    Args:
+        test_stream: experiences to test on.
+        protocol: how test batches are made; see `lit_meta.evaluation.accuracy_of`.
+        threshold: see `lit_meta.callbacks.WeightChange`.
+
+    Raises:
+        ValueError: an argument out of range; at the start of training, no logger that takes figures.
+
+    Example:
+        >>> from lit_meta import scenario
+        >>> log = FigureLog(scenario("split-digits", experiences=2).test_stream)
+        >>> # fit_stream(module, benchmark, callbacks=[log], logger=TensorBoardLogger("runs/tensorboard"))
+    """
+
+    def __init__(self, test_stream: Iterable[Any], *, protocol: Protocol = "standard", threshold: float = 0.01) -> None:
+        from lit_meta.data import experience_tensors
+
+        require_one_of("protocol", protocol, PROTOCOLS)
+        self._tests = [experience_tensors(experience) for experience in test_stream]
+        if not self._tests:
+            raise ValueError("expected at least one experience to test on, got an empty stream")
+        self.protocol = protocol
+        self.change = WeightChange(threshold=threshold)
+        self.rows: dict[int, Tensor] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            figure_loggers(trainer.loggers)
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.change.on_fit_start(trainer, pl_module)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.change.on_fit_end(trainer, pl_module)
+        index = experience_index(trainer, len(self.rows))
+        self.rows[index] = accuracy_of(pl_module, self._tests, protocol=self.protocol, device=pl_module.device)
+        if trainer.is_global_zero:
+            log_figures(trainer.loggers, self.figures(pl_module), step=index + 1)
+
+    def figures(self, pl_module: L.LightningModule) -> dict[str, Figure]:
+        """What is logged after the experiences learned so far, by tag."""
+        from lit_meta.activity import spike_raster
+        from lit_meta.report.palette import learner_series, run_series
+        from lit_meta.report.runs import Estimate
+        from lit_meta.report.spike_figures import spikes_raster
+        from lit_meta.report.stream_figures import accuracy_along_stream, accuracy_matrices
+        from lit_meta.report.weight_figures import synapses_changed
+
+        matrix = torch.stack([self.rows[index] for index in sorted(self.rows)])
+        found = {"accuracy_matrix": accuracy_matrices({"accuracy matrix": matrix})}
+        if sorted(self.rows) == list(range(len(matrix))) and len(matrix) <= matrix.shape[1]:
+            seen = torch.stack([row[: i + 1].mean() for i, row in enumerate(matrix)])
+            line = (Estimate.of(seen[None]), learner_series("rule", ["rule"]))
+            found["accuracy_along_stream"] = accuracy_along_stream({"this run": line}, {})
+        layers = {
+            name: {
+                "this run": (
+                    Estimate.of(torch.tensor([[r[name]["changed"] for r in self.change.records]])),
+                    run_series(0),
+                )
+            }
+            for name in self.change.records[0]
+        }
+        found["synapses_changed"] = synapses_changed(layers)
+        network = _spiking(pl_module)
+        if network is not None:
+            sample = self._tests[min(len(matrix), len(self._tests)) - 1][0][0].to(pl_module.device)
+            found["spikes"] = spikes_raster({"a sample of the last experience": spike_raster(network, sample)})
+        return found
+
+
+def log_figures(loggers: Iterable[Logger], figures: Mapping[str, Figure], *, step: int) -> None:
+    """Hands figures to every logger that takes them.
+
+    Args:
+        loggers: Lightning loggers.
+        figures: by tag.
+        step: the step they belong to.
+
+    Raises:
+        ValueError: no logger takes figures.
+    """
+    from lit_meta.report.palette import styled
+
+    takers = figure_loggers(loggers)
+    for tag, figure in figures.items():
+        # The report's figures are transparent, to stand on any page; a logger's viewer may have any ground.
+        figure.set_facecolor("white")
+        with styled():
+            for logger in takers:
+                logger.experiment.add_figure(tag, figure, global_step=step)
+
+
+def log_run(run_dir: Any, logger: Logger) -> list[str]:
+    """Logs all figures of a finished run, those of its report.
+
+    Args:
+        run_dir: the run's folder.
+        logger: a Lightning logger that takes figures.
+
+    Returns:
+        The tags.
+
+    Raises:
+        ValueError: the logger takes no figures, or the folder cannot be read.
+        FileNotFoundError: the folder holds no finished run.
+    """
+    from lit_meta.report import plates, read_run
+
+    figure_loggers([logger])
+    run = read_run(run_dir)
+    figures = {plate.name: plate.figure for plate in plates(run)[0]}
+    log_figures([logger], figures, step=run.length)
+    return list(figures)
+
+
+def figure_loggers(loggers: Iterable[Logger]) -> list[Logger]:
+    """Those loggers that take figures.
+
+    Raises:
+        ValueError: there is none.
+    """
+    given = list(loggers)
+    found = [logger for logger in given if hasattr(logger.experiment, "add_figure")]
+    if not found:
+        names = ", ".join(type(logger).__name__ for logger in given) or "none"
+        raise ValueError(
+            f"no logger takes figures (its experiment needs add_figure); given: {names}. Use TensorBoardLogger, for instance"
+        )
+    return found
+
+
+def _spiking(module: nn.Module) -> SpikingNetwork | None:
+    return next((part for part in module.modules() if isinstance(part, SpikingNetwork)), None)

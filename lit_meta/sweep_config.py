@@ -1,0 +1,214 @@
+"""The description of a sweep, as a YAML file in ``configs/sweep/`` holds it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_meta._names import unknown
+from lit_meta._paths import configs_folder
+from lit_meta.experiment import Experiment, build_module, load_experiment
+from lit_meta.rules.base import require_one_of
+
+TUNABLE = ("rule", "network", "loss", "optimizer", "max_epochs", "batch_size")
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """The values that one hyperparameter may take: a range, or choices.
+
+    Attributes:
+        low: least value; with `high`.
+        high: greatest value, included. Where both are written without a decimal point the values are integers.
+        log: whether to search evenly in the logarithm.
+        choices: the values to choose from, in the place of a range.
+    """
+
+    low: float | int | None = None
+    high: float | int | None = None
+    log: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @classmethod
+    def read(cls, name: str, values: Any) -> Dimension:
+        """From its form in YAML, ``{low: 0.001, high: 0.1, log: true}`` or ``{choices: [16, 32]}``.
+
+        Raises:
+            ValueError: another form, or bounds that do not fit.
+
+        Example:
+            >>> Dimension.read("batch_size", {"choices": [16, 32]}).choices
+            (16, 32)
+        """
+        form = "{low: ..., high: ..., log: true or false} or {choices: [...]}"
+        if not isinstance(values, Mapping) or not set(values) <= {"low", "high", "log", "choices"}:
+            raise ValueError(f"space: {name} must be {form}, got {values!r}")
+        if "choices" in values:
+            if len(values) > 1 or not isinstance(values["choices"], list) or not values["choices"]:
+                raise ValueError(f"space: {name} must be {form}, got {values!r}")
+            return cls(choices=tuple(values["choices"]))
+        low, high = (_number(name, part, values.get(part)) for part in ("low", "high"))
+        if not low < high or (values.get("log") and low <= 0):
+            raise ValueError(f"space: {name} needs low below high, and above 0 where log is true; got {values!r}")
+        return cls(low=low, high=high, log=bool(values.get("log", False)))
+
+    @property
+    def example(self) -> Any:
+        """Some value of it."""
+        return self.choices[0] if self.choices else self.low
+
+    def value(self, suggested: Any) -> Any:
+        """From what the search keeps to the value: of choices it keeps the position, since a choice may be a list."""
+        return self.choices[suggested] if self.choices else suggested
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search for hyperparameters on validation data.
+
+    Attributes:
+        experiment: what is searched for: its network, rule, scenario and protocol.
+        space: by dotted path into the experiment (``rule.strength``, ``optimizer.init_args.lr``, ``batch_size``), the values.
+        experiences: how many of the stream's first experiences are learned and validated on.
+        validation: the part of the training data that is held out to validate on.
+        seeds: of weights, class order, order of samples and of the held-out samples; a trial is their mean.
+        trials: how many settings are tried.
+        learner: ``rule``, ``naive``, or a control of the experiment.
+        seed: of the search.
+    """
+
+    experiment: Experiment
+    space: dict[str, Dimension]
+    experiences: int
+    validation: float = 0.2
+    seeds: list[int] = field(default_factory=lambda: [0, 1])
+    trials: int = 20
+    learner: str = "rule"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("experiences", "trials"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+        if not 0 < self.validation < 1:
+            raise ValueError(f"validation must be above 0 and below 1, got {self.validation!r}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be a list of different integers, got {self.seeds}")
+        if not self.space:
+            raise ValueError("the space is empty: name at least one hyperparameter")
+        if "validation" in self.experiment.scenario:
+            raise ValueError("the experiment's scenario names a validation part of its own; the sweep sets it")
+        known = tuple(name for name in self.experiment.learners if name != "joint")
+        require_one_of("learner", self.learner, known)
+        for path in self.space:
+            require_one_of(f"the first part of {path!r}", path.split(".")[0], TUNABLE)
+        # A misspelled hyperparameter is found before the first trial, not after an hour.
+        part = self.with_values({path: dimension.example for path, dimension in self.space.items()})
+        try:
+            build_module(part.for_learner(self.learner), self.seeds[0])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"the space does not fit the experiment: {error}") from None
+
+    def with_values(self, values: Mapping[str, Any]) -> Experiment:
+        """The experiment with hyperparameters put in place, where the learner takes them from.
+
+        Raises:
+            ValueError: a path that leads nowhere in the experiment.
+        """
+        found = self.experiment.to_dict()
+        part = self.experiment.for_learner(self.learner).to_dict()
+        group = "controls" if self.learner in self.experiment.controls else "overrides"
+        own = found[group].get(self.learner, {})
+        for path, value in values.items():
+            top, *rest = path.split(".")
+            part[top] = _replaced(part[top], rest, value, path)
+            # An override would hide the experiment's own value, so the new one goes where it is read from.
+            if self.learner == "rule" and top not in own:
+                found[top] = part[top]
+            else:
+                own[top] = part[top]
+                found[group][self.learner] = own
+        return Experiment.from_dict(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, complete: two sweeps are the same where these are."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        found["experiment"] = self.experiment.to_dict()
+        found["space"] = {path: asdict(dimension) for path, dimension in self.space.items()}
+        for values in found["space"].values():
+            values["choices"] = list(values["choices"])
+        return found
+
+
+def load_sweep(path_or_name: str) -> Sweep:
+    """A sweep from a YAML file, or by its name in ``configs/sweep/``.
+
+    Its ``experiment`` is a name in ``configs/experiment/`` or a path, relative to the file of the sweep.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: no sweep or experiment of that name.
+        ValueError: the file does not describe a sweep.
+
+    Example:
+        >>> sorted(load_sweep("ewc-mlp-digits").space)
+        ['optimizer.init_args.lr', 'rule.strength']
+    """
+    path = Path(path_or_name)
+    if path.suffix not in (".yaml", ".yml"):
+        folder = configs_folder() / "sweep"
+        path = folder / f"{path_or_name}.yaml"
+        if not path.is_file():
+            raise unknown("sweep", path_or_name, [p.stem for p in folder.glob("*.yaml")])
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no config {path}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+    names = [one.name for one in fields(Sweep)]
+    if not isinstance(values, dict) or not {"experiment", "space", "experiences"} <= set(values) <= set(names):
+        raise ValueError(f"{path}: a sweep has experiment, space and experiences, and of {', '.join(names)} no others")
+    if not isinstance(values["space"], dict):
+        raise ValueError(f"{path}: space must be a mapping of hyperparameters to values, got {values['space']!r}")
+    beside = path.parent / str(values["experiment"])
+    experiment = load_experiment(str(beside) if beside.suffix in (".yaml", ".yml") else str(values["experiment"]))
+    space = {str(name): Dimension.read(str(name), given) for name, given in values["space"].items()}
+    try:
+        return Sweep(**{**values, "experiment": experiment, "space": space})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _number(name: str, part: str, value: Any) -> float | int:
+    # YAML reads 1e-4 (without a point) as a string.
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        raise ValueError(f"space: {name} needs a number as {part}, got {value!r}")
+    return number
+
+
+def _replaced(container: Any, path: list[str], value: Any, whole: str) -> Any:
+    """A copy of nested mappings and lists with one value put in place."""
+    if not path:
+        return value
+    if isinstance(container, dict):
+        if len(path) > 1 and path[0] not in container:
+            raise ValueError(f"{whole!r} leads nowhere: the experiment has no {path[0]!r} there")
+        return {**container, path[0]: _replaced(container.get(path[0]), path[1:], value, whole)}
+    if isinstance(container, list):
+        if not path[0].isdigit() or int(path[0]) >= len(container):
+            raise ValueError(f"{whole!r} leads nowhere: {path[0]!r} is no position in a list of {len(container)}")
+        found = copy.deepcopy(container)
+        found[int(path[0])] = _replaced(found[int(path[0])], path[1:], value, whole)
+        return found
+    raise ValueError(f"{whole!r} leads nowhere: the experiment has {container!r} there")
