@@ -176,3 +176,13 @@ def test_a_layer_that_gains_inputs_keeps_its_neurons():
 def test_bad_hyperparameters(arguments, message):
     with pytest.raises(ValueError, match=message):
         HLOP(**arguments)
+
+
+def test_a_stream_of_permutations_is_kept():
+    """The twin of the permuted MNIST experiment that runs in tests."""
+    from tests.rules.test_owm import permuted_digits
+
+    past, average = permuted_digits(HLOP(neurons=25, neurons_added=8, iterations=3))
+    naive_past, naive = permuted_digits(None)
+    assert past > naive_past + 0.15
+    assert average > naive + 0.1

@@ -231,3 +231,27 @@ def test_a_bias_with_another_optimizer_is_refused():
 def test_bad_hyperparameters(arguments, message):
     with pytest.raises(ValueError, match=message):
         OWM(**arguments)
+
+
+def permuted_digits(rule):
+    """Mean accuracy, over past experiences and over all, after five permutations of the digits."""
+    from lit_meta import MetaplasticModule, fit_stream, scenario
+    from lit_meta.networks import MLP
+
+    module = MetaplasticModule(
+        MLP(64, [100], 10, activation="relu", output="identity", bias=True, seed=0),
+        rule=rule,
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.03, "momentum": 0.9}},
+    )
+    result = fit_stream(
+        module, scenario("permuted-digits", experiences=3, seed=0), max_epochs=3, batch_size=32, accelerator="cpu"
+    )
+    return float(result.accuracy_matrix[-1, :-1].mean()), result.average_accuracy
+
+
+def test_a_stream_of_permutations_is_kept():
+    """The twin of the permuted MNIST experiment that runs in tests."""
+    past, average = permuted_digits(OWM(regularization=30.0, inputs="samples"))
+    naive_past, naive = permuted_digits(None)
+    assert past > naive_past + 0.2
+    assert average > max(0.8, naive + 0.1)
