@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lit_meta.bench._benchmark import Work
 from lit_meta.hosts.module import MetaplasticModule
@@ -83,7 +84,8 @@ def fit(network: nn.Module, batches: Sequence[Batch], *, rule: Rule | None = Non
                 enable_model_summary=False,
                 callbacks=callbacks() if callable(callbacks) else list(callbacks),
             )
-            trainer.fit(module, list(batches))
+            # The batches are ready: the loader hands them on. (A bare list would be taken for several loaders.)
+            trainer.fit(module, DataLoader(list(batches), batch_size=None))  # type: ignore[arg-type]
 
     return work
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own choice)")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     parser.add_argument("--check", action="store_true", help="exit 1 where a target is missed")
+    parser.add_argument(
+        "--from_json", nargs="+", metavar="FILE", help="show what former calls wrote with --json; measure nothing"
+    )
     parser.add_argument("--markdown", metavar="FILE", help="put the tables into FILE, between its bench markers")
 
 
@@ -36,6 +40,8 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
 
     from lit_meta.bench import Benchmark, choose, machine
 
+    if options.from_json:
+        return _show(_joined([Path(file) for file in options.from_json]), options)
     chosen = choose(options.subjects)
     if options.list:
         table(
@@ -64,26 +70,52 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
             else:
                 scaling.append(benchmark.run(repeats=repeats, clock=options.clock))
             advance(benchmark.id)
-    where = machine()
-    time = "wall-clock time" if options.clock == "wall" else "processor time"
-    caption = f"medians of {repeats} interleaved repeats; {time}, {where['threads']} thread(s), torch {where['torch']}"
-    if results:
-        table("cost of subject / cost of baseline", _COLUMNS, [_row(r) for r in results], caption)
+    return _show(
+        {
+            "machine": {**machine(), "clock": options.clock, "repeats": repeats},
+            "rows": [r.to_dict() for r in results],
+            "scaling": [r.to_dict() for r in scaling],
+            "skipped": skipped,
+        },
+        options,
+    )
+
+
+def _joined(files: Sequence[Path]) -> dict[str, Any]:
+    """The facts of several calls as one.
+
+    Raises:
+        ValueError: they were measured in different ways, or hold the same benchmark twice.
+    """
+    parts = [json.loads(file.read_text()) for file in files]
+    facts = {**parts[0], "rows": [], "scaling": [], "skipped": {}}
+    for file, part in zip(files, parts, strict=True):
+        if part["machine"] != facts["machine"]:
+            raise ValueError(f"{file} was measured in another way than {files[0]}: {part['machine']}")
+        facts["rows"] += part["rows"]
+        facts["scaling"] += part["scaling"]
+        facts["skipped"].update(part["skipped"])
+    ids = [row["id"] for row in (*facts["rows"], *facts["scaling"])]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"the files hold {next(id for id in ids if ids.count(id) > 1)!r} more than once")
+    return facts
+
+
+def _show(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    where = facts["machine"]
+    time = "wall-clock time" if where["clock"] == "wall" else "processor time"
+    caption = f"medians of {where['repeats']} interleaved repeats; {time}, {where['threads']} thread(s), torch {where['torch']}"
+    rows, scaling = [_row(r) for r in facts["rows"]], [_scaling_row(r) for r in facts["scaling"]]
+    if rows:
+        table("cost of subject / cost of baseline", _COLUMNS, rows, caption)
     if scaling:
-        table("growth of the cost", _SCALING_COLUMNS, [_scaling_row(r) for r in scaling], caption)
-    for id, modules in skipped.items():
+        table("growth of the cost", _SCALING_COLUMNS, scaling, caption)
+    for id, modules in facts["skipped"].items():
         console().print(f"left out: {id} (not installed: {', '.join(modules)})")
     if options.markdown:
-        _write_markdown(Path(options.markdown), results, scaling, caption)
-    missed = [r.id for r in results if r.holds is False] + [r.id for r in scaling if r.holds is False]
-    return {
-        "machine": {**where, "clock": options.clock},
-        "rows": [r.to_dict() for r in results],
-        "scaling": [r.to_dict() for r in scaling],
-        "skipped": skipped,
-        "missed": missed,
-        "exit_status": int(options.check and bool(missed)),
-    }
+        _write_markdown(Path(options.markdown), rows, scaling, caption)
+    missed = [r["id"] for r in (*facts["rows"], *facts["scaling"]) if r["holds"] is False]
+    return {**facts, "missed": missed, "exit_status": int(options.check and bool(missed))}
 
 
 def _number(value: float | None) -> str:
@@ -94,36 +126,33 @@ def _verdict(holds: bool | None) -> str:
     return "–" if holds is None else "yes" if holds else "no"
 
 
-def _row(result: Result) -> tuple[str, ...]:
-    interval = f"{result.low:.3f} – {result.high:.3f}"
-    measured = (f"{result.ratio:.3f}", interval, _number(result.target), _verdict(result.holds))
-    return (result.id, f"{result.subject} : {result.baseline}", *measured)
+def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = f"{result['low']:.3f} – {result['high']:.3f}"
+    measured = (f"{result['ratio']:.3f}", interval, _number(result["target"]), _verdict(result["holds"]))
+    return (result["id"], f"{result['subject']} : {result['baseline']}", *measured)
 
 
-def _scaling_row(result: ScalingResult) -> tuple[str, ...]:
-    interval = f"{result.low:.2f} – {result.high:.2f}"
-    what = f"{result.subject}, {result.against} {result.values[0]}–{result.values[-1]}"
-    measured = (f"{result.exponent:.2f}", interval, _number(result.target), _verdict(result.holds))
-    return (result.id, what, *measured)
+def _scaling_row(result: Mapping[str, Any]) -> tuple[str, ...]:
+    interval = f"{result['low']:.2f} – {result['high']:.2f}"
+    what = f"{result['subject']}, {result['against']} {result['values'][0]}–{result['values'][-1]}"
+    measured = (f"{result['exponent']:.2f}", interval, _number(result["target"]), _verdict(result["holds"]))
+    return (result["id"], what, *measured)
 
 
 _BEGIN, _END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
-def _write_markdown(path: Path, results: Sequence[Result], scaling: Sequence[ScalingResult], caption: str) -> None:
+def _write_markdown(path: Path, rows: Sequence[Sequence[str]], scaling: Sequence[Sequence[str]], caption: str) -> None:
     text = path.read_text()
     if text.count(_BEGIN) != 1 or text.count(_END) != 1 or text.index(_BEGIN) > text.index(_END):
         raise ValueError(
             f"{path} needs one line {_BEGIN!r} and, after it, one line {_END!r}, to put the tables between"
         )
     lines = [_BEGIN, ""]
-    for columns, rows in (
-        (_COLUMNS, [_row(r) for r in results]),
-        (_SCALING_COLUMNS, [_scaling_row(r) for r in scaling]),
-    ):
-        if rows:
+    for columns, part in ((_COLUMNS, rows), (_SCALING_COLUMNS, scaling)):
+        if part:
             lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-            lines += [f"| {' | '.join(row)} |" for row in rows]
+            lines += [f"| {' | '.join(row)} |" for row in part]
             lines += [""]
     lines += [f"{caption[0].upper()}{caption[1:]}.", "", _END]
     before, after = text.split(_BEGIN)[0], text.split(_END)[1]

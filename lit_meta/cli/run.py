@@ -98,10 +98,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def recorders(
     options: argparse.Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any
 ) -> list[Callback]:
-    """The callbacks that record what the options ask for; the joint bound has no stream to record."""
-    from lit_meta.callbacks import ContinualEvaluation, WeightChange
+    """The cost ledger, and the callbacks that the options ask for; the joint bound has no stream to record."""
+    from lit_meta.callbacks import ContinualEvaluation, CostLedger, WeightChange
 
-    found: list[Callback] = []
+    found: list[Callback] = [CostLedger()]
     if learner == "joint":
         return found
     if options.record_weight_change:

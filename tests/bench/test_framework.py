@@ -133,6 +133,25 @@ def test_the_command_writes_a_table_rows_and_markdown(declared, tmp_path, capsys
     assert "left out: a/absent" in capsys.readouterr().out
 
 
+def test_former_results_are_put_together_without_measuring(declared, tmp_path, monkeypatch, capsys):
+    files = []
+    for id in ("a/pair", "a/growth"):
+        files.append(str(tmp_path / f"{len(files)}.json"))
+        assert main(["bench", id, "--repeats", "2", "--json", files[-1]]) == 0
+    whole = tmp_path / "whole.json"
+    monkeypatch.setattr(bench, "benchmarks", dict)
+    assert main(["bench", "--from_json", *files, "--json", str(whole)]) == 0
+    facts = json.loads(whole.read_text())
+    assert [row["id"] for row in (*facts["rows"], *facts["scaling"])] == ["a/pair", "a/growth"]
+    assert facts["missed"] == ["a/pair"]
+    assert main(["bench", "--from_json", files[0], files[0]]) == 1
+    assert "'a/pair' more than once" in capsys.readouterr().err
+    other = json.loads((tmp_path / "1.json").read_text())
+    (tmp_path / "1.json").write_text(json.dumps({**other, "machine": {"cores": 1}}))
+    assert main(["bench", "--from_json", *files]) == 1
+    assert "in another way" in capsys.readouterr().err
+
+
 def test_a_missed_target_is_a_status_only_when_asked_for(declared):
     assert main(["bench", "a/pair", "--repeats", "2", "--check"]) == 1
     assert main(["bench", "a/pair", "--repeats", "2"]) == 0

@@ -8,16 +8,18 @@ import sys
 import lightning as L
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_meta import CostLedger, MetaplasticModule, fit_stream, scenario
+from lit_meta._paths import configs_folder
 from lit_meta.metrics.cost import Cost
 from lit_meta.metrics.operations import ArithmeticCounter, OperationCounter, SavedTensors
 from lit_meta.networks import build_network
-from lit_meta.rules import EWC, NACA, Rule
+from lit_meta.rules import EWC, NACA, RULES, Rule, build_rule
 
 SAMPLES, BATCH, CLASSES = 50, 16, 4
 STEPS = 4  # 16 + 16 + 16 + 2
@@ -182,6 +184,18 @@ def test_a_spiking_network_against_the_spikes_it_recorded(learning):
     assert cost.energy_joules == pytest.approx(joules)
 
 
+@pytest.mark.parametrize("gate", ({"gate": "top_k", "gate_active_units": 7}, {"gate": "sample"}))
+def test_gated_spikes_are_counted_as_the_network_records_them(gate):
+    network = build_network(
+        "lif-mlp", inputs=8, hidden=[30, 20], classes=CLASSES, steps=6, weight_gain=3.0, seed=0, **gate
+    )
+    recorder, ledger = Recorder(network), CostLedger()
+    fit(MetaplasticModule(network, loss="mse"), data(8), recorder, ledger)
+    fan_out = {"layers.0": 30, "layers.1": 20, "layers.2": CLASSES}
+    expected = sum(count * fan_out[name] for name, count in recorder.spikes.items())
+    assert ledger.total.synaptic_operations == expected > 0
+
+
 def test_a_spiking_network_that_learns_locally_pays_accumulates_for_spikes():
     network = build_network("lif-mlp", inputs=8, hidden=[30], classes=CLASSES, steps=6, seed=0)
     cost = counted(network, data(8), NACA())
@@ -291,6 +305,21 @@ def test_the_ledger_changes_nothing_and_leaves_nothing_behind():
         return list(network.parameters())
 
     assert all(torch.equal(one, two) for one, two in zip(weights(), weights(CostLedger()), strict=True))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_no_rule_learns_otherwise_beside_a_ledger(name):
+    def weights(*callbacks: L.Callback) -> list[Tensor]:
+        network = build_network("mlp", inputs=8, hidden=[12], classes=CLASSES, activation="tanh", bias=True, seed=0)
+        rule = build_rule(**yaml.safe_load((configs_folder() / "rule" / f"{name}.yaml").read_text()))
+        module = MetaplasticModule(network, rule=rule, loss="cross_entropy")
+        for _ in range(2):
+            fit(module, data(8), *callbacks)
+        return list(network.parameters())
+
+    ledger = CostLedger()
+    assert all(torch.equal(one, two) for one, two in zip(weights(), weights(ledger), strict=True))
+    assert ledger.total.forward_macs == 2 * SAMPLES * (8 * 12 + 12 * CLASSES)
 
 
 def test_the_order_of_the_callbacks_does_not_matter():

@@ -1,0 +1,98 @@
+"""Subject and baseline of a benchmark do the same work, or the ratio would say nothing."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lit_meta.bench import benchmarks, ewc, naca, spiking
+from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
+from lit_meta.callbacks import CostLedger
+from lit_meta.networks import build_network
+from lit_meta.rules import EWC, NACA, Rule
+
+
+def network() -> nn.Module:
+    return build_network("mlp", inputs=8, hidden=[12], classes=4, seed=0)
+
+
+def weights(network: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+
+def test_a_step_through_a_session_a_trainer_and_by_hand_is_the_same_step():
+    x, y = batch(16, 8, 4)
+    by_hand, through_session, through_trainer = network(), network(), network()
+    before = weights(by_hand)
+    step, other = plain_step(by_hand, x, y), session_step(begun(through_session, Rule()), x, y)
+    for _ in range(3):
+        step()
+        other()
+    fit(through_trainer, [(x, y)] * 3, callbacks=lambda: [CostLedger()])()
+    assert not torch.equal(before, weights(by_hand))
+    assert torch.equal(weights(by_hand), weights(through_session))
+    assert torch.allclose(weights(by_hand), weights(through_trainer), atol=1e-7)
+
+
+def test_the_fisher_information_of_subject_and_baseline_is_the_same():
+    found = list(ewc.fisher()().values())
+    for one, other in zip(found, ewc.fisher_by_loop()(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-8)
+
+
+def test_avalanches_step_makes_as_many_penalties_as_ours_remembers():
+    from avalanche.training.plugins import EWCPlugin
+    from avalanche.training.utils import ParamData
+
+    subject = network()
+    names = [name for name, _ in subject.named_parameters()]
+    rule = EWC(strength=2.0)
+    session = begun(subject, rule)
+    plugin = EWCPlugin(1.0, mode="separate")
+    for experience in range(2):
+        importance = {n: torch.full_like(p, 1.0 + experience) for n, p in subject.named_parameters()}
+        anchor = {n: p.detach() - 0.1 for n, p in subject.named_parameters()}
+        plugin.importances[experience] = {n: ParamData(n, device="cpu", init_tensor=importance[n]) for n in names}
+        plugin.saved_params[experience] = {n: ParamData(n, device="cpu", init_tensor=anchor[n]) for n in names}
+    # One memory for both experiences, with the sum of the information: 2 * ½ in our penalty is Avalanche's 1.
+    rule.state["importance"] = {n: torch.full_like(p, 3.0) for n, p in subject.named_parameters()}
+    rule.state["anchor"] = anchor
+    x, y = batch(16, 8, 4)
+    clock = SimpleNamespace(train_exp_counter=2)
+    strategy = SimpleNamespace(clock=clock, model=subject, device=torch.device("cpu"), loss=None)
+    strategy.loss = squared_error(subject(x), y)
+    plugin.before_backward(strategy)
+    theirs = torch.autograd.grad(strategy.loss, list(subject.parameters()))
+    optimizer = torch.optim.SGD(subject.parameters(), lr=0.0)
+    with session.step(x, y, optimizer):
+        squared_error(subject(x), y).backward()
+    for parameter, gradient in zip(subject.parameters(), theirs, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_memory_of_naca_does_not_grow_with_the_steps_and_that_of_bptt_does():
+    assert spiking.naca_memory(5)() == spiking.naca_memory(10)()
+    assert spiking.bptt_memory(10)() / spiking.bptt_memory(5)() == pytest.approx(2, rel=0.1)
+
+
+def test_the_bare_products_are_those_that_the_ledger_counts():
+    x, y = batch(256, 784, 10)
+    ledger = CostLedger()
+    wide = build_network("mlp", inputs=784, hidden=[20, 20], classes=10, seed=0)
+    fit(copy.deepcopy(wide), [(x, y)], rule=NACA(), callbacks=[ledger])()
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        naca.bare_products(2, width=20)()
+    cost = ledger.total
+    assert counter.get_total_flops() == 2 * (cost.forward_macs + cost.local_macs + cost.backward_macs)
+
+
+def test_every_benchmark_has_words_for_its_table():
+    for benchmark in benchmarks().values():
+        assert benchmark.subject
+        assert benchmark.target is None or benchmark.target > 0
