@@ -122,7 +122,7 @@ def test_runs_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
         "cost_accuracy.svg",
     }
     assert [run["name"] for run in facts["runs"]] == ["one", "two"]
-    assert "two: &lt;control&gt;" in text
+    assert '<th scope="row">&lt;control&gt;</th>' in text
     assert "<control>" not in text, "names of learners are escaped"
     assert "must not be compared" not in text
 
