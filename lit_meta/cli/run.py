@@ -25,6 +25,7 @@ def add(commands: Any) -> None:
         "--learners", nargs="+", metavar="NAME", help="rule, naive, joint, or a control of the config (default: all)"
     )
     parser.add_argument("--record_weight_change", action="store_true", help="which synapses each experience changes")
+    parser.add_argument("--count_cost", action="store_true", help="count operations, energy and memory of learning")
     parser.add_argument(
         "--evaluate_every", type=int, metavar="STEPS", help="also test within experiences, for the stability gap"
     )
@@ -98,10 +99,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def recorders(
     options: argparse.Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any
 ) -> list[Callback]:
-    """The callbacks that record what the options ask for; the joint bound has no stream to record."""
-    from lit_meta.callbacks import ContinualEvaluation, WeightChange
+    """The callbacks that record what the options ask for; of the joint bound, which has no stream, only the cost."""
+    from lit_meta.callbacks import ContinualEvaluation, CostLedger, WeightChange
 
-    found: list[Callback] = []
+    found: list[Callback] = [CostLedger()] if options.count_cost else []
     if learner == "joint":
         return found
     if options.record_weight_change:
@@ -119,6 +120,8 @@ def command_line(options: argparse.Namespace, run_dir: Path) -> str:
         parts += ["--learners", *options.learners]
     if options.record_weight_change:
         parts += ["--record_weight_change"]
+    if options.count_cost:
+        parts += ["--count_cost"]
     if options.evaluate_every is not None:
         parts += ["--evaluate_every", str(options.evaluate_every)]
     if options.overrides:

@@ -23,6 +23,7 @@ class CostPoint:
         kibibytes: of weights and the rule's memory.
         accuracy: average accuracy at the end, a scalar estimate.
         style: colour and marker.
+        millijoules: estimated energy of learning; None where it was not counted.
         bound: whether it is a reference that saw all data at once, and so is no candidate for the front.
     """
 
@@ -32,6 +33,7 @@ class CostPoint:
     accuracy: Estimate
     style: Series
     bound: bool = False
+    millijoules: float | None = None
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -57,7 +59,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def cost_against_accuracy(points: Sequence[CostPoint]) -> Figure:
-    """Accuracy against training time and against memory; nothing lies above and left of the line.
+    """Accuracy against training time, memory, and energy where all points have one.
 
     Example:
         >>> import torch
@@ -67,19 +69,23 @@ def cost_against_accuracy(points: Sequence[CostPoint]) -> Figure:
         ['training time (s)', 'weights and memory of the rule (KiB)']
     """
     with styled():
-        figure, panels = new_figure(2, height=3.5)
-        for axes, cost, label in (
-            (panels[0], [p.seconds for p in points], "training time (s)"),
-            (panels[1], [p.kibibytes for p in points], "weights and memory of the rule (KiB)"),
-        ):
-            _plane(axes, points, cost, label)
+        costs = {
+            "training time (s)": [p.seconds for p in points],
+            "weights and memory of the rule (KiB)": [p.kibibytes for p in points],
+        }
+        energies = [p.millijoules for p in points if p.millijoules is not None]
+        if len(energies) == len(points):
+            costs["estimated energy of learning (mJ)"] = energies
+        figure, panels = new_figure(len(costs), height=3.5)
+        for axes, (label, cost) in zip(panels, costs.items(), strict=True):
+            _plane(axes, points, cost, label, ticks=(1, 2, 5) if len(costs) < 3 else (1,))
         panels[0].set_ylabel("average accuracy at the end (%)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, columnspacing=1.2)
     return figure
 
 
-def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label: str) -> None:
+def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label: str, ticks: Sequence[float]) -> None:
     candidates = [i for i, p in enumerate(points) if not p.bound]
     front = [candidates[i] for i in pareto_front([(cost[i], float(points[i].accuracy.mean)) for i in candidates])]
     if len(front) > 1:
@@ -109,7 +115,7 @@ def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label
     axes.set_xscale("log")
     low, high = min(cost), max(cost)
     axes.set_xlim(low / 1.6, high * 1.6)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(label)
