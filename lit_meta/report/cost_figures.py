@@ -66,26 +66,26 @@ def cost_against_accuracy(points: Sequence[CostPoint]) -> Figure:
         >>> from lit_meta.report.palette import run_series
         >>> one = CostPoint("EWC", 2.0, 64.0, Estimate.of(torch.tensor([0.4, 0.5])), run_series(0))
         >>> [axes.get_xlabel() for axes in cost_against_accuracy([one]).axes]
-        ['training time (s)', 'weights and memory of the rule (KiB)']
+        ['training time (s)', 'weights and memory (KiB)']
     """
     with styled():
         costs = {
             "training time (s)": [p.seconds for p in points],
-            "weights and memory of the rule (KiB)": [p.kibibytes for p in points],
+            "weights and memory (KiB)": [p.kibibytes for p in points],
         }
         energies = [p.millijoules for p in points if p.millijoules is not None]
         if len(energies) == len(points):
-            costs["estimated energy of learning (mJ)"] = energies
+            costs["estimated energy (mJ)"] = energies
         figure, panels = new_figure(len(costs), height=3.5)
         for axes, (label, cost) in zip(panels, costs.items(), strict=True):
-            _plane(axes, points, cost, label, ticks=(1, 2, 5) if len(costs) < 3 else (1,))
+            _plane(axes, points, cost, label)
         panels[0].set_ylabel("average accuracy at the end (%)")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3, columnspacing=1.2)
     return figure
 
 
-def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label: str, ticks: Sequence[float]) -> None:
+def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label: str) -> None:
     candidates = [i for i, p in enumerate(points) if not p.bound]
     front = [candidates[i] for i in pareto_front([(cost[i], float(points[i].accuracy.mean)) for i in candidates])]
     if len(front) > 1:
@@ -115,7 +115,7 @@ def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label
     axes.set_xscale("log")
     low, high = min(cost), max(cost)
     axes.set_xlim(low / 1.6, high * 1.6)
-    axes.xaxis.set_major_locator(LogLocator(subs=ticks))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(label)

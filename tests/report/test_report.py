@@ -189,7 +189,7 @@ def test_energy_has_a_panel_where_every_learner_counted_it(make_run: MakeRun) ->
     counted = read_run(make_run({"rule": RULE, "joint": JOINT}, folder="a", cost={"energy_joules": 0.004}))
     not_counted = read_run(make_run({"rule": RULE}, folder="b"))
     panels = [axes.get_xlabel() for axes in cost_plate([counted]).figure.axes]
-    assert panels[2] == "estimated energy of learning (mJ)"
+    assert panels[2] == "estimated energy (mJ)"
     assert len(cost_plate([counted, not_counted]).figure.axes) == 2
 
 
