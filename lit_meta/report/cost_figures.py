@@ -23,6 +23,7 @@ class CostPoint:
         kibibytes: of weights and the rule's memory.
         accuracy: average accuracy at the end, a scalar estimate.
         style: colour and marker.
+        millijoules: estimated energy of learning; None where it was not counted.
         bound: whether it is a reference that saw all data at once, and so is no candidate for the front.
     """
 
@@ -32,6 +33,7 @@ class CostPoint:
     accuracy: Estimate
     style: Series
     bound: bool = False
+    millijoules: float | None = None
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -57,21 +59,25 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def cost_against_accuracy(points: Sequence[CostPoint]) -> Figure:
-    """Accuracy against training time and against memory; nothing lies above and left of the line.
+    """Accuracy against training time, memory, and energy where all points have one.
 
     Example:
         >>> import torch
         >>> from lit_meta.report.palette import run_series
         >>> one = CostPoint("EWC", 2.0, 64.0, Estimate.of(torch.tensor([0.4, 0.5])), run_series(0))
         >>> [axes.get_xlabel() for axes in cost_against_accuracy([one]).axes]
-        ['training time (s)', 'weights and memory of the rule (KiB)']
+        ['training time (s)', 'weights and memory (KiB)']
     """
     with styled():
-        figure, panels = new_figure(2, height=3.5)
-        for axes, cost, label in (
-            (panels[0], [p.seconds for p in points], "training time (s)"),
-            (panels[1], [p.kibibytes for p in points], "weights and memory of the rule (KiB)"),
-        ):
+        costs = {
+            "training time (s)": [p.seconds for p in points],
+            "weights and memory (KiB)": [p.kibibytes for p in points],
+        }
+        energies = [p.millijoules for p in points if p.millijoules is not None]
+        if len(energies) == len(points):
+            costs["estimated energy (mJ)"] = energies
+        figure, panels = new_figure(len(costs), height=3.5)
+        for axes, (label, cost) in zip(panels, costs.items(), strict=True):
             _plane(axes, points, cost, label)
         panels[0].set_ylabel("average accuracy at the end (%)")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -109,7 +115,7 @@ def _plane(axes: Axes, points: Sequence[CostPoint], cost: Sequence[float], label
     axes.set_xscale("log")
     low, high = min(cost), max(cost)
     axes.set_xlim(low / 1.6, high * 1.6)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel(label)

@@ -73,8 +73,17 @@ def cost_plate(runs: Sequence[Run]) -> Plate:
                 style = Series(run_series(index).color, style.marker, style.line)
             label = learner_label(run, name) if len(runs) == 1 else f"{run.name}: {name}"
             memory = (learner.cost("parameter_bytes") + learner.cost("state_bytes")) / 1024
+            counted = all("energy_joules" in one.cost for one in learner.seeds)
             points.append(
-                CostPoint(label, learner.cost("seconds"), memory, learner.accuracy, style, bound=not learner.is_stream)
+                CostPoint(
+                    label,
+                    learner.cost("seconds"),
+                    memory,
+                    learner.accuracy,
+                    style,
+                    bound=not learner.is_stream,
+                    millijoules=1000 * learner.cost("energy_joules") if counted else None,
+                )
             )
     cells = "; ".join(
         f"{p.label}: {100 * float(p.accuracy.mean):.1f} % in {p.seconds:.2g} s with {p.kibibytes:.0f} KiB"
@@ -85,7 +94,8 @@ def cost_plate(runs: Sequence[Run]) -> Plate:
         "What accuracy costs",
         "Up and to the left is better. The thin line, where more than one learner is on it, is the Pareto front: what lies on "
         "it is beaten by no other learner here in both cost and accuracy. Hollow marks saw all data at once and are a bound, "
-        "not a candidate. Bars: 95 % intervals over seeds. Seconds are of the machine the run was made on.",
+        "not a candidate. Bars: 95 % intervals over seeds. Seconds are of the machine the run was made on. Energy, where it "
+        "was counted, is 4.6 pJ a multiply-accumulate and 0.9 pJ an accumulate.",
         f"Scatter plot. {cells}.",
         cost_against_accuracy(points),
     )

@@ -59,14 +59,18 @@ def results_table(runs: Sequence[Run]) -> str:
     head = ["learner", "average accuracy at the end (%)", "mean along the stream (%)", "forgetting (points)"]
     head += ["stability gap (points)"] if gaps else []
     head += ["training (s)", "rule's memory (KiB)"]
-    rows = []
+    bodies = []
     for run in runs:
+        rows = []
+        if len(runs) > 1:
+            rows.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(head)}">{escape(run.name)}</th></tr>')
         for name, learner in run.learners.items():
-            label = learner_label(run, name) if len(runs) == 1 else f"{run.name}: {learner_label(run, name)}"
             cells = [_cell(learner.accuracy), _cell(learner.anytime), _cell(learner.forgetting)]
             cells += [_cell(learner.gap if learner.is_stream else None)] if gaps else []
             cells += [f"{learner.cost('seconds'):.1f}", f"{learner.cost('state_bytes') / 1024:.0f}"]
-            rows.append(f'<tr><th scope="row">{escape(label)}</th>' + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
+            label = escape(learner_label(run, name))
+            rows.append(f'<tr><th scope="row">{label}</th>' + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
+        bodies.append(f"<tbody>{''.join(rows)}</tbody>")
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     caption = "Means over seeds, with 95 % bootstrap intervals below."
     if gaps:
@@ -75,7 +79,7 @@ def results_table(runs: Sequence[Run]) -> str:
         )
     return (
         f'<div class="scroll"><table><caption>{caption}</caption>'
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f"<thead><tr>{heads}</tr></thead>{''.join(bodies)}</table></div>"
     )
 
 
@@ -115,7 +119,7 @@ def _overview(runs: Sequence[Run]) -> str:
     links = "".join(f'<li><a href="#run-{i}">{escape(run.name)}</a></li>' for i, run in enumerate(runs))
     findings = "".join(f"<p>{escape(run.name)}: {escape(typeset(summary(run)[0]))}</p>" for run in runs)
     settings = {(r.experiment.scenario["name"], r.length, r.experiment.protocol) for r in runs}
-    text = f'<nav aria-label="runs"><ul>{links}</ul></nav><div class="findings">{findings}</div>'
+    text = f'<nav aria-label="runs"><ul>{links}</ul></nav><div class="findings equal">{findings}</div>'
     if len(settings) > 1:
         listed = "; ".join(f"{name}, {n} experiences, protocol {kind}" for name, n, kind in sorted(settings))
         text += (

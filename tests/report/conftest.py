@@ -23,6 +23,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         *,
         name: str = "ewc-mlp-digits",
         folder: str = "run",
+        cost: dict[str, float] | None = None,
         **changes: object,
     ) -> Path:
         run_dir = tmp_path / folder
@@ -40,10 +41,11 @@ def make_run(tmp_path: Path) -> MakeRun:
             metrics[learner] = {"accuracy_matrix": torch.tensor(found).mean(0).tolist()}
             for seed, matrix in enumerate(found):
                 classes = [[(seed + i) % 2] for i in range(2)]
-                cost = {"seconds": 1.0 + seed, "parameter_bytes": 2048, "state_bytes": 1024, "steps": 4, "samples": 9}
+                spent = {"seconds": 1.0 + seed, "parameter_bytes": 2048, "state_bytes": 1024, "steps": 4, "samples": 9}
+                spent |= cost or {}
                 path = run_dir / learner / f"seed-{seed}" / "metrics.json"
                 path.parent.mkdir(parents=True)
-                path.write_text(json.dumps({"accuracy_matrix": matrix, "cost": cost, "classes": classes}))
+                path.write_text(json.dumps({"accuracy_matrix": matrix, "cost": spent, "classes": classes}))
         (run_dir / "metrics.json").write_text(json.dumps(metrics))
         return run_dir
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lit_meta.cli import main
 from lit_meta.report import plates, read_run, write_report
 from lit_meta.report.cost_figures import pareto_front
+from lit_meta.report.gallery import cost_plate
 from lit_meta.report.page import page
 from lit_meta.report.palette import COLORS, learner_series, run_series
 from lit_meta.report.stream_plates import _by_class
@@ -122,7 +124,7 @@ def test_runs_side_by_side(make_run: MakeRun, tmp_path: Path) -> None:
         "cost_accuracy.svg",
     }
     assert [run["name"] for run in facts["runs"]] == ["one", "two"]
-    assert "two: &lt;control&gt;" in text
+    assert '<th scope="row">&lt;control&gt;</th>' in text
     assert "<control>" not in text, "names of learners are escaped"
     assert "must not be compared" not in text
 
@@ -181,6 +183,40 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
     assert "60.0 [50.0, 70.0]" in capsys.readouterr().out
     assert main(["report", str(folder), str(folder)]) == 1
     assert "given twice" in capsys.readouterr().err
+
+
+def test_energy_has_a_panel_where_every_learner_counted_it(make_run: MakeRun) -> None:
+    counted = read_run(make_run({"rule": RULE, "joint": JOINT}, folder="a", cost={"energy_joules": 0.004}))
+    not_counted = read_run(make_run({"rule": RULE}, folder="b"))
+    panels = [axes.get_xlabel() for axes in cost_plate([counted]).figure.axes]
+    assert panels[2] == "estimated energy (mJ)"
+    assert len(cost_plate([counted, not_counted]).figure.axes) == 2
+
+
+def test_a_run_records_what_it_is_asked_for(tmp_path: Path) -> None:
+    config = {
+        "name": "tiny",
+        "scenario": {"name": "split-digits", "experiences": 2},
+        "network": {"name": "mlp", "inputs": 64, "hidden": [6], "classes": 10},
+        "rule": {"name": "ewc"},
+        "seeds": [0],
+    }
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
+    run_dir = tmp_path / "run"
+    flags = ["--record_weight_change", "--evaluate_every", "1"]
+    assert main(["run", str(tmp_path / "tiny.yaml"), "--run_dir", str(run_dir), "--accelerator", "cpu", *flags]) == 0
+    run = read_run(run_dir)
+    assert " ".join(flags[:2]) in run.metrics["command"]
+    for learner in run.streams.values():
+        assert learner.gap is not None
+        assert [len(records) for records in learner.changes()] == [2]
+    assert not list((run_dir / "joint").rglob("weight_change.json"))
+    for learner in run.learners.values():
+        assert learner.cost("energy_joules") > 0
+    found, left_out = plates(run)
+    assert {"synapses_changed", "weight_change", "cost_accuracy"} <= {plate.name for plate in found}
+    assert run.streams["rule"].seeds[0].classes == [sorted(classes) for classes in run.streams["rule"].seeds[0].classes]
+    assert [text.split(":")[0] for text in left_out] == ["Forgetting by class", "Spike raster"]
 
 
 def test_the_front_is_what_nothing_beats() -> None:
