@@ -23,7 +23,7 @@ LEVELS = (
     ("callbacks", "checkpoints", "stream", "experiment_config"),
     ("experiment", "fresh"),
     ("zoo",),
-    ("results", "report", "bench"),
+    ("results", "report", "bench", "leak"),
     ("cli",),
     ("__main__",),
 )
