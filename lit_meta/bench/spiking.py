@@ -85,6 +85,15 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         0.2,
         "bytes",
     ),
+    Benchmark(
+        "snn/memory-of-time",
+        "activations kept by NACA, T = 200",
+        "the same, T = 20",
+        lambda: naca_memory(200),
+        naca_memory,
+        1.1,
+        "bytes",
+    ),
     Scaling("scaling/snn-steps", "NACA step of a spiking network", "time steps", (10, 20, 40), naca_step, 1.1),
     Scaling("scaling/bptt-steps", "BPTT step of a spiking network", "time steps", (10, 20, 40), bptt_step),
 )

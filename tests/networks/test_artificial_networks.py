@@ -206,7 +206,7 @@ def test_wrong_arguments_are_refused(call, error, message):
 
 
 def test_the_registry_builds_every_network():
-    assert set(NETWORKS) == {"mlp", "convnet", "lif-mlp", "lif-convnet"}
+    assert {"mlp", "convnet", "lif-mlp", "lif-convnet"} <= set(NETWORKS)
     assert all(issubclass(network, nn.Module) for network in NETWORKS.values())
 
 
