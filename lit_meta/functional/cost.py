@@ -96,13 +96,32 @@ def convolution_macs(
     return samples * (in_channels // groups) * math.prod(kernel) * out_channels * math.prod(output_size)
 
 
-def linear_synaptic_operations(spikes: Tensor, outputs: int, *, binary: bool = False) -> Tensor:
+def nonzero_count(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """How many values are not zero, over the given dimensions, which hold fewer than 2²⁴ together.
+
+    Args:
+        values: of any type.
+        dim: what is counted over.
+
+    Returns:
+        int64.
+
+    Example:
+        >>> nonzero_count(torch.tensor([[0.0, 0.5], [1.0, 1.0]]), dim=-1)
+        tensor([1, 2])
+    """
+    if not values.is_floating_point():
+        return (values != 0).sum(dim=dim)
+    # Compared in place and summed in single precision: a fifth of the time that summing truth values takes.
+    return values.clone().ne_(0).sum(dim=dim, dtype=torch.float32).long()
+
+
+def linear_synaptic_operations(spikes: Tensor, outputs: int) -> Tensor:
     """Synaptic operations of a fully connected layer: nonzero inputs times fan-out.
 
     Args:
         spikes: (..., inputs).
         outputs: features out, the fan-out of every input.
-        binary: every value is known to be 0 or 1, so that a sum tells, in a tenth of the time.
 
     Returns:
         A scalar, int64.
@@ -111,9 +130,7 @@ def linear_synaptic_operations(spikes: Tensor, outputs: int, *, binary: bool = F
         >>> linear_synaptic_operations(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), 10)
         tensor(30)
     """
-    # Sums over the features first: those are exact in single precision, whatever the size of the batch.
-    active = spikes.sum(dim=-1).long() if binary else (spikes != 0).sum(dim=-1)
-    return active.sum() * outputs
+    return nonzero_count(spikes, dim=-1).sum() * outputs
 
 
 def convolution_fan_out(
@@ -168,7 +185,6 @@ def convolution_synaptic_operations(
     padding: Size = 0,
     dilation: Size = 1,
     groups: int = 1,
-    binary: bool = False,
 ) -> Tensor:
     """Synaptic operations of a convolution: each nonzero input times the output units that it reaches.
 
@@ -180,7 +196,6 @@ def convolution_synaptic_operations(
         padding: zeros on either side.
         dilation: distance between the kernel's elements.
         groups: a spike reaches ``out_channels / groups`` channels.
-        binary: every value is known to be 0 or 1, so that a sum tells.
 
     Returns:
         A scalar, int64.
@@ -191,8 +206,7 @@ def convolution_synaptic_operations(
     """
     options = {"stride": stride, "padding": padding, "dilation": dilation}
     reached = convolution_fan_out(spikes.shape[2:], kernel, device=spikes.device, **options)
-    active = spikes.sum(dim=(0, 1)).long() if binary else (spikes != 0).sum(dim=(0, 1))
-    return (active * reached).sum() * (out_channels // groups)
+    return (nonzero_count(spikes, dim=(0, 1)) * reached).sum() * (out_channels // groups)
 
 
 def lif_updates(samples: int, neurons: int, steps: int) -> int:

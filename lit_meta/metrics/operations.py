@@ -16,6 +16,7 @@ from lit_meta.functional.cost import (
     convolution_synaptic_operations,
     linear_macs,
     linear_synaptic_operations,
+    nonzero_count,
 )
 from lit_meta.metrics.cost import Cost
 from lit_meta.networks.gates import InputGate
@@ -55,13 +56,12 @@ def layer_macs(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
     )
 
 
-def layer_synaptic_operations(layer: nn.Module, spikes: Tensor, *, binary: bool = False) -> Tensor:
+def layer_synaptic_operations(layer: nn.Module, spikes: Tensor) -> Tensor:
     """Nonzero inputs of one call of a weight layer times their fan-out.
 
     Args:
         layer: a Linear layer or a convolution that is not transposed and pads, if it does, with zeros by number.
         spikes: what it was given.
-        binary: every value is known to be 0 or 1.
 
     Returns:
         A scalar, int64.
@@ -74,7 +74,7 @@ def layer_synaptic_operations(layer: nn.Module, spikes: Tensor, *, binary: bool 
         tensor(20)
     """
     if isinstance(layer, nn.Linear):
-        return linear_synaptic_operations(spikes, layer.out_features, binary=binary)
+        return linear_synaptic_operations(spikes, layer.out_features)
     if not isinstance(layer, _CONVOLUTIONS) or isinstance(layer.padding, str):
         raise TypeError(f"cannot tell the fan-out of the inputs of {layer}")
     return convolution_synaptic_operations(
@@ -85,25 +85,7 @@ def layer_synaptic_operations(layer: nn.Module, spikes: Tensor, *, binary: bool 
         padding=layer.padding,
         dilation=layer.dilation,
         groups=layer.groups,
-        binary=binary,
     )
-
-
-def sends_spikes(network: SpikingNetwork, layer: int) -> bool:
-    """Whether everything that ``network.layers[layer]`` is given is known to be 0 or 1.
-
-    Gates of the kinds "batch" and "sample" are soft, and average pooling gives fractions.
-
-    Example:
-        >>> from lit_meta.networks import build_network
-        >>> sends_spikes(build_network("lif-mlp", inputs=4, hidden=[3], classes=2, gate="sample"), 1)
-        False
-    """
-    if layer == 0:
-        return network.encoding == "bernoulli"
-    soft = network.gate.kind not in ("none", "top_k") and layer <= len(network.gate.units)
-    average = any(isinstance(module, nn.AvgPool2d) for module in network.modules())
-    return not soft and not (average and isinstance(network.layers[layer - 1], nn.Conv2d))
 
 
 class OperationCounter:
@@ -131,18 +113,13 @@ class OperationCounter:
         self._open: dict[int, Tensor] = {}
         self._sparse: dict[str, list[Tensor]] = {}
         self._whole = dict.fromkeys(("forward_macs", "backward_macs", "local_macs", "analog_macs", "lif_updates"), 0)
-        # By identity of the layer: the steps of the spiking network it is in, whether its input is spikes, and whether these
-        # are all 0 or 1.
-        self._spiking: dict[int, tuple[int, bool, bool]] = {}
+        # By identity of the layer: the steps of the spiking network it is in, and whether its input is spikes.
+        self._spiking: dict[int, tuple[int, bool]] = {}
         self._handles: list[RemovableHandle] = []
         for module in network.modules():
             if isinstance(module, SpikingNetwork):
                 for i, layer in enumerate(module.layers):
-                    self._spiking[id(layer)] = (
-                        module.steps,
-                        i > 0 or module.encoding != "analog",
-                        sends_spikes(module, i),
-                    )
+                    self._spiking[id(layer)] = (module.steps, i > 0 or module.encoding != "analog")
         for module in network.modules():
             if isinstance(module, _COUNTED):
                 self._handles.append(module.register_forward_hook(self._hook(module)))
@@ -205,7 +182,7 @@ class OperationCounter:
         return hook
 
     def _hook(self, layer: nn.Module) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        steps, spikes, binary = self._spiking.get(id(layer), (0, False, False))
+        steps, spikes = self._spiking.get(id(layer), (0, False))
         trainable = layer.weight
 
         def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
@@ -221,7 +198,7 @@ class OperationCounter:
                 self._whole["lif_updates"] += output.numel() * (1 if spikes else steps)
             learns = torch.is_grad_enabled() and output.requires_grad and bool(trainable.requires_grad)
             if spikes or (self._local and learns):
-                operations = layer_synaptic_operations(layer, inputs.detach(), binary=binary)
+                operations = layer_synaptic_operations(layer, inputs.detach())
                 if spikes:
                     self._add("synaptic_operations", operations)
             if not torch.is_grad_enabled() or not output.requires_grad:
@@ -244,7 +221,7 @@ class OperationCounter:
         opened = self._open.get(id(layer))
         if opened is None or not isinstance(layer, nn.Linear):
             return operations
-        return ((inputs.detach() != 0).sum(dim=-1) * opened).sum()
+        return (nonzero_count(inputs.detach(), dim=-1) * opened).sum()
 
 
 # Moving, making and viewing numbers is no arithmetic.
