@@ -58,8 +58,8 @@ def bptt_memory(steps: int = 20) -> Work:
 
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
-    # With one hidden layer backpropagation has no input gradient worth the name either: of 2T products NACA makes T + 1,
-    # a ratio of 0.53 at T = 20, which is the floor of anything that runs all forward steps.
+    # With one hidden layer backpropagation through time has no large input gradient to save: of its 2T large products NACA
+    # makes T + 1, a ratio of 0.53 at T = 20.
     Benchmark(
         "snn/1-hidden",
         "NACA step of a spiking network, 784-1000-10, T = 20, batch 256",
