@@ -270,3 +270,14 @@ def test_accuracy_by_batching_is_shown_where_it_was_measured(make_run: MakeRun) 
     assert '<th scope="row">EWC</th><td>80.0<span class="interval">' in text
     assert "naive" not in text, "only learners that were tested so"
     assert text in page([read_run(folder)], [([], [])], [])
+    warned = [sentence for sentence in summary(read_run(folder)) if "batches are made" in sentence]
+    assert len(warned) == 1
+    assert "80.0 % with one experience a batch, 10.0 % with shuffled" in warned[0]
+    metrics["rule"]["accuracy_by_batching"]["shuffled"]["values"] = [0.9, 0.8, 0.703]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert not any("batches are made" in sentence for sentence in summary(read_run(folder)))
+
+
+def test_controls_are_named_in_the_summary(make_run: MakeRun) -> None:
+    found = summary(read_run(make_run({"rule": RULE, "plasticity-off": NAIVE, "naive": NAIVE})))
+    assert found[2] == "Controls on the same stream end at: plasticity-off 50.0 [50.0, 50.0] %."
