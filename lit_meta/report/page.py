@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
+import torch
+
 from lit_meta.report.palette import css_variables, inline_svg
 from lit_meta.report.plate import Plate
 from lit_meta.report.runs import Estimate, Run
@@ -31,6 +33,7 @@ def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Plate], list[str]]], 
         body += [
             _words(runs[0]),
             results_table(runs),
+            batching_table(runs[0]),
             _figures(runs[0].name, gallery[0][0]),
             _rest(runs[0], gallery[0][1]),
         ]
@@ -40,7 +43,7 @@ def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Plate], list[str]]], 
         body.append(_figures("all", comparison))
         for number, (run, (figures, left_out)) in enumerate(zip(runs, gallery, strict=True)):
             body.append(f'<h2 id="run-{number}">{escape(run.name)}</h2>')
-            body += [_words(run), _figures(f"run-{number}", figures), _rest(run, left_out)]
+            body += [_words(run), batching_table(run), _figures(f"run-{number}", figures), _rest(run, left_out)]
     css = css_variables() + files("lit_meta.report").joinpath("page.css").read_text()
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -80,6 +83,32 @@ def results_table(runs: Sequence[Run]) -> str:
     return (
         f'<div class="scroll"><table><caption>{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead>{''.join(bodies)}</table></div>"
+    )
+
+
+def batching_table(run: Run) -> str:
+    """Accuracy by how test batches were made, of the learners that were tested so; nothing where none was."""
+    found = {
+        name: run.metrics[name]["accuracy_by_batching"]
+        for name in run.learners
+        if run.metrics[name].get("accuracy_by_batching")
+    }
+    if not found:
+        return ""
+    ways = list(next(iter(found.values())))
+    heads = "".join(f'<th scope="col">{escape(way)} (%)</th>' for way in ways)
+    rows = ""
+    for name, summaries in found.items():
+        estimates = (Estimate.of(torch.tensor(summaries[way]["values"], dtype=torch.float64)) for way in ways)
+        cells = "".join(f"<td>{_cell(estimate)}</td>" for estimate in estimates)
+        rows += f'<tr><th scope="row">{escape(learner_label(run, name))}</th>{cells}</tr>'
+    caption = (
+        "The same networks at the end of the stream, tested on batches made in different ways. Where the numbers of a row "
+        "differ, the batch tells the network what the sample does not."
+    )
+    return (
+        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr><th scope="col">learner</th>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -36,7 +36,7 @@ def accuracy_matrices(matrices: Mapping[str, Tensor]) -> Figure:
             image = axes.imshow(values.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=100, interpolation="none")
             plain(axes)
             if columns <= _NUMBERS_UP_TO:
-                _write_values(axes, values)
+                _write_values(axes, values, size=7.0 if len(matrices) < 3 else 5.5)
             _integer_ticks(axes, *values.shape)
             axes.set_xlabel("tested on experience")
             axes.set_title(title)
@@ -131,12 +131,18 @@ def forgetting_by(what: str, labels: Sequence[str], panels: Mapping[str, tuple[T
     return figure
 
 
-def _write_values(axes: Axes, values: Tensor) -> None:
+def _write_values(axes: Axes, values: Tensor, *, size: float) -> None:
     for i, row in enumerate(values.tolist()):
         for j, value in enumerate(row):
             # Light on the dark end of the scale, dark on the bright one.
             axes.text(
-                j, i, f"{value:.0f}", ha="center", va="center", fontsize=7, color="#ffffff" if value < 55 else "#0b0b0b"
+                j,
+                i,
+                f"{value:.0f}",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="#ffffff" if value < 55 else "#0b0b0b",
             )
 
 

@@ -42,7 +42,7 @@ def matrices(run: Run) -> Plate:
         "accuracy_matrix",
         "Accuracy matrix",
         "Row: the experience learned last. Column: the experience tested. The diagonal is what was just learned; below it is "
-        "what is still known, above it what was not yet learned. Means over seeds.",
+        "what is still known, above it what was not yet learned. Means over seeds; three learners at most.",
         f"Heat map. Mean of the diagonal {100 * float(main.diagonal().mean()):.1f} %, "
         f"of the last row {100 * float(main[-1].mean()):.1f} %.",
         accuracy_matrices(shown),
@@ -61,7 +61,7 @@ def forgetting(run: Run) -> Plate:
         "forgetting",
         "Forgetting, experience by experience",
         "The length of a line is what was lost between learning an experience and the end of the stream. Experiences stand in "
-        "the order in which they were learned. Means over seeds.",
+        "the order in which they were learned. Means over seeds; three learners at most.",
         _lost(panels, labels, "experience"),
         forgetting_by("experience", labels, panels),
     )

@@ -80,8 +80,13 @@ def summary(run: Run) -> list[str]:
         )
     if "naive" in names and main.name != "naive":
         found.append(_against_naive(main, names["naive"]))
+    controls = [learner for name, learner in names.items() if name not in (main.name, "naive", "joint")]
+    if controls:
+        ends = ", ".join(f"{learner.name} {percent(learner.accuracy)} %" for learner in controls)
+        found.append(f"Controls on the same stream end at: {ends}.")
     if "joint" in names and main.name != "joint":
         found.append(_against_joint(main, names))
+    found += _by_batching(run, main)
     if len(main.seeds) > 1:
         found.append(
             "Brackets hold the middle 95 % of bootstrap means over seeds. "
@@ -90,6 +95,19 @@ def summary(run: Run) -> list[str]:
     else:
         found.append("One seed says nothing about how much the numbers would vary.")
     return [sentence.strip() for sentence in found]
+
+
+def _by_batching(run: Run, main: LearnerRun) -> list[str]:
+    """A warning where accuracy hangs on how test batches are made, by more than half a point."""
+    ways = run.metrics[main.name].get("accuracy_by_batching") or {}
+    means = {way: 100 * sum(found["values"]) / len(found["values"]) for way, found in ways.items()}
+    if not means or max(means.values()) - min(means.values()) <= 0.5:
+        return []
+    listed = ", ".join(f"{mean:.1f} % with {way}" for way, mean in means.items())
+    return [
+        f"The same networks reach {listed}: accuracy hangs on how test batches are made, so the batch tells the network "
+        "something that the sample does not, and no number of this learner can be taken for what it has learned."
+    ]
 
 
 def _against_naive(main: LearnerRun, naive: LearnerRun) -> str:

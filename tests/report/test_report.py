@@ -14,7 +14,7 @@ from lit_meta.cli import main
 from lit_meta.report import plates, read_run, write_report
 from lit_meta.report.cost_figures import pareto_front
 from lit_meta.report.gallery import cost_plate
-from lit_meta.report.page import page
+from lit_meta.report.page import batching_table, page
 from lit_meta.report.palette import COLORS, learner_series, run_series
 from lit_meta.report.stream_plates import _by_class
 from lit_meta.report.weight_figures import first_and_last
@@ -256,3 +256,28 @@ def test_colours_stand_out_from_the_paper() -> None:
         assert contrast(COLORS["faint"][scheme], paper) > 4.5
         for name in ("blue", "vermillion", "green"):
             assert contrast(COLORS[name][scheme], paper) > 3
+
+
+def test_accuracy_by_batching_is_shown_where_it_was_measured(make_run: MakeRun) -> None:
+    folder = make_run({"rule": RULE, "naive": NAIVE})
+    assert batching_table(read_run(folder)) == ""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    ways = {"one experience a batch": [0.9, 0.8, 0.7], "shuffled": [0.1, 0.1, 0.1]}
+    metrics["rule"]["accuracy_by_batching"] = {way: {"values": values} for way, values in ways.items()}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = batching_table(read_run(folder))
+    assert '<th scope="col">one experience a batch (%)</th><th scope="col">shuffled (%)</th>' in text
+    assert '<th scope="row">EWC</th><td>80.0<span class="interval">' in text
+    assert "naive" not in text, "only learners that were tested so"
+    assert text in page([read_run(folder)], [([], [])], [])
+    warned = [sentence for sentence in summary(read_run(folder)) if "batches are made" in sentence]
+    assert len(warned) == 1
+    assert "80.0 % with one experience a batch, 10.0 % with shuffled" in warned[0]
+    metrics["rule"]["accuracy_by_batching"]["shuffled"]["values"] = [0.9, 0.8, 0.703]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert not any("batches are made" in sentence for sentence in summary(read_run(folder)))
+
+
+def test_controls_are_named_in_the_summary(make_run: MakeRun) -> None:
+    found = summary(read_run(make_run({"rule": RULE, "plasticity-off": NAIVE, "naive": NAIVE})))
+    assert found[2] == "Controls on the same stream end at: plasticity-off 50.0 [50.0, 50.0] %."
