@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lit_meta import EWC, BinaryMetaplasticity, Session
+from lit_meta import EWC, BinaryMetaplasticity, MetaplasticModule, Session, fit_stream, scenario
 from lit_meta.functional import diagonal_fisher
 from lit_meta.networks import BinaryConv2d, BinaryLinear, BinaryMLP, SignActivation, build_network
 from tests.rules import drivers
@@ -204,3 +204,20 @@ def test_sign_activation_has_the_derivative_of_the_hard_tanh():
     x = torch.linspace(-2, 2, 9, requires_grad=True)
     SignActivation()(x).sum().backward()
     assert torch.equal(x.grad, (x.detach().abs() <= 1).float())
+
+
+def test_it_forgets_less_than_plain_training_of_the_same_network():
+    """Two permutations of the digits: the twin, that runs in tests, of the experiment on three."""
+    after, new = {}, {}
+    for m in (0.0, 30.0):
+        module = MetaplasticModule(
+            BinaryMLP(64, [200], 10, normalization="layer", seed=0),
+            rule=BinaryMetaplasticity(metaplasticity=m, layers="binary"),
+            optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
+        )
+        result = fit_stream(
+            module, scenario("permuted-digits", experiences=2, seed=0), max_epochs=4, batch_size=32, accelerator="cpu"
+        )
+        after[m], new[m] = result.accuracy_matrix[-1].tolist()
+    assert after[30.0] > after[0.0] + 0.2
+    assert new[30.0] > 0.7
