@@ -72,14 +72,10 @@ class BGD(GaussianRule):
             torch._foreach_minimum_(gradients, bounds)
             torch._foreach_maximum_(gradients, torch._foreach_neg(bounds))
         torch._foreach_add_(means, gradients)
-        # σ_new = σ (√(1 + a²) − a) with a = ½ σ E[g ε]. For large a the difference would cancel to 0, and a synapse with
-        # σ = 0 never learns again: it is taken as 1 / (√(1 + a²) + |a|).
+        # σ_new = σ (√(1 + a²) − a) = σ exp(−asinh a) with a = ½ σ E[g ε]. The difference would cancel to 0 for large a, and a
+        # synapse with σ = 0 never learns again.
         torch._foreach_mul_(correlations, deviations)
         torch._foreach_mul_(correlations, 0.5)
-        growth = torch._foreach_mul(correlations, correlations)
-        torch._foreach_add_(growth, 1.0)
-        torch._foreach_sqrt_(growth)
-        torch._foreach_add_(growth, torch._foreach_abs(correlations))
-        for deviation, a, factor in zip(deviations, correlations, growth, strict=True):
-            factor = torch.where(a > 0, factor.reciprocal(), factor)
+        for deviation, a in zip(deviations, correlations, strict=True):
+            factor = a.asinh_().neg_().exp_()
             deviation.mul_(factor.clamp_(1.0 - self.limit, 1.0 + self.limit) if self.limit < 1.0 else factor)

@@ -94,7 +94,7 @@ def test_it_finds_the_posterior_of_a_linear_gaussian_model():
     assert network.weight.item() == pytest.approx(posterior_mean, abs=0.5 * expected)
 
 
-@pytest.mark.parametrize("correlation", (1e15, -1e6, 0.0))
+@pytest.mark.parametrize("correlation", (1e30, -1e6, 0.0))
 def test_a_deviation_stays_positive_and_finite(correlation):
     deviation = torch.tensor([0.1])
     BGD(limit=float("inf")).move([torch.zeros(1)], [deviation], [torch.zeros(1)], [torch.tensor([correlation])])
