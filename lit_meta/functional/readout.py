@@ -6,6 +6,7 @@ features, their sum for each class, and the number of samples of each class.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -98,19 +99,21 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
     return Readout(weight, class_counts / class_counts.sum() - weight @ moments.mean)
 
 
-def cross_validated_ridge(moments: CenteredMoments, class_counts: Tensor, *, decades: float = 8.0) -> float:
+def cross_validated_ridge(
+    moments: CenteredMoments, class_counts: Tensor, *, precision: float = torch.finfo(torch.float32).eps
+) -> float:
     r"""The ridge that generalised cross-validation chooses, from the same statistics; no held-out sample is needed.
 
     .. math:: GCV(λ) = \frac{n \, RSS(λ)}{(n - tr A(λ))^2}, \quad
         tr A(λ) = 1 + \sum_i \frac{s_i}{s_i + λ}
 
     with :math:`s_i` the eigenvalues of the scatter and the 1 for the intercept. The candidates are 8 a decade, from the
-    mean eigenvalue down. One eigendecomposition, O(features³).
+    mean eigenvalue down to what rounding leaves of the largest one. One eigendecomposition, O(features³).
 
     Args:
         moments: of the features, from `centered_moments`.
         class_counts: samples of each class, (classes,).
-        decades: how far below the mean eigenvalue the smallest candidate is.
+        precision: relative error of the products in the scatter; by default that of float32 features.
 
     Returns:
         λ, above 0.
@@ -126,14 +129,15 @@ def cross_validated_ridge(moments: CenteredMoments, class_counts: Tensor, *, dec
     """
     eigenvalues, vectors = torch.linalg.eigh(moments.scatter)
     eigenvalues = eigenvalues.clamp(min=0.0)
-    mean = float(eigenvalues.mean())
-    if not mean > 0:
-        return 1.0  # Constant features: the weights are zero whatever the ridge.
+    mean, largest = float(eigenvalues.mean()), float(eigenvalues[-1])
     samples = float(class_counts.sum())
     signal = (moments.class_sums @ vectors).square().sum(0)
     total = float((class_counts - class_counts.square() / samples).sum())
-    candidates = mean * torch.logspace(-decades, 0, round(8 * decades) + 1, dtype=eigenvalues.dtype)
-    candidates = candidates.to(eigenvalues.device).unsqueeze(1)
+    if not mean > 0 or not total > 0:
+        return max(mean, 1.0)  # Constant features or a single class: the weights are zero whatever the ridge.
+    lowest = math.log10(min(8.0 * precision * largest / mean, 1.0))
+    steps = torch.linspace(lowest, 0.0, 1 + math.ceil(-8 * lowest), dtype=eigenvalues.dtype, device=eigenvalues.device)
+    candidates = (mean * 10.0**steps).unsqueeze(1)
     damped = eigenvalues + candidates
     residual = total - (signal * (eigenvalues + 2 * candidates) / damped.square()).sum(1)
     freedom = samples - 1 - (eigenvalues / damped).sum(1)

@@ -10,6 +10,7 @@ from lit_meta._names import unknown
 from lit_meta.networks.ann import MLP, ConvNet
 from lit_meta.networks.binary import BinaryConv2d, BinaryLinear, BinaryMLP, SignActivation
 from lit_meta.networks.gates import InputGate
+from lit_meta.networks.patches import PatchConv2d, PatchNet
 from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
 from lit_meta.networks.stepwise import Stepwise
@@ -20,6 +21,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "lif-convnet": LIFConvNet,
     "lif-mlp": LIFMLP,
     "mlp": MLP,
+    "patch-net": PatchNet,
 }
 
 
@@ -57,6 +59,8 @@ __all__ = [
     "ConvNet",
     "InputGate",
     "LIFConvNet",
+    "PatchConv2d",
+    "PatchNet",
     "SignActivation",
     "SpikingNetwork",
     "Stepwise",

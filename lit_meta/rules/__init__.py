@@ -9,6 +9,7 @@ from lit_meta.rules.base import Experience, Layer, Rule, Synapses
 from lit_meta.rules.benna_fusi import BennaFusi
 from lit_meta.rules.bgd import BGD
 from lit_meta.rules.binary_metaplasticity import BinaryMetaplasticity
+from lit_meta.rules.critical_period import CriticalPeriod
 from lit_meta.rules.ewc import EWC
 from lit_meta.rules.hlop import HLOP
 from lit_meta.rules.mas import MAS
@@ -26,6 +27,7 @@ RULES: dict[str, type[Rule]] = {
     "benna-fusi": BennaFusi,
     "bgd": BGD,
     "binary-metaplasticity": BinaryMetaplasticity,
+    "critical-period": CriticalPeriod,
     "ewc": EWC,
     "hlop": HLOP,
     "mas": MAS,
@@ -52,6 +54,7 @@ __all__ = [
     "UPGD",
     "BennaFusi",
     "BinaryMetaplasticity",
+    "CriticalPeriod",
     "Experience",
     "Layer",
     "RecursiveReadout",

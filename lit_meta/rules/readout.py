@@ -37,6 +37,8 @@ class ReadoutRule(Rule):
         block: features whose correlations are known to each other. None for all. Wider heads are cut into blocks of
             interleaved features, solved on their own and averaged (in discriminant analysis: summed), which bounds the
             memory by ``8 · features · block`` bytes in place of ``8 · features²``.
+        after: samples to let pass before any is counted, while features below are still learning: give it the ``samples``
+            of a `CriticalPeriod` that lasts longer than one batch. The batch in which they are reached is counted.
     """
 
     needs_labels = True
@@ -45,11 +47,14 @@ class ReadoutRule(Rule):
         "heads": "one head is learned, and it must run in every forward pass",
     }
 
-    def __init__(self, *, head: str | None, freeze: bool, block: int | None) -> None:
+    def __init__(self, *, head: str | None, freeze: bool, block: int | None, after: int) -> None:
         super().__init__()
         if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
             raise ValueError(f"block must be a whole number of features, at least 1, or None, got {block!r}")
+        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+            raise ValueError(f"after must be a whole number of samples, at least 0, got {after!r}")
         self.head = head
+        self.after = after
         self.freeze = freeze
         self.head_only = freeze
         self.block = block
@@ -98,7 +103,8 @@ class ReadoutRule(Rule):
         if self._targets is not None:
             raise ValueError(f"the head that {type(self).__name__} learns did not run in the forward pass")
         for features, targets in self._pending:
-            self._accumulate(features, targets)
+            if self._counts(len(targets)):
+                self._accumulate(features, targets)
         self._pending = []
         own = set() if self._layer is None else set(self._layer.parameters(recurse=False))
         for parameter in synapses.parameters:
@@ -144,6 +150,14 @@ class ReadoutRule(Rule):
         return {"samples": counts.sum().float(), "classes": (counts > 0).sum().float()}
 
     # Inner workings.
+
+    def _counts(self, samples: int) -> bool:
+        """Whether the features of a batch are final."""
+        if self.after == 0:
+            return True
+        seen = self.state["seen"][_ALL] if "seen" in self.state else torch.zeros((), dtype=torch.long)
+        self.state["seen"] = {_ALL: seen + samples}
+        return bool(seen + samples >= self.after)
 
     def _accumulate(self, features: Tensor, targets: Tensor) -> None:
         layer = self._layer

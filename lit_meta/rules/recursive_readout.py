@@ -39,6 +39,8 @@ class RecursiveReadout(ReadoutRule):
         freeze: discard the gradients of all other parameters too.
         block: cut wider heads into blocks of at most so many interleaved features, whose solutions are averaged; the
             memory is then ``8 · features · block`` bytes in place of ``8 · features²``. None solves for all at once.
+        after: samples to let pass before any is counted, while features below are still learning: the ``samples`` of a
+            `CriticalPeriod` that lasts longer than one batch.
 
     Raises:
         ValueError: a hyperparameter out of range.
@@ -69,8 +71,9 @@ class RecursiveReadout(ReadoutRule):
         head: str | None = None,
         freeze: bool = True,
         block: int | None = None,
+        after: int = 0,
     ) -> None:
-        super().__init__(head=head, freeze=freeze, block=block)
+        super().__init__(head=head, freeze=freeze, block=block, after=after)
         if ridge is not None:
             require_in("ridge", ridge, 0.0, float("inf"), open_low=True)
         self.ridge = ridge

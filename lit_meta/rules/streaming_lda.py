@@ -29,6 +29,7 @@ class StreamingLDA(ReadoutRule):
         freeze: discard the gradients of all other parameters too.
         block: cut wider heads into blocks of at most so many interleaved features, taken as independent of each other;
             the memory is then ``8 · features · block`` bytes in place of ``8 · features²``.
+        after: samples to let pass before any is counted, while features below are still learning.
 
     Raises:
         ValueError: a hyperparameter out of range, or a head without a bias.
@@ -39,7 +40,7 @@ class StreamingLDA(ReadoutRule):
 
     Example:
         >>> StreamingLDA(shrinkage=1e-3)
-        StreamingLDA(shrinkage=0.001, prior='empirical', head=None, freeze=True, block=None)
+        StreamingLDA(shrinkage=0.001, prior='empirical', head=None, freeze=True, block=None, after=0)
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class StreamingLDA(ReadoutRule):
         head: str | None = None,
         freeze: bool = True,
         block: int | None = None,
+        after: int = 0,
     ) -> None:
-        super().__init__(head=head, freeze=freeze, block=block)
+        super().__init__(head=head, freeze=freeze, block=block, after=after)
         if shrinkage is not None:
             require_in("shrinkage", shrinkage, 0.0, 1.0, open_low=True)
         require_one_of("prior", prior, ("empirical", "uniform"))

@@ -1,0 +1,185 @@
+"""Networks of patch features below one linear head, for features that learn without labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_meta.networks._build import class_count, image_shape, positive, samples, widths
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class PatchConv2d(nn.Conv2d):
+    """A convolution of patches normalised in contrast, ``W (p − mean(p)) / √(var(p) + contrast) + b``.
+
+    The normalisation is a division of the map by its local standard deviation, so no patch is ever copied out. The mean
+    drops out where every filter's weights add up to 0, as `CriticalPeriod` leaves them; others are centred here.
+
+    Weights are frozen for gradients: they are what a local rule writes.
+
+    Args:
+        inputs: channels of the input.
+        units: filters.
+        kernel: side of the square patches; with ``padding`` the input is padded by half of it.
+        contrast: variance of a patch that counts as noise, above 0.
+        stride: distance between patches.
+        padding: pad with zeros by half the kernel, so that a map keeps its size.
+        precision: ``"bfloat16"`` computes the convolution in half the bits, several times as fast where the processor has
+            instructions for it.
+
+    Example:
+        >>> layer = PatchConv2d(1, 4, 3, contrast=0.01)
+        >>> bool(torch.allclose(layer(torch.rand(2, 1, 5, 5)), layer(torch.rand(2, 1, 5, 5))))
+        False
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        units: int,
+        kernel: int,
+        *,
+        contrast: float,
+        stride: int = 1,
+        padding: bool = True,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__(inputs, units, kernel, stride=stride, padding=kernel // 2 if padding else 0)
+        if not contrast > 0:
+            raise ValueError(f"contrast must be above 0, got {contrast}")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
+        self.contrast = contrast
+        self.precision = precision
+        self.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(batch, inputs, height, width) -> (batch, units, height', width')."""
+        side, stride = self.kernel_size[0], self.stride[0]
+        padded = F.pad(inputs, (self.padding[0],) * 4)  # type: ignore[arg-type]
+        mean = F.avg_pool2d(padded.mean(1, keepdim=True), side, stride)
+        square = F.avg_pool2d(padded.square().mean(1, keepdim=True), side, stride)
+        scale = ((square - mean.square()).clamp(min=0.0) + self.contrast).rsqrt()
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else inputs.dtype
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        found = F.conv2d(
+            padded.to(dtype).contiguous(memory_format=torch.channels_last),
+            weight.to(dtype).contiguous(memory_format=torch.channels_last),
+            stride=stride,
+        )
+        bias = torch.zeros_like(self.weight[:, 0, 0, 0]) if self.bias is None else self.bias
+        return found.mul_(scale.to(dtype)).add_(bias.to(dtype).view(1, -1, 1, 1))
+
+
+class PatchNet(nn.Module):
+    """Layers of patch features, pooled over a grid, below one linear head.
+
+    Each layer is a `PatchConv2d` and a rectification; between layers maps are averaged over ``pooling`` x ``pooling``, and
+    the last one over the cells of a grid. All of it is local and without labels: see `CriticalPeriod`. The head takes the
+    features, (batch, units · grid²) for one grid.
+
+    Args:
+        input_shape: (channels, height, width).
+        filters: units of each layer.
+        kernels: side of the patches of each layer.
+        classes: outputs, at least 2.
+        grids: the head sees averages over each of these grids (4: 4 x 4 cells).
+        strides: distance between patches of each layer; None for 1 everywhere.
+        pooling: between layers, side of the cells that are averaged.
+        contrast: variance of a patch that counts as noise, of each layer.
+        padding: pad every layer's input, so that a map keeps its size.
+        both_signs: the last layer's units also respond to the opposite patch, as separate features.
+        precision: of the convolutions, ``"float32"`` or ``"bfloat16"``.
+        seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
+
+    Raises:
+        ValueError: a size out of range, or lists of different lengths.
+        TypeError: a size that is not a whole number.
+
+    Source:
+        Coates, Lee and Ng, "An analysis of single-layer networks in unsupervised feature learning", AISTATS 2011.
+
+    Example:
+        >>> network = PatchNet((1, 28, 28), filters=[16, 32], kernels=[7, 3], classes=10, seed=0)
+        >>> network(torch.rand(2, 1, 28, 28)).shape, network.head
+        (torch.Size([2, 10]), Linear(in_features=512, out_features=10, bias=True))
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        filters: Sequence[int],
+        kernels: Sequence[int],
+        classes: int,
+        *,
+        grids: Sequence[int] = (4,),
+        strides: Sequence[int] | None = None,
+        pooling: int = 2,
+        contrast: Sequence[float] = (0.01,),
+        padding: bool = True,
+        both_signs: bool = False,
+        precision: Precision = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_shape = image_shape(input_shape)
+        self.classes = class_count(classes)
+        maps = [self.input_shape[0], *widths("filters", filters)]
+        sides, self.grids = widths("kernels", kernels), tuple(widths("grids", grids))
+        steps = [1] * len(sides) if strides is None else widths("strides", strides)
+        noise = list(contrast) * (len(sides) if len(contrast) == 1 else 1)
+        if not sides or not self.grids or {len(sides), len(steps), len(noise)} != {len(maps) - 1}:
+            raise ValueError(
+                f"expected filters, kernels, strides and contrast of equal length and at least one grid, got {filters}, "
+                f"{kernels}, {strides}, {contrast} and {grids}"
+            )
+        if any(side % 2 == 0 for side in sides):
+            raise ValueError(f"kernels must be odd, so that padding keeps maps in place, got {kernels}")
+        self.pooling = positive("pooling", pooling)
+        self.both_signs = both_signs
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.layers = nn.ModuleList(
+                PatchConv2d(
+                    maps[i],
+                    maps[i + 1],
+                    sides[i],
+                    contrast=noise[i],
+                    stride=steps[i],
+                    padding=padding,
+                    precision=precision,
+                )
+                for i in range(len(sides))
+            )
+            features = maps[-1] * (2 if both_signs else 1) * sum(grid * grid for grid in self.grids)
+            self.head = nn.Linear(features, self.classes)
+        if math.prod(self.input_shape) and self._maps(torch.zeros(1, *self.input_shape)).shape[-1] < max(self.grids):
+            raise ValueError(f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling")
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, ...) -> (batch, features), what the head sees."""
+        maps = self._maps(samples(x, self.input_shape))
+        if self.both_signs:
+            # The opposite filter with the same bias: −(y − b) + b.
+            offset = 2 * self.layers[-1].bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr, operator]
+            maps = torch.cat([maps.relu(), (offset - maps).relu_()], dim=1)
+        else:
+            maps = maps.relu_()
+        return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, ...) -> (batch, classes)."""
+        return self.head(self.features(x))
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """The last layer's responses before they are rectified."""
+        for layer in self.layers[:-1]:
+            x = F.avg_pool2d(layer(x).relu_(), self.pooling).float()
+        return self.layers[-1](x)

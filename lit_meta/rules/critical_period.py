@@ -1,0 +1,243 @@
+"""A critical period: features learn without labels from the first samples, and are frozen by metaplasticity."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
+from lit_meta.layers import weight_layers
+from lit_meta.rules.base import Layer, Rule, Synapses, require_in
+
+# Patches with less contrast than this, after normalisation, carry no form: a blank background would teach only itself.
+_FAINTEST = 0.1
+
+
+class CriticalPeriod(Rule):
+    r"""Learns the layers below the head by competitive Hebbian learning of whitened patches, then freezes them.
+
+    In the first ``samples`` samples every such layer learns from its own input alone, just before it is used, so that all
+    layers learn in one forward pass, each from the layer below as it has just become. Patches p of the input (for a Linear
+    layer: the input) are normalised in contrast where the layer does so itself, and whitened, z = M (p − m). Units
+    compete, and the winner turns towards the patch; its plasticity falls with what it has won
+    (`lit_meta.functional.patches.competitive_hebbian`). Unit k then responds by
+
+    .. math:: d_k M (p - m) - threshold
+
+    which is written as weight and bias of the layer. After the critical period plasticity is zero: gradients of these
+    layers are discarded. No label is looked at.
+
+    Where the first batch has as many samples as the critical period, the features are final before that batch's forward
+    pass, and a `RecursiveReadout` that comes after this rule loses no sample. Where it is smaller, features still move while
+    the readout counts; `RecursiveReadout(after=...)` lets it wait.
+
+    Args:
+        samples: length of the critical period; it ends with the batch in which this many have been seen.
+        patches: drawn from each batch of the critical period, for each layer.
+        whitening: floor of the eigenvalues of the patches' covariance, above 0; relative to their mean.
+        threshold: of the units, in standard deviations of a whitened patch.
+        sweeps: assignments over the patches of one batch.
+        head: name of the layer above the features; None for the last Linear layer. It is not learned.
+        seed: of the patches drawn and the units' first directions.
+
+    Raises:
+        ValueError: a hyperparameter out of range.
+
+    Source:
+        Coates, Lee and Ng, AISTATS 2011 (whitened patches, k-means); Rumelhart and Zipser, Cognitive Science 9, 1985
+        (competitive learning).
+
+    Example:
+        >>> from lit_meta import Session
+        >>> from lit_meta.networks import PatchNet
+        >>> network = PatchNet((1, 8, 8), filters=[6], kernels=[3], classes=2)
+        >>> rule = CriticalPeriod(samples=20, patches=200)
+        >>> session, optimizer = Session(network, rule), torch.optim.SGD(network.head.parameters(), lr=0.1)
+        >>> x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> y = torch.zeros(20, dtype=torch.long)
+        >>> with session.experience(), session.step(x, y, optimizer):
+        ...     torch.nn.functional.cross_entropy(network(x), y).backward()
+        >>> int(rule.state["samples"]["*"])
+        20
+    """
+
+    def __init__(
+        self,
+        *,
+        samples: int = 1000,
+        patches: int = 60_000,
+        whitening: float = 0.1,
+        threshold: float = 0.25,
+        sweeps: int = 8,
+        head: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("samples", samples), ("patches", patches), ("sweeps", sweeps)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+        require_in("whitening", whitening, 0.0, float("inf"), open_low=True)
+        self.samples = samples
+        self.patches = patches
+        self.whitening = whitening
+        self.threshold = threshold
+        self.sweeps = sweeps
+        self.head = head
+        self.seed = seed
+        self._learned: set[str] = set()
+        self._undo: list[tuple[dict[str, Tensor], str, Tensor | None]] = []
+        self._written: list[tuple[Tensor, Tensor]] = []
+
+    def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        self._undo, self._written = [], []
+        self._learned = self._features(synapses.network)
+        seen = self.state["samples"]["*"] if "samples" in self.state else torch.zeros((), dtype=torch.long)
+        self._open = bool(seen < self.samples)
+        if self._open:
+            if "samples" not in self.state:
+                self.state["samples"] = {}
+                self.state["patch_count"], self.state["patch_sum"], self.state["patch_moment"] = {}, {}, {}
+                self.state["history"], self.state["direction"] = {}, {}
+            self._keep("samples", "*", seen + inputs.shape[0])
+
+    def layer_input(self, layer: Layer, inputs: Tensor) -> None:
+        if not self._open or layer.name not in self._learned:
+            return
+        module = layer.module
+        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+            raise ValueError(
+                f"CriticalPeriod learns Linear and Conv2d layers, {layer.name!r} is {type(module).__name__}"
+            )
+        key = f"*{layer.name}"
+        count = int(self.state["samples"]["*"])
+        generator = torch.Generator().manual_seed(self.seed + count)
+        patches = draw_patches(module, inputs.float(), self.patches, generator)
+        contrast = getattr(module, "contrast", None)
+        if contrast is not None:
+            patches = contrast_normalize(patches, contrast)
+            patches = patches[patches.square().mean(1) > _FAINTEST]
+        if len(patches) < 2:
+            raise ValueError(f"CriticalPeriod found no patch with any contrast in the input of layer {layer.name!r}")
+        mean, matrix = self._whitening(key, patches)
+        whitened = (patches - mean) @ matrix
+        units = module.weight.shape[0]
+        if key in self.state["direction"]:
+            directions, history = self.state["direction"][key], self.state["history"][key]
+        else:
+            chosen = torch.randint(len(whitened), (units,), generator=generator).to(whitened.device)
+            directions = F.normalize(whitened[chosen] + 1e-6, dim=1)
+            history = torch.zeros_like(directions)
+        directions, history = competitive_hebbian(whitened, directions, history, sweeps=self.sweeps)
+        self._keep("direction", key, directions)
+        self._keep("history", key, history)
+        weight = directions @ matrix
+        bias = -(weight @ mean) - self.threshold
+        if contrast is not None:
+            # A normalised patch has mean 0, so the weights' own mean is free; without it the raw patch need not be centred.
+            weight = weight - weight.mean(1, keepdim=True)
+        self._write(module.weight, weight.reshape(module.weight.shape))
+        if module.bias is not None:
+            self._write(module.bias, bias)
+
+    def gradient(self, synapses: Synapses) -> None:
+        self._undo, self._written = [], []
+        for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+            if name.rpartition(".")[0] in self._learned:
+                parameter.grad = None
+
+    def restore(self, synapses: Synapses) -> None:
+        for held, key, before in reversed(self._undo):
+            if before is None:
+                held.pop(key, None)
+            else:
+                held[key] = before
+        for parameter, before in reversed(self._written):
+            with torch.no_grad():
+                parameter.copy_(before)
+        self._undo, self._written = [], []
+
+    def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
+        if "samples" not in self.state:
+            return {}
+        return {"plastic": (self.state["samples"]["*"] < self.samples).float()}
+
+    # Inner workings.
+
+    _open = False
+
+    def _features(self, network: nn.Module) -> set[str]:
+        layers = weight_layers(network)
+        linear = [layer.name for layer in layers if isinstance(layer.module, nn.Linear)]
+        head = self.head if self.head is not None else (linear[-1] if linear else None)
+        if head is None or head not in {layer.name for layer in layers}:
+            raise ValueError(f"CriticalPeriod learns the layers below the head, and there is no layer {head!r}")
+        found = {layer.name for layer in layers} - {head}
+        if not found:
+            raise ValueError("CriticalPeriod learns the layers below the head, and there are none")
+        return found
+
+    def _whitening(self, key: str, patches: Tensor) -> tuple[Tensor, Tensor]:
+        wide = patches.double()
+        totals = {
+            "patch_count": torch.tensor(float(len(wide)), dtype=torch.float64, device=wide.device),
+            "patch_sum": wide.sum(0),
+            "patch_moment": wide.T @ wide,
+        }
+        for quantity, value in totals.items():
+            held = self.state[quantity]
+            self._keep(quantity, key, held[key] + value if key in held else value)
+        count, total, moment = (self.state[quantity][key] for quantity in totals)
+        mean = total / count
+        covariance = moment / count - torch.outer(mean, mean)
+        floor = self.whitening * max(float(covariance.diagonal().mean()), torch.finfo(torch.float32).tiny)
+        return mean.float(), whitening_matrix(covariance, floor).float()
+
+    def _keep(self, quantity: str, key: str, value: Tensor) -> None:
+        held = self.state[quantity]
+        self._undo.append((held, key, held.get(key)))
+        held[key] = value
+
+    def _write(self, parameter: Tensor, value: Tensor) -> None:
+        self._written.append((parameter, parameter.detach().clone()))
+        with torch.no_grad():
+            parameter.copy_(value)
+
+
+def draw_patches(module: nn.Conv2d | nn.Linear, inputs: Tensor, number: int, generator: torch.Generator) -> Tensor:
+    """Random patches that a layer is about to see.
+
+    Args:
+        module: the layer.
+        inputs: its input, (batch, channels, height, width), or (batch, ..., features) for a Linear layer.
+        number: of patches; of a Linear layer's inputs as many as there are at most.
+        generator: draws them, on the CPU.
+
+    Returns:
+        (number, values), with the values in the order of the layer's weight.
+
+    Raises:
+        ValueError: a convolution with groups, dilation or a padding given by name.
+
+    Example:
+        >>> layer = nn.Conv2d(1, 4, 2)
+        >>> draw_patches(layer, torch.arange(4.0).reshape(1, 1, 2, 2), 1, torch.Generator())
+        tensor([[0., 1., 2., 3.]])
+    """
+    if isinstance(module, nn.Linear):
+        flat = inputs.flatten(0, -2)
+        return flat if len(flat) <= number else flat[torch.randperm(len(flat), generator=generator)[:number]]
+    if module.groups != 1 or module.dilation != (1, 1) or isinstance(module.padding, str):
+        raise ValueError("CriticalPeriod learns convolutions without groups and dilation, and with padding in numbers")
+    (height, width), (down, across) = module.kernel_size, module.padding
+    x = F.pad(inputs, (across, across, down, down))
+    device = x.device
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (number, 1, 1, 1), generator=generator).to(device)
+
+    sample = draw(x.shape[0])
+    row = draw(x.shape[2] - height + 1) + torch.arange(height, device=device).view(1, 1, -1, 1)
+    column = draw(x.shape[3] - width + 1) + torch.arange(width, device=device).view(1, 1, 1, -1)
+    channel = torch.arange(x.shape[1], device=device).view(1, -1, 1, 1)
+    return x[sample, channel, row, column].flatten(1)
