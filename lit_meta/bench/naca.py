@@ -29,6 +29,21 @@ def backpropagation_step(depth: int, width: int = _WIDTH, classes: int = _CLASSE
     return plain_step(_network(depth, width, classes), *batch(_BATCH, _INPUTS, classes))
 
 
+def gated_step(width: int = _WIDTH) -> Work:
+    """The same step with one hidden layer whose published gate, known before the layer, has about 1% of the units open."""
+    network = build_network(
+        "mlp",
+        inputs=_INPUTS,
+        hidden=[width],
+        classes=_CLASSES,
+        gate="batch",
+        gate_margin=0.01,
+        skip_closed=True,
+        seed=0,
+    )
+    return session_step(network, NACA(), *batch(_BATCH, _INPUTS, _CLASSES))
+
+
 def bare_products(depth: int, width: int = _WIDTH, classes: int = _CLASSES) -> Work:
     """The matrix products of the same step, and nothing else: one forward and one weight gradient a layer."""
     sizes = [_INPUTS, *[width] * depth, classes]
@@ -80,5 +95,13 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         (10, 40, 160),
         lambda classes: naca_step(1, classes=classes),
         0.5,
+    ),
+    Benchmark(
+        "naca/closed-units",
+        "NACA step, 1 hidden of 1000, 1% of the units open",
+        "backpropagation without a gate",
+        gated_step,
+        lambda: backpropagation_step(1),
+        0.35,
     ),
 )
