@@ -1,0 +1,110 @@
+"""The leak of the published NACA protocol: one table and one figure, made from the results of two experiments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lit_meta.zoo import percent
+
+PAPER, STANDARD = "naca-mlp-mnist-paper", "naca-mlp-mnist-standard"
+BATCHINGS = ("one experience a batch", "shuffled", "one sample a batch")
+# Mean and standard error of the publication, in per cent.
+PUBLISHED = (79.18, 3.78)
+_ROWS = (
+    (PAPER, "rule", "batch mean (published)", "NACA"),
+    (PAPER, "plasticity-off", "batch mean (published)", "off"),
+    (PAPER, "backpropagation-gated", "batch mean (published)", "backpropagation"),
+    (STANDARD, "rule", "own sample", "NACA"),
+    (STANDARD, "plasticity-off", "own sample", "off"),
+    (STANDARD, "backpropagation-gated", "own sample", "backpropagation"),
+    (STANDARD, "no-gate", "none", "NACA"),
+    (STANDARD, "no-gate-plasticity-off", "none", "off"),
+)
+# Of Okabe and Ito: told apart by readers who see colours differently, and in grey.
+_COLORS = ("#E69F00", "#0072B2", "#999999")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train, and its accuracy under each way to make test batches.
+
+    Attributes:
+        gate: what the gate sees.
+        plasticity: how the hidden layer learns.
+        accuracy: by the names in `BATCHINGS`, summaries over seeds.
+    """
+
+    gate: str
+    plasticity: str
+    accuracy: dict[str, dict[str, Any]]
+
+
+def rows(folder: Path) -> list[Row]:
+    """The rows of the table from the two experiments' JSON files in ``folder``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file lacks a learner, or was made without ``batching: true``.
+    """
+    reports = {}
+    for name in (PAPER, STANDARD):
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
+        reports[name] = json.loads(path.read_text())
+    found = []
+    for name, learner, gate, plasticity in _ROWS:
+        accuracy = reports[name].get(learner, {}).get("accuracy_by_batching")
+        if accuracy is None:
+            raise ValueError(f"{name}.json has no accuracy by batching of {learner!r}: run all of the experiment")
+        found.append(Row(gate, plasticity, accuracy))
+    return found
+
+
+def table(found: Sequence[Row]) -> str:
+    """The rows as a Markdown table of accuracies in per cent, mean ± standard deviation over seeds."""
+    lines = [
+        "| the gate sees | hidden plasticity | one class a batch (published) | shuffled batches | one sample a batch |",
+        "|---|---|---|---|---|",
+    ]
+    for row in found:
+        cells = [row.gate, row.plasticity, *(percent(row.accuracy[how]) for how in BATCHINGS)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def figure(found: Sequence[Row]) -> Figure:
+    """The rows as bars with standard deviations, beside the published number and chance."""
+    made = Figure(figsize=(10, 4.6), layout="constrained", dpi=150)
+    axes = made.add_subplot()
+    labels = ("one class a batch (published protocol)", "shuffled batches", "one sample a batch")
+    for k, (how, label, color) in enumerate(zip(BATCHINGS, labels, _COLORS, strict=True)):
+        means = [100 * row.accuracy[how]["mean"] for row in found]
+        spreads = [100 * (row.accuracy[how]["sd"] or 0.0) for row in found]
+        places = [i + 0.27 * (k - 1) for i in range(len(found))]
+        axes.bar(places, means, 0.25, yerr=spreads, capsize=2, color=color, label=label, error_kw={"linewidth": 0.8})
+    mean, error = PUBLISHED
+    axes.axhline(mean, color="black", linewidth=0.9, zorder=0, label=f"published, {mean} ± {error} (standard error)")
+    axes.axhspan(mean - error, mean + error, color="black", alpha=0.1, linewidth=0, zorder=0)
+    axes.axhline(10, color="black", linewidth=0.9, linestyle=":", label="chance")
+    names = {"NACA": "NACA", "off": "hidden\nplasticity off", "backpropagation": "back-\npropagation"}
+    axes.set_xticks(range(len(found)), [names[row.plasticity] for row in found])
+    gates = [row.gate for row in found]
+    for gate in dict.fromkeys(gates):
+        first, last = gates.index(gate), len(gates) - 1 - gates[::-1].index(gate)
+        axes.text((first + last) / 2, 104, f"gate: {gate}", ha="center", va="bottom", fontsize=10)
+        if first:
+            axes.axvline(first - 0.5, color="black", linewidth=0.6)
+    axes.set_xlim(-0.5, len(found) - 0.5)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_ylabel("accuracy after ten classes (%)")
+    axes.set_title("MNIST, one class at a time: what the test batch tells the gate")
+    made.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return made

@@ -1,0 +1,51 @@
+"""The page on the leak says what the committed results say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lit_meta import leak
+from lit_meta.cli import main
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+PAGE = RESULTS.parent / "leak.md"
+
+
+def test_the_page_holds_the_table_of_the_committed_results():
+    assert leak.table(leak.rows(RESULTS)) in PAGE.read_text()
+
+
+def test_the_claims_of_the_page_hold_in_the_committed_results():
+    by = {(row.gate, row.plasticity): row.accuracy for row in leak.rows(RESULTS)}
+    pure, mixed, single = leak.BATCHINGS
+    published, spread = 100 * by["batch mean (published)", "NACA"][pure]["mean"], leak.PUBLISHED
+    sd = 100 * by["batch mean (published)", "NACA"][pure]["sd"]
+    assert abs(published - spread[0]) < 2 * sd
+    for gate in ("batch mean (published)", "own sample"):
+        pairs = zip(by[gate, "off"][pure]["values"], by[gate, "NACA"][pure]["values"], strict=True)
+        assert all(off > naca for off, naca in pairs)
+    for plasticity in ("NACA", "off", "backpropagation"):
+        assert by["batch mean (published)", plasticity][mixed]["mean"] < 0.15
+        own = by["own sample", plasticity]
+        assert own[pure] == own[mixed]
+        assert abs(own[single]["mean"] - own[mixed]["mean"]) < 0.02
+
+
+def test_the_figure_has_a_bar_for_every_number():
+    rows = leak.rows(RESULTS)
+    axes = leak.figure(rows).axes[0]
+    heights = sorted(bar.get_height() for container in axes.containers for bar in getattr(container, "patches", ()))
+    expected = sorted(100 * row.accuracy[how]["mean"] for row in rows for how in leak.BATCHINGS)
+    assert heights == pytest.approx(expected)
+
+
+def test_what_is_missing_is_named(tmp_path, capsys):
+    assert main(["leak", "--folder", str(tmp_path)]) == 1
+    assert "make it with lit-meta run naca-mlp-mnist-paper" in capsys.readouterr().err
+    for name in (leak.PAPER, leak.STANDARD):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"rule": {}}))
+    with pytest.raises(ValueError, match="no accuracy by batching of 'rule'"):
+        leak.rows(tmp_path)
