@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_meta.audit_report import AuditReport, Condition
-from lit_meta.causes import Cause, Memory, first_difference, inspect, left_in_training
+from lit_meta.auditing.causes import Cause, Memory, first_difference, inspect, left_in_training
+from lit_meta.auditing.report import AuditReport, Condition
 from lit_meta.rules.base import require_one_of
 
 Forward = Callable[[Tensor], Tensor]
@@ -19,8 +19,6 @@ Forward = Callable[[Tensor], Tensor]
 # Two outputs nearer to each other than this share of the largest are a tie that rounding may decide either way.
 _TIE = 1e-5
 _PROBE = 8
-
-__all__ = ["AuditReport", "Cause", "Condition", "audit", "stratified_subset"]
 
 
 def audit(
