@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 
@@ -18,7 +18,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     # Copies, because two names may share memory, which the format does not allow.
-    save_file({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}, partial)
+    partial.write_bytes(save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
     partial.replace(path)
 
 

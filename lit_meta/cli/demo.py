@@ -14,8 +14,12 @@ from lit_meta.cli.console import add_command, console, percent, progress, table
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ENTRY = "naca-mlp-digits"
-_EXPERIMENTS = ("naca-mlp-digits", "ewc-mlp-digits")
+_ENTRY = "recursive-readout-digits"
+_EXPERIMENTS = {
+    "recursive readout": "recursive-readout-digits",
+    "NACA": "naca-mlp-digits",
+    "EWC": "ewc-mlp-digits",
+}
 
 
 def add(commands: Any) -> None:
@@ -45,19 +49,18 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
         "[bold]2.[/bold] the same stream learned now: ten digits, one class at a time, a rule as a callback of the Trainer"
     )
     results: dict[str, Any] = {}
-    experiments = {name: load_experiment(name) for name in _EXPERIMENTS}
+    experiments = {label: load_experiment(name) for label, name in _EXPERIMENTS.items()}
     with progress(10 * 2 * len(experiments) + 1, "training") as advance:
 
         def told(label: str) -> Callable[[int, Tensor], None]:
             return lambda index, row: advance(f"{label}: experience {index + 1}")
 
-        for name, experiment in experiments.items():
-            label = name.split("-")[0].upper()
+        for label, experiment in experiments.items():
             # A LightningModule that knows nothing of rules, and the rule as a callback of the Trainer.
             module = build_module(experiment.for_learner("naive"), seed=0)
             rule = build_rules(experiment.rule)
             if rule is None:
-                raise ValueError(f"the experiment {name!r} has no rule to show")
+                raise ValueError(f"the experiment {experiment.name!r} has no rule to show")
             results[label] = fit_stream(
                 module,
                 scenario(**experiment.scenario, seed=0),
@@ -68,7 +71,8 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
             )
             naive = f"naive ({label}'s network)"
             results[naive], _ = run_seed(experiment, "naive", 0, on_experience=told(naive))
-        results["joint bound"], _ = run_seed(experiment, "joint", 0, on_experience=told("joint bound"))
+        joint = f"joint bound ({label}'s network)"
+        results[joint], _ = run_seed(experiment, "joint", 0, on_experience=told(joint))
     rows = [
         (label, percent(r.average_accuracy), percent(r.forgetting), f"{r.cost['seconds']:.1f}")
         for label, r in results.items()
