@@ -120,6 +120,10 @@ class Metaplasticity(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = dict(state_dict)
+        # A stream that was complete is never fitted again, and yet its rules' memory is read.
+        for rule, entry in zip(self.rules, self._saved.get("rules", ()), strict=False):
+            if entry["name"] == type(rule).__name__:
+                rule.state.load_state_dict(entry["state"])
         self._load()
 
     def context(self, pl_module: L.LightningModule, experiences: Tensor) -> AbstractContextManager[object]:
