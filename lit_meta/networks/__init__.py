@@ -13,6 +13,7 @@ from lit_meta.networks.gates import InputGate
 from lit_meta.networks.patches import PatchConv2d, PatchNet
 from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
+from lit_meta.networks.spiking_patches import SpikingPatchNet
 from lit_meta.networks.stepwise import Stepwise
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -22,6 +23,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "lif-mlp": LIFMLP,
     "mlp": MLP,
     "patch-net": PatchNet,
+    "spiking-patch-net": SpikingPatchNet,
 }
 
 
@@ -63,6 +65,7 @@ __all__ = [
     "PatchNet",
     "SignActivation",
     "SpikingNetwork",
+    "SpikingPatchNet",
     "Stepwise",
     "build_network",
 ]

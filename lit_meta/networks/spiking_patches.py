@@ -1,0 +1,116 @@
+"""Patch features as spikes: leaky integrate-and-fire neurons on a patch layer, below a head that counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_meta.functional.spiking import LIFState, lif_step
+from lit_meta.networks._build import class_count, image_shape, positive, samples
+from lit_meta.networks.patches import PatchConv2d, Precision
+
+
+class SpikingPatchNet(nn.Module):
+    """A layer of patch features that spike over T steps, below one linear head on their firing rates.
+
+    The image is applied as a constant current, so the patch layer runs once and its multiplications are those of one analog
+    layer; from there on only spikes are sent. The head integrates without a leak: every spike adds its column of weights,
+    divided by T and by the neurons in a cell of the grid, so its output after T steps is a linear function of the rates,
+    and a `RecursiveReadout` learns it as any other head.
+
+    Args:
+        input_shape: (channels, height, width).
+        filters: neurons at each position.
+        kernel: side of the patches.
+        classes: outputs, at least 2.
+        grid: neurons of the same filter in each cell of a grid x grid share their weight to the head.
+        steps: T, at least 1.
+        decay: share of the membrane potential kept over a step, from 0 to 1.
+        threshold: the potential above which a neuron fires, above 0.
+        contrast: variance of a patch that counts as noise, above 0.
+        stride: distance between patches.
+        padding: pad the input, so that a map keeps its size.
+        precision: of the convolution and the membranes, ``"float32"`` or ``"bfloat16"``.
+        seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
+
+    Attributes:
+        record_spikes: set to True to have every forward pass leave `spike_counts`.
+        spike_counts: ``{"head": (batch,)}``, spikes that each sample sent into the head over all steps; each costs as many
+            synaptic operations as there are classes.
+
+    Raises:
+        ValueError: a size or a constant out of range.
+
+    Example:
+        >>> network = SpikingPatchNet((1, 28, 28), filters=8, kernel=7, classes=10, seed=0)
+        >>> network.record_spikes = True
+        >>> network(torch.rand(2, 1, 28, 28)).shape, network.spike_counts["head"].shape
+        (torch.Size([2, 10]), torch.Size([2]))
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        filters: int,
+        kernel: int,
+        classes: int,
+        *,
+        grid: int = 4,
+        steps: int = 20,
+        decay: float = 0.9,
+        threshold: float = 2.0,
+        contrast: float = 0.01,
+        stride: int = 1,
+        padding: bool = True,
+        precision: Precision = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.input_shape, self.classes = image_shape(input_shape), class_count(classes)
+        if positive("kernel", kernel) % 2 == 0:
+            raise ValueError(f"kernel must be odd, so that padding keeps maps in place, got {kernel}")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be from 0 to 1, got {decay}")
+        if not threshold > 0:
+            raise ValueError(f"threshold must be above 0, got {threshold}")
+        self.grid, self.steps = positive("grid", grid), positive("steps", steps)
+        self.decay, self.threshold = decay, threshold
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            self.layers = nn.ModuleList(
+                [
+                    PatchConv2d(
+                        self.input_shape[0],
+                        positive("filters", filters),
+                        kernel,
+                        contrast=contrast,
+                        stride=positive("stride", stride),
+                        padding=padding,
+                        precision=precision,
+                    )
+                ]
+            )
+            self.head = nn.Linear(filters * grid * grid, self.classes)
+        if self.layers[0](torch.zeros(1, *self.input_shape)).shape[-1] < grid:
+            raise ValueError(f"the map is smaller than the grid {grid}: use a smaller stride")
+        self.record_spikes = False
+        self.spike_counts: dict[str, Tensor] = {}
+
+    def features(self, x: Tensor) -> Tensor:
+        """(batch, ...) -> (batch, filters · grid²), firing rates from 0 to 1."""
+        current = self.layers[0](samples(x, self.input_shape))
+        counts = torch.zeros_like(current)
+        state: LIFState | None = None
+        for _ in range(self.steps):
+            spikes, state = lif_step(current, state, decay=self.decay, threshold=self.threshold)
+            counts += spikes
+        self.spike_counts = {"head": counts.flatten(1).float().sum(1)} if self.record_spikes else {}
+        return F.adaptive_avg_pool2d(counts.float() / self.steps, self.grid).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, ...) -> (batch, classes)."""
+        return self.head(self.features(x))

@@ -1,0 +1,44 @@
+"""Spiking patch features: spikes as the membrane equation gives them, one sample at a time."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_meta.networks import SpikingPatchNet
+
+
+def test_rates_are_those_of_each_membrane_alone():
+    network = SpikingPatchNet((1, 5, 5), filters=3, kernel=3, classes=2, grid=5, steps=12, threshold=0.7, seed=0)
+    with torch.no_grad():
+        network.layers[0].bias.fill_(0.3)
+        x = torch.rand(2, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+        currents = network.layers[0](x).flatten().tolist()
+        network.record_spikes = True
+        rates = network.features(x)
+    expected = []
+    for current in currents:
+        potential = fired = count = 0.0
+        for _ in range(12):
+            potential = 0.9 * potential * (1 - fired) + current
+            fired = float(potential > 0.7)
+            count += fired
+        expected.append(count)
+    expected = torch.tensor(expected).reshape(2, -1)
+    assert len(expected.unique()) > 3
+    torch.testing.assert_close(rates, expected / 12)
+    assert torch.equal(network.spike_counts["head"], expected.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    (
+        ({"kernel": 4}, "kernel must be odd"),
+        ({"decay": 1.5}, "decay must be"),
+        ({"threshold": 0.0}, "threshold must be above 0"),
+        ({"grid": 9}, "smaller than the grid"),
+    ),
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SpikingPatchNet((1, 8, 8), **{"filters": 2, "kernel": 3, "classes": 2, **options})
