@@ -174,7 +174,7 @@ def fit_stream(
     else:
         saved.check(scenario=_name(benchmark), train=len(train), test=len(test), seed=seed)
         learner.load(saved)
-        rows, initial, cost = saved.rows, saved.initial, saved.cost
+        rows, initial, cost = list(saved.rows), saved.initial, saved.cost
     for index in range(len(rows), len(train)):
         data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed)
         started = time.perf_counter()
@@ -203,7 +203,10 @@ def fit_stream(
         if on_experience is not None:
             on_experience(index, rows[-1])
     cost["parameter_bytes"] = sum(p.numel() * p.element_size() for p in module.parameters())
-    cost["state_bytes"] = sum(rule.state.bytes for callback in learner.plasticity for rule in callback.rules)
+    # Of the states, not of the rules: those of a run that was complete already have not been attached to a network.
+    states = learner.rule_states() if saved is None or len(saved.rows) < len(train) else saved.rules
+    tensors = [t for state in states for rule in state.get("rules", []) for t in rule["state"].values()]
+    cost["state_bytes"] = sum(t.numel() * t.element_size() for t in tensors)
     return StreamResult(_name(benchmark), protocol, torch.stack(rows), initial, cost, _classes(benchmark))
 
 

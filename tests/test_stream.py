@@ -138,3 +138,10 @@ def test_labels_outside_the_head_are_one_clear_error(stream):
 def test_a_network_whose_outputs_are_no_scores_is_refused(stream):
     with pytest.raises(ValueError, match="must give outputs"):
         fit_stream(MetaplasticModule(nn.Sequential(nn.Linear(8, 10)), loss="mse"), stream, accelerator="cpu")
+
+
+def test_resuming_a_complete_run_reports_the_same_cost(tmp_path):
+    stream = scenario("split-digits", experiences=2)
+    first = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path)
+    again = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, resume=True)
+    assert again.cost["state_bytes"] == first.cost["state_bytes"] > 0
