@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
-from lit_meta.bench._work import batch, begun, plain_step, session_step
+from lit_meta.bench._work import batch, begun, plain_step, session_step, sgd, squared_error
 from lit_meta.metrics.operations import SavedTensors
 from lit_meta.networks import build_network
 from lit_meta.networks.spiking import Learning
@@ -28,6 +29,29 @@ def naca_step(steps: int = 20, hidden: Sequence[int] = (500,), samples: int = _B
 def bptt_step(steps: int = 20, hidden: Sequence[int] = (500,), samples: int = _BATCH) -> Work:
     """The same step by backpropagation through time."""
     return plain_step(_network("bptt", steps, hidden), *batch(samples, 784, 10))
+
+
+def snntorch_step(steps: int = 20, width: int = 1000, samples: int = _BATCH) -> Work:
+    """A training step of a network of the same size in snnTorch: rate-coded input, leaky neurons, all steps on the graph."""
+    import snntorch
+
+    first, second = nn.Linear(784, width, bias=False), nn.Linear(width, 10, bias=False)
+    neurons = [snntorch.Leaky(beta=0.2, threshold=0.5) for _ in range(2)]
+    x, y = batch(samples, 784, 10)
+    optimizer = sgd(nn.ModuleList([first, second]))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        hidden, output = (neuron.reset_mem() for neuron in neurons)
+        total = torch.zeros(samples, 10)
+        for _ in range(steps):
+            spikes, hidden = neurons[0](first(torch.bernoulli(x)), hidden)
+            spikes, output = neurons[1](second(spikes), output)
+            total = total + spikes
+        squared_error(total / steps, y).backward()
+        optimizer.step()
+
+    return step
 
 
 def naca_memory(steps: int = 20) -> Work:
@@ -75,6 +99,14 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         lambda: naca_step(hidden=(1000,) * 3),
         lambda: bptt_step(hidden=(1000,) * 3),
         0.42,
+    ),
+    Benchmark(
+        "snn/snntorch",
+        "NACA step of a spiking network, 784-1000-10, T = 20, batch 256",
+        "snnTorch, backpropagation through time",
+        lambda: naca_step(hidden=(1000,), samples=256),
+        lambda: snntorch_step(samples=256),
+        requires=("snntorch",),
     ),
     Benchmark(
         "snn/memory",

@@ -75,6 +75,7 @@ class Rule:
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
         head_only: the rule learns the head and keeps all other parameters still.
+        settles: hidden layers learn at first only, and keep still then.
         needs_tasks: the rule must be told the task of every sample in testing, see `context`.
         limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows), ``"layers"``
             (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
@@ -86,6 +87,7 @@ class Rule:
     needs_boundaries: bool = False
     needs_data: bool = True
     head_only: bool = False
+    settles: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     makes_update: ClassVar[bool] = False
     reads_task_gradient: ClassVar[bool] = False

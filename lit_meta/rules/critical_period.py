@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,6 +64,9 @@ class CriticalPeriod(Rule):
         >>> int(rule.state["samples"]["*"])
         20
     """
+
+    settles = True
+    limits: ClassVar[Mapping[str, str]] = {"distributed": "features learn from the samples of one process"}
 
     def __init__(
         self,

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_meta import Metaplasticity, Session
-from lit_meta.rules import HLOP, OWM, RULES, Rule
+from lit_meta.rules import HLOP, OWM, RULES, CriticalPeriod, Rule
 from tests.rules import drivers
 from tests.rules.test_contract import from_config
 
 SGD = torch.optim.SGD
-# What these protect is what each batch brought, so that other batches leave other weights.
-BY_BATCH = (OWM, HLOP)
+# What these remember or learn is what each batch brought, so that other batches leave other weights.
+BY_BATCH = (OWM, HLOP, CriticalPeriod)
 
 
 def refusal(rule: Rule, situation: str):
@@ -54,9 +54,10 @@ def changed(network, before):
     return {name for name, p in network.named_parameters() if not torch.equal(p.detach(), before[name])}
 
 
-def plastic(rule, names, head):
-    """Those of the names that the rule lets learn."""
-    return {name for name in names if not rule.head_only or name.startswith(head)}
+def plastic(rule, names, head, *, later=False):
+    """Those of the names that the rule lets learn; ``later``: after the first experience."""
+    head_only = rule.head_only or (later and rule.settles)
+    return {name for name in names if not head_only or name.startswith(head)}
 
 
 def values(network):
@@ -176,7 +177,7 @@ def test_parameters_frozen_and_thawed_between_experiences(rule, make_network, tw
     network[0].requires_grad_(True)
     before = values(network)
     learn(session, x0, y0)
-    assert plastic(rule, {"0.weight", "0.bias"}, "4.") <= changed(network, before)
+    assert plastic(rule, {"0.weight", "0.bias"}, "4.", later=True) <= changed(network, before)
 
 
 def test_layers_added_between_experiences(rule, make_network, two_experiences):
@@ -188,7 +189,7 @@ def test_layers_added_between_experiences(rule, make_network, two_experiences):
     before = values(network)
     with refusal(rule, "layers"):
         learn(session, x1, y1)
-        assert plastic(rule, {"4.weight", "5.weight"}, "5.") <= changed(network, before)
+        assert plastic(rule, {"4.weight", "5.weight"}, "5.", later=True) <= changed(network, before)
         learn(session, x0, y0)
 
 
@@ -210,10 +211,11 @@ def test_shared_parameters(rule, two_experiences):
     network = Tied()
     session = Session(network, rule)
     with refusal(rule, "shared"):
-        for x, y in two_experiences:
+        for later, (x, y) in enumerate(two_experiences):
             before = values(network)
             learn(session, x, y)
-            assert plastic(rule, {"one.weight", "head.weight"}, "head.") <= changed(network, before)
+            expected = plastic(rule, {"one.weight", "head.weight"}, "head.", later=bool(later))
+            assert expected <= changed(network, before)
         assert network.one.weight is network.two.weight
         quantities = [key for key in rule.state.state_dict() if key.endswith("two.weight")]
         assert quantities == []  # One memory for one synapse.
@@ -273,6 +275,9 @@ def test_bfloat16_autocast(rule, make_network, two_experiences):
     assert found.dtype == torch.float32
     assert changed(network, before) == plastic(rule, before, "4.")
     assert not torch.equal(found, whole)
+    if isinstance(rule, CriticalPeriod):  # Where rounding decides which unit wins, the unit goes elsewhere altogether.
+        assert found.isfinite().all()
+        return
     start = torch.cat([p.flatten() for p in before.values()])
     assert (found - whole).norm() < 0.25 * (whole - start).norm()
 
