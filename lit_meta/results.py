@@ -7,7 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lit_meta import zoo
+from lit_meta._paths import configs_folder
+from lit_meta.rules import RULES
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -30,6 +34,19 @@ def found(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows.values(), key=lambda row: (row["scenario"]["name"], row["protocol"] != "standard", row["name"]))
 
 
+def told_tasks(name: str) -> bool:
+    """Whether a rule of the experiment must be told the task of every test sample, which makes the task an easier one.
+
+    Example:
+        >>> told_tasks("permuted-digits-xdg"), told_tasks("ewc-mlp-digits")
+        (True, False)
+    """
+    path = configs_folder() / "experiment" / f"{name}.yaml"
+    spec = yaml.safe_load(path.read_text()).get("rule") if path.is_file() else None
+    specs = [spec] if isinstance(spec, Mapping) else spec or []
+    return any(RULES[one["name"]].needs_tasks for one in specs)
+
+
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Results as a Markdown table of average accuracy in per cent."""
     lines = [
@@ -47,7 +64,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             if row["zoo"]
             else f"[`{row['name']}`](docs/results/{row['name']}.json)",
             f"{scenario['name']}{length}",
-            row["protocol"],
+            row["protocol"] + (", tasks told" if told_tasks(row["name"]) else ""),
             *accuracies,
             zoo.percent(row["rule"]["forgetting"]),
             len(row["seeds"]),
