@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -65,6 +66,31 @@ def session_step(session: Session, x: Tensor, y: Tensor) -> Work:
     def step() -> None:
         with session.step(x, y, optimizer):
             squared_error(network(x), y).backward()
+
+    return step
+
+
+def avalanche_ewc_step(network: nn.Module, x: Tensor, y: Tensor, *, experiences: int, mode: str = "separate") -> Work:
+    """The plain step with the penalty of Avalanche's EWC plugin added to its loss, without the rest of Avalanche's strategy."""
+    with quiet():
+        from avalanche.training.plugins import EWCPlugin
+        from avalanche.training.utils import copy_params_dict, zerolike_params_dict
+
+    plugin = EWCPlugin(1.0, mode=mode, decay_factor=1.0 if mode == "online" else None)
+    for experience in range(experiences):
+        plugin.saved_params[experience] = copy_params_dict(network)
+        plugin.importances[experience] = zerolike_params_dict(network)
+    optimizer = sgd(network)
+    strategy: Any = SimpleNamespace(
+        clock=SimpleNamespace(train_exp_counter=experiences), model=network, device=torch.device("cpu"), loss=None
+    )
+
+    def step() -> None:
+        optimizer.zero_grad()
+        strategy.loss = squared_error(network(x), y)
+        plugin.before_backward(strategy)
+        strategy.loss.backward()
+        optimizer.step()
 
     return step
 

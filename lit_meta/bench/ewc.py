@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
-from lit_meta.bench._work import batch, begun, plain_step, quiet, session_step, sgd, squared_error
+from lit_meta.bench._work import avalanche_ewc_step, batch, begun, plain_step, session_step
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC
@@ -37,31 +34,9 @@ def ewc_step(experiences: int = _EXPERIENCES) -> Work:
     return session_step(session, *batch(256, _SIZES[0], _SIZES[2]))
 
 
-def avalanche_ewc_step(mode: str, experiences: int = _EXPERIENCES) -> Work:
-    """The same step with Avalanche's plugin: its penalty, added to the loss, and a backward pass through it."""
-    with quiet():
-        from avalanche.training.plugins import EWCPlugin
-        from avalanche.training.utils import copy_params_dict, zerolike_params_dict
-
-    network = _network()
-    plugin = EWCPlugin(1.0, mode=mode, decay_factor=1.0 if mode == "online" else None)
-    for experience in range(experiences):
-        plugin.saved_params[experience] = copy_params_dict(network)
-        plugin.importances[experience] = zerolike_params_dict(network)
-    optimizer = sgd(network)
-    strategy: Any = SimpleNamespace(
-        clock=SimpleNamespace(train_exp_counter=experiences), model=network, device=torch.device("cpu"), loss=None
-    )
-    x, y = batch(256, _SIZES[0], _SIZES[2])
-
-    def step() -> None:
-        optimizer.zero_grad()
-        strategy.loss = squared_error(network(x), y)
-        plugin.before_backward(strategy)
-        strategy.loss.backward()
-        optimizer.step()
-
-    return step
+def avalanche_step(mode: str) -> Work:
+    """The same step with Avalanche's penalty."""
+    return avalanche_ewc_step(_network(), *batch(256, _SIZES[0], _SIZES[2]), experiences=_EXPERIENCES, mode=mode)
 
 
 def fisher() -> Work:
@@ -101,7 +76,7 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         f"EWC step after {_EXPERIENCES} experiences",
         "Avalanche's EWCPlugin (separate)",
         ewc_step,
-        lambda: avalanche_ewc_step("separate"),
+        lambda: avalanche_step("separate"),
         0.7,
     ),
     Benchmark(
@@ -109,7 +84,7 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         f"EWC step after {_EXPERIENCES} experiences",
         "Avalanche's EWCPlugin (online)",
         ewc_step,
-        lambda: avalanche_ewc_step("online"),
+        lambda: avalanche_step("online"),
     ),
     Benchmark(
         "ewc/fisher",

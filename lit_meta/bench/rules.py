@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
-from lit_meta.bench._work import batch, plain_step, squared_error
+from lit_meta.bench._work import avalanche_ewc_step, batch, plain_step, squared_error
 from lit_meta.functional import diagonal_fisher
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
@@ -44,31 +43,6 @@ def consolidated_step(rule: Rule) -> Work:
     step()
     session.end_experience([(x, y)])
     session.begin_experience()
-    return step
-
-
-def avalanche_ewc_step(experiences: int) -> Work:
-    """The same step with the penalty of Avalanche's EWC plugin, without the rest of its strategy."""
-    from avalanche.training.plugins import EWCPlugin
-    from avalanche.training.utils import copy_params_dict, zerolike_params_dict
-
-    network, (x, y) = _network(), _batch()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
-    plugin = EWCPlugin(ewc_lambda=1.0)
-    for experience in range(experiences):
-        plugin.update_importances(zerolike_params_dict(network), experience)
-        plugin.saved_params[experience] = copy_params_dict(network)
-    strategy: Any = SimpleNamespace(
-        model=network, device=torch.device("cpu"), clock=SimpleNamespace(train_exp_counter=experiences), loss=None
-    )
-
-    def step() -> None:
-        optimizer.zero_grad()
-        strategy.loss = squared_error(network(x), y)
-        plugin.before_backward(strategy)
-        strategy.loss.backward()
-        optimizer.step()
-
     return step
 
 
@@ -151,7 +125,7 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         "EWC step, any number of past experiences",
         "Avalanche's EWC penalty, one past experience",
         lambda: consolidated_step(build_rule("ewc")),
-        lambda: avalanche_ewc_step(1),
+        lambda: avalanche_ewc_step(_network(), *_batch(), experiences=1),
         0.7,
     ),
     Benchmark(
@@ -159,7 +133,7 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         "EWC step, any number of past experiences",
         "Avalanche's EWC penalty, five past experiences",
         lambda: consolidated_step(build_rule("ewc")),
-        lambda: avalanche_ewc_step(5),
+        lambda: avalanche_ewc_step(_network(), *_batch(), experiences=5),
         0.7,
     ),
     Benchmark(
