@@ -9,8 +9,9 @@ from torch import nn
 from lit_meta._names import unknown
 from lit_meta.networks.ann import MLP, ConvNet
 from lit_meta.networks.binary import BinaryConv2d, BinaryLinear, BinaryMLP, SignActivation
+from lit_meta.networks.context import ContextNet, NoveltyGate
 from lit_meta.networks.gates import InputGate
-from lit_meta.networks.patches import PatchConv2d, PatchNet
+from lit_meta.networks.patches import PatchConv2d, PatchNet, RandomExpansion
 from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
 from lit_meta.networks.spiking_patches import SpikingPatchNet
@@ -18,6 +19,7 @@ from lit_meta.networks.stepwise import Stepwise
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "binary-mlp": BinaryMLP,
+    "context-net": ContextNet,
     "convnet": ConvNet,
     "lif-convnet": LIFConvNet,
     "lif-mlp": LIFMLP,
@@ -58,11 +60,14 @@ __all__ = [
     "BinaryConv2d",
     "BinaryLinear",
     "BinaryMLP",
+    "ContextNet",
     "ConvNet",
     "InputGate",
     "LIFConvNet",
+    "NoveltyGate",
     "PatchConv2d",
     "PatchNet",
+    "RandomExpansion",
     "SignActivation",
     "SpikingNetwork",
     "SpikingPatchNet",

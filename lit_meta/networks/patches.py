@@ -77,6 +77,48 @@ class PatchConv2d(nn.Conv2d):
         return found.mul_(scale.to(dtype)).add_(bias.to(dtype).view(1, -1, 1, 1))
 
 
+class RandomExpansion(nn.Linear):
+    """Many units in fixed random directions, each with a threshold relative to its own drive.
+
+    As drawn, unit k computes ``r_k h`` with r_k a random unit vector. `CriticalPeriod` turns that into
+    ``(r_k h − μ_k) / σ_k − threshold``, with μ and σ the mean and standard deviation of the unit's own drive: its directions
+    stay random, its excitability adapts to its input. A rectified expansion lets a linear head separate what the features
+    below do not separate linearly, and it learns nothing that could be forgotten.
+
+    Weights are frozen for gradients: they are what a local rule writes.
+
+    Args:
+        inputs: features of the layer below.
+        units: of the expansion, usually more than inputs.
+        threshold: in standard deviations of a unit's drive.
+        precision: ``"bfloat16"`` computes the product in half the bits.
+
+    Source:
+        Huang, Zhu and Siew, "Extreme learning machine", Neurocomputing 70, 2006 (random hidden units below a
+        least-squares readout); Dasgupta, Stevens and Navlakha, Science 358, 2017 (the expansion of the fly's mushroom body).
+
+    Example:
+        >>> layer = RandomExpansion(3, 5)
+        >>> layer(torch.ones(2, 3)).shape, bool(torch.allclose(layer.weight.norm(dim=1), torch.ones(5)))
+        (torch.Size([2, 5]), True)
+    """
+
+    def __init__(self, inputs: int, units: int, *, threshold: float = 0.25, precision: Precision = "float32") -> None:
+        super().__init__(inputs, units)
+        with torch.no_grad():
+            self.weight.copy_(F.normalize(torch.randn_like(self.weight), dim=1))
+            self.bias.zero_()
+        self.drive_threshold = threshold
+        self.precision = precision
+        self.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(..., inputs) -> (..., units), before rectification."""
+        if self.precision == "float32":
+            return super().forward(inputs)
+        return F.linear(inputs.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16())
+
+
 class PatchNet(nn.Module):
     """Layers of patch features, pooled over a grid, below one linear head.
 
@@ -95,7 +137,10 @@ class PatchNet(nn.Module):
         contrast: variance of a patch that counts as noise, of each layer.
         padding: pad every layer's input, so that a map keeps its size.
         both_signs: the last layer's units also respond to the opposite patch, as separate features.
-        precision: of the convolutions, ``"float32"`` or ``"bfloat16"``.
+        mirror: average the features of an image and of its mirror image, so that a head learns from both at once.
+        expansion: units of a `RandomExpansion`, rectified, between the features and the head; None for a head on the features.
+        expansion_threshold: of these units, in standard deviations of their drive.
+        precision: of the convolutions and the expansion, ``"float32"`` or ``"bfloat16"``.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
 
     Raises:
@@ -124,6 +169,9 @@ class PatchNet(nn.Module):
         contrast: Sequence[float] = (0.01,),
         padding: bool = True,
         both_signs: bool = False,
+        mirror: bool = False,
+        expansion: int | None = None,
+        expansion_threshold: float = 0.25,
         precision: Precision = "float32",
         seed: int | None = None,
     ) -> None:
@@ -143,6 +191,7 @@ class PatchNet(nn.Module):
             raise ValueError(f"kernels must be odd, so that padding keeps maps in place, got {kernels}")
         self.pooling = positive("pooling", pooling)
         self.both_signs = both_signs
+        self.mirror = mirror
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -159,27 +208,48 @@ class PatchNet(nn.Module):
                 for i in range(len(sides))
             )
             features = maps[-1] * (2 if both_signs else 1) * sum(grid * grid for grid in self.grids)
-            self.head = nn.Linear(features, self.classes)
+            self.expansion = expand(features, expansion, expansion_threshold, precision)
+            self.head = nn.Linear(expansion or features, self.classes)
         if math.prod(self.input_shape) and self._maps(torch.zeros(1, *self.input_shape)).shape[-1] < max(self.grids):
             raise ValueError(f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling")
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), what the head sees."""
-        maps = self._maps(samples(x, self.input_shape))
+        x = samples(x, self.input_shape)
+        found = self._pooled(x)
+        if self.mirror:
+            found = (found + self._pooled(x.flip(-1))) / 2
+        return found.float() if self.expansion is None else self.expansion(found).relu_().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, ...) -> (batch, classes)."""
+        return self.head(self.features(x))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """The last layer's rectified responses, averaged over the cells of the grids."""
+        maps = self._maps(x)
         if self.both_signs:
             # The opposite filter with the same bias: −(y − b) + b.
             offset = 2 * self.layers[-1].bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr, operator]
             maps = torch.cat([maps.relu(), (offset - maps).relu_()], dim=1)
         else:
             maps = maps.relu_()
-        return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1).float()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, ...) -> (batch, classes)."""
-        return self.head(self.features(x))
+        return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1)
 
     def _maps(self, x: Tensor) -> Tensor:
         """The last layer's responses before they are rectified."""
         for layer in self.layers[:-1]:
             x = F.avg_pool2d(layer(x).relu_(), self.pooling).float()
         return self.layers[-1](x)
+
+
+def expand(inputs: int, units: int | None, threshold: float, precision: Precision) -> RandomExpansion | None:
+    """The expansion below a head, where one is asked for.
+
+    Raises:
+        ValueError: no unit.
+        TypeError: units that are not a whole number.
+    """
+    if units is None:
+        return None
+    return RandomExpansion(inputs, positive("expansion", units), threshold=threshold, precision=precision)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lit_meta.functional.spiking import LIFState, lif_step
 from lit_meta.networks._build import class_count, image_shape, positive, samples
-from lit_meta.networks.patches import PatchConv2d, Precision
+from lit_meta.networks.patches import PatchConv2d, Precision, expand
 
 
 class SpikingPatchNet(nn.Module):
@@ -19,27 +19,30 @@ class SpikingPatchNet(nn.Module):
     The image is applied as a constant current, so the patch layer runs once and its multiplications are those of one analog
     layer; from there on only spikes are sent. The head integrates without a leak: every spike adds its column of weights,
     divided by T and by the neurons in a cell of the grid, so its output after T steps is a linear function of the rates,
-    and a `RecursiveReadout` learns it as any other head.
+    and a `RecursiveReadout` learns it as any other head. With an ``expansion`` a second layer of such neurons stands between:
+    every spike of the patch layer adds its column of random weights to their currents, and the head counts their spikes.
 
     Args:
         input_shape: (channels, height, width).
         filters: neurons at each position.
         kernel: side of the patches.
         classes: outputs, at least 2.
-        grid: neurons of the same filter in each cell of a grid x grid share their weight to the head.
+        grid: neurons of the same filter in each cell of a grid x grid share their weights to the layer above.
         steps: T, at least 1.
         decay: share of the membrane potential kept over a step, from 0 to 1.
         threshold: the potential above which a neuron fires, above 0.
         contrast: variance of a patch that counts as noise, above 0.
         stride: distance between patches.
         padding: pad the input, so that a map keeps its size.
-        precision: of the convolution and the membranes, ``"float32"`` or ``"bfloat16"``.
+        expansion: neurons of a `RandomExpansion` between the patch layer and the head; None for a head on the patch layer.
+        expansion_threshold: lowers the drive of these neurons, in standard deviations of it.
+        precision: of the weight layers and the membranes, ``"float32"`` or ``"bfloat16"``.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
 
     Attributes:
         record_spikes: set to True to have every forward pass leave `spike_counts`.
-        spike_counts: ``{"head": (batch,)}``, spikes that each sample sent into the head over all steps; each costs as many
-            synaptic operations as there are classes.
+        spike_counts: by name of the weight layer (``"head"``, and ``"expansion"`` where there is one), (batch,), the spikes
+            that each sample sent into it over all steps; each costs as many synaptic operations as the layer has outputs.
 
     Raises:
         ValueError: a size or a constant out of range.
@@ -65,6 +68,8 @@ class SpikingPatchNet(nn.Module):
         contrast: float = 0.01,
         stride: int = 1,
         padding: bool = True,
+        expansion: int | None = None,
+        expansion_threshold: float = 0.25,
         precision: Precision = "float32",
         seed: int | None = None,
     ) -> None:
@@ -94,23 +99,49 @@ class SpikingPatchNet(nn.Module):
                     )
                 ]
             )
-            self.head = nn.Linear(filters * grid * grid, self.classes)
+            self.expansion = expand(filters * grid * grid, expansion, expansion_threshold, precision)
+            self.head = nn.Linear(expansion or filters * grid * grid, self.classes)
         if self.layers[0](torch.zeros(1, *self.input_shape)).shape[-1] < grid:
             raise ValueError(f"the map is smaller than the grid {grid}: use a smaller stride")
         self.record_spikes = False
         self.spike_counts: dict[str, Tensor] = {}
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, ...) -> (batch, filters · grid²), firing rates from 0 to 1."""
+        """(batch, ...) -> (batch, features), firing rates from 0 to 1 of what the head sees."""
         current = self.layers[0](samples(x, self.input_shape))
-        counts = torch.zeros_like(current)
-        state: LIFState | None = None
-        for _ in range(self.steps):
-            spikes, state = lif_step(current, state, decay=self.decay, threshold=self.threshold)
-            counts += spikes
-        self.spike_counts = {"head": counts.flatten(1).float().sum(1)} if self.record_spikes else {}
-        return F.adaptive_avg_pool2d(counts.float() / self.steps, self.grid).flatten(1)
+        if self.expansion is None:
+            counts = _total(self._fire(current.expand(self.steps, *current.shape)))
+            fired = {"head": counts}
+            rates = self._pool(counts.float() / self.steps)
+        else:
+            pooled, total = [], torch.zeros_like(current)
+            for spikes in self._fire(current.expand(self.steps, *current.shape)):
+                pooled.append(self._pool(spikes))
+                total += spikes
+            # The currents of all steps in one product.
+            counts = _total(self._fire(self.expansion(torch.stack(pooled))))
+            fired = {"expansion": total, "head": counts}
+            rates = counts.float() / self.steps
+        self.spike_counts = {n: c.flatten(1).float().sum(1) for n, c in fired.items()} if self.record_spikes else {}
+        return rates
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, classes)."""
         return self.head(self.features(x))
+
+    def _fire(self, currents: Tensor) -> Iterator[Tensor]:
+        """(steps, batch, ...) -> the spikes of each step."""
+        state: LIFState | None = None
+        for current in currents:
+            spikes, state = lif_step(current, state, decay=self.decay, threshold=self.threshold)
+            yield spikes
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(maps, self.grid).flatten(1)
+
+
+def _total(spikes: Iterator[Tensor]) -> Tensor:
+    counts = next(spikes).clone()
+    for step in spikes:
+        counts += step
+    return counts

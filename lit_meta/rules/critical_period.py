@@ -105,6 +105,7 @@ class CriticalPeriod(Rule):
                 self.state["samples"] = {}
                 self.state["patch_count"], self.state["patch_sum"], self.state["patch_moment"] = {}, {}, {}
                 self.state["history"], self.state["direction"] = {}, {}
+                self.state["drive_sum"], self.state["drive_square"] = {}, {}
             self._keep("samples", "*", seen + inputs.shape[0])
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
@@ -116,6 +117,10 @@ class CriticalPeriod(Rule):
                 f"CriticalPeriod learns Linear and Conv2d layers, {layer.name!r} is {type(module).__name__}"
             )
         key = f"*{layer.name}"
+        threshold = getattr(module, "drive_threshold", None)
+        if threshold is not None:
+            self._adapt(key, module, inputs, threshold)
+            return
         count = int(self.state["samples"]["*"])
         generator = torch.Generator().manual_seed(self.seed + count)
         patches = draw_patches(module, inputs.float(), self.patches, generator)
@@ -198,6 +203,26 @@ class CriticalPeriod(Rule):
         covariance = moment / count - torch.outer(mean, mean)
         floor = self.whitening * max(float(covariance.diagonal().mean()), torch.finfo(torch.float32).tiny)
         return mean.float(), whitening_matrix(covariance, floor).float()
+
+    def _adapt(self, key: str, module: nn.Module, inputs: Tensor, threshold: float) -> None:
+        """Sets each unit's gain and threshold by the mean and deviation of its own drive; directions stay as they are."""
+        direction = F.normalize(module.weight.detach().float(), dim=1)  # type: ignore[operator, union-attr]
+        drive = (inputs.detach().float().flatten(0, -2) @ direction.T).double()
+        totals = {
+            "patch_count": torch.tensor(float(len(drive)), dtype=torch.float64, device=drive.device),
+            "drive_sum": drive.sum(0),
+            "drive_square": drive.square().sum(0),
+        }
+        for quantity, value in totals.items():
+            held = self.state[quantity]
+            self._keep(quantity, key, held[key] + value if key in held else value)
+        count, total, square = (self.state[quantity][key] for quantity in totals)
+        mean = total / count
+        # A unit whose drive never varied gets the deviation of the others: dividing by its own would make noise of it.
+        deviation = (square / count - mean.square()).clamp(min=0.0).sqrt()
+        deviation = deviation.clamp(min=1e-3 * float(deviation.mean()) or 1.0)
+        self._write(module.weight, direction / deviation.unsqueeze(1))  # type: ignore[arg-type]
+        self._write(module.bias, -mean / deviation - threshold)  # type: ignore[arg-type]
 
     def _keep(self, quantity: str, key: str, value: Tensor) -> None:
         held = self.state[quantity]

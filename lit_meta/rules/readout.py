@@ -130,6 +130,9 @@ class ReadoutRule(Rule):
         found = []
         for number, chosen in enumerate(columns):
             second_moment, sums = moments[_key(number)], class_sums[:, chosen]
+            silent = float(self.state["silent"][_ALL][number])
+            if silent:
+                second_moment = second_moment.addr(shift[chosen], shift[chosen], alpha=silent)
             if head.bias is None:
                 centered = CenteredMoments(second_moment.clone(), sums, torch.zeros_like(sums[0]))
             else:
@@ -171,6 +174,7 @@ class ReadoutRule(Rule):
             self.state["class_counts"] = {_ALL: wide.new_zeros(layer.out_features)}
             sizes = [len(chosen) for chosen in self._columns(width)]
             self.state["second_moment"] = {_key(i): wide.new_zeros(size, size) for i, size in enumerate(sizes)}
+            self.state["silent"] = {_ALL: wide.new_zeros(len(sizes))}
         self._grow(layer.out_features)
         shift, sums = self.state["shift"][_ALL], self.state["class_sums"][_ALL]
         if len(shift) != width:
@@ -182,8 +186,13 @@ class ReadoutRule(Rule):
             one_hot = F.one_hot(labels, sums.shape[0]).to(part.dtype)
             sums += one_hot.T @ centered
             for number, chosen in enumerate(self._columns(width)):
-                block = centered if len(chosen) == width else centered[:, chosen]
-                add_second_moment_(self.state["second_moment"][_key(number)], block)
+                if len(chosen) == width:
+                    add_second_moment_(self.state["second_moment"][_key(number)], centered)
+                elif bool(part[:, chosen].any()):
+                    add_second_moment_(self.state["second_moment"][_key(number)], centered[:, chosen])
+                else:
+                    # Units of which none was active: what they add is known without a product, and added once at the end.
+                    self.state["silent"][_ALL][number] += len(part)
         self.state["class_counts"][_ALL] += torch.bincount(targets, minlength=sums.shape[0])
 
     def _grow(self, classes: int) -> None:

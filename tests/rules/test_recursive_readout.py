@@ -295,3 +295,21 @@ def test_labels_and_heads_that_do_not_fit_are_refused():
 
     with pytest.raises(ValueError, match="to run once a batch"):
         learn(Twice(), RecursiveReadout(), [(x, y)])
+
+
+@pytest.mark.parametrize("bias", (True, False))
+def test_blocks_that_are_silent_in_a_batch_count_as_what_they_are(bias):
+    """Features of context c stand in every second column, and are 0 in the other context's batches."""
+    generator = torch.Generator().manual_seed(0)
+    h, y = torch.rand(120, 6, generator=generator) + 0.5, torch.randint(3, (120,), generator=generator)
+    context = torch.arange(120).div(20, rounding_mode="floor") % 2
+    x = torch.zeros(120, 6, 2).scatter_(2, context.view(-1, 1, 1).expand(120, 6, 1), h.unsqueeze(2)).flatten(1)
+    heads = {}
+    for batch in (20, 120):  # By batches of one context, and all at once: then no block is silent.
+        network = nn.Sequential(nn.Linear(12, 3, bias=bias))
+        rule = RecursiveReadout(ridge=0.1, block=6)
+        learn(network, rule, zip(x.split(batch), y.split(batch), strict=True))
+        network.eval()(x)
+        heads[batch] = torch.cat([p.detach().flatten() for p in network.parameters()])
+        assert rule.state["silent"]["*"].tolist() == ([60.0, 60.0] if batch == 20 else [0.0, 0.0])
+    torch.testing.assert_close(heads[20], heads[120], atol=1e-5, rtol=1e-4)
