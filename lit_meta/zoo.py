@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from lit_meta._modes import matmul_precision
 from lit_meta._names import unknown
 from lit_meta._paths import zoo_folder
 from lit_meta.evaluation import Protocol
@@ -112,7 +113,8 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     benchmark = make_scenario(**(experiment.scenario if own else {"name": scenario}), seed=described["seed"])
     protocol = protocol or experiment.protocol
     started = time.perf_counter()
-    row = evaluate_network(load(name), benchmark, protocol=protocol)
+    with matmul_precision(experiment.matmul_precision):
+        row = evaluate_network(load(name), benchmark, protocol=protocol)
     seconds = time.perf_counter() - started
     found: dict[str, Any] = {
         "name": name,
