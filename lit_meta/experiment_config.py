@@ -94,6 +94,13 @@ class Experiment:
         for part in ("scenario", "network"):
             if "name" not in getattr(self, part):
                 raise ValueError(f"{part} needs a name, got {getattr(self, part)}")
+        if self.batching and self.tasks_told:
+            raise ValueError("batching tests the network by itself, without the tasks that this scenario tells it")
+
+    @property
+    def tasks_told(self) -> bool:
+        """Whether the scenario tells the network the task of every sample, in testing too."""
+        return bool(self.scenario.get("form") == "task")
 
     @property
     def learners(self) -> tuple[str, ...]:

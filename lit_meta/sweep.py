@@ -46,6 +46,8 @@ def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int,
         name=f"{benchmark.name}, the first {experiences} on validation data",
         train_stream=list(benchmark.train_stream)[:experiences],
         test_stream=list(benchmark.validation_stream)[:experiences],
+        form=benchmark.form,
+        classes=benchmark.classes,
     )
 
 
