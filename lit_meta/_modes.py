@@ -1,4 +1,4 @@
-"""Modes of a network, put back as they were."""
+"""Modes of a network and of PyTorch, put back as they were."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Products of float32 matrices at one of PyTorch's precisions, as of `torch.set_float32_matmul_precision`."""
+    former = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(former)

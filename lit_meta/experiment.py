@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import nn
 
+from lit_meta._modes import matmul_precision
 from lit_meta.evaluation import accuracy_by_batching
 from lit_meta.experiment_config import Experiment, load_experiment
 from lit_meta.hosts.module import MetaplasticModule
@@ -78,19 +79,20 @@ def run_seed(
     part = experiment.for_learner(learner)
     benchmark = scenario(**part.scenario, seed=seed)
     module = build_module(part, seed)
-    result = fit_stream(
-        module,
-        joint(benchmark) if learner == "joint" else benchmark,
-        max_epochs=part.max_epochs,
-        batch_size=part.batch_size,
-        seed=seed,
-        protocol=part.protocol,
-        accelerator=accelerator,
-        run_dir=run_dir,
-        resume=resume,
-        on_experience=on_experience,
-        callbacks=() if callbacks is None else callbacks(benchmark),
-    )
+    with matmul_precision(part.matmul_precision):
+        result = fit_stream(
+            module,
+            joint(benchmark) if learner == "joint" else benchmark,
+            max_epochs=part.max_epochs,
+            batch_size=part.batch_size,
+            seed=seed,
+            protocol=part.protocol,
+            accelerator=accelerator,
+            run_dir=run_dir,
+            resume=resume,
+            on_experience=on_experience,
+            callbacks=() if callbacks is None else callbacks(benchmark),
+        )
     return result, module
 
 
@@ -155,6 +157,7 @@ def run_experiment(
         "note": experiment.note,
         "scenario": experiment.scenario,
         "protocol": experiment.protocol,
+        "matmul_precision": experiment.matmul_precision,
         "seeds": experiment.seeds,
         "versions": versions(),
     }
@@ -185,7 +188,8 @@ def run_experiment(
             if experiment.batching:
                 benchmark = scenario(**experiment.scenario, seed=seed)
                 test = [experience_tensors(experience) for experience in benchmark.test_stream]
-                batchings.append(accuracy_by_batching(module.network, test, seed=seed))
+                with matmul_precision(experiment.matmul_precision):
+                    batchings.append(accuracy_by_batching(module.network, test, seed=seed))
         report[learner] = summarize(results)
         if batchings:
             report[learner]["accuracy_by_batching"] = {
@@ -200,14 +204,14 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
     import yaml
 
     path = run_dir / "config.yaml"
-    text = yaml.safe_dump(experiment.to_dict(), sort_keys=False)
     if path.is_file():
         if not resume:
             raise FileExistsError(f"{run_dir} already holds a run: choose another run_dir, or go on with --resume")
-        if path.read_text() != text:
+        # The experiments, not the texts: a file written before there was some argument means its default.
+        if Experiment.from_dict(yaml.safe_load(path.read_text())) != experiment:
             raise ValueError(f"{path} is of another experiment: a run can only be resumed with the same config")
     run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(yaml.safe_dump(experiment.to_dict(), sort_keys=False))
 
 
 def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult) -> None:

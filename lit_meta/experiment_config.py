@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lit_meta._names import unknown
 from lit_meta._paths import configs_folder
@@ -13,6 +13,9 @@ from lit_meta.evaluation import PROTOCOLS, Protocol
 from lit_meta.rules.base import require_one_of
 
 LEARNERS = ("rule", "naive", "joint")
+
+MatmulPrecision = Literal["highest", "high", "medium"]
+MATMUL_PRECISIONS: tuple[MatmulPrecision, ...] = ("highest", "high", "medium")
 
 
 @dataclass
@@ -52,6 +55,9 @@ class Experiment:
             same rule with a part switched off, another rule, another gate.
         batching: also test every learner's last network on class-pure batches, on shuffled ones and on one sample at a time:
             where these differ, the batch tells the network what the sample does not.
+        matmul_precision: of products of float32 matrices, in training, consolidation and testing, as of
+            `torch.set_float32_matmul_precision`: with ``"medium"`` processors that can may round factors to bfloat16 (sums
+            stay float32), which is faster and, since rounding depends on the machine, not the same bits everywhere.
         note: what a reader of the results must know.
     """
 
@@ -70,10 +76,12 @@ class Experiment:
     overrides: dict[str, Override] = field(default_factory=dict)
     controls: dict[str, Override] = field(default_factory=dict)
     batching: bool = False
+    matmul_precision: MatmulPrecision = "highest"
     note: str = ""
 
     def __post_init__(self) -> None:
         require_one_of("protocol", self.protocol, PROTOCOLS)
+        require_one_of("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be a list of different integers, got {self.seeds}")
         for learner in self.overrides:
@@ -86,6 +94,13 @@ class Experiment:
         for part in ("scenario", "network"):
             if "name" not in getattr(self, part):
                 raise ValueError(f"{part} needs a name, got {getattr(self, part)}")
+        if self.batching and self.tasks_told:
+            raise ValueError("batching tests the network by itself, without the tasks that this scenario tells it")
+
+    @property
+    def tasks_told(self) -> bool:
+        """Whether the scenario tells the network the task of every sample, in testing too."""
+        return bool(self.scenario.get("form") == "task")
 
     @property
     def learners(self) -> tuple[str, ...]:

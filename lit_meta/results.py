@@ -35,16 +35,17 @@ def found(folder: Path) -> list[dict[str, Any]]:
 
 
 def told_tasks(name: str) -> bool:
-    """Whether a rule of the experiment must be told the task of every test sample, which makes the task an easier one.
+    """Whether the experiment tells the network the task of every test sample, which makes the task an easier one.
 
     Example:
         >>> told_tasks("permuted-digits-xdg"), told_tasks("ewc-mlp-digits")
         (True, False)
     """
     path = configs_folder() / "experiment" / f"{name}.yaml"
-    spec = yaml.safe_load(path.read_text()).get("rule") if path.is_file() else None
+    config = yaml.safe_load(path.read_text()) if path.is_file() else {}
+    spec = config.get("rule")
     specs = [spec] if isinstance(spec, Mapping) else spec or []
-    return any(RULES[one["name"]].needs_tasks for one in specs)
+    return config.get("scenario", {}).get("form") == "task" or any(RULES[one["name"]].needs_tasks for one in specs)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -56,6 +57,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         scenario = row["scenario"]
         length = f", {scenario['experiences']} experiences" if "experiences" in scenario else ""
+        form = f", {scenario['form']}-incremental" if "form" in scenario else ""
         accuracies = [
             zoo.percent(row.get(learner, {}).get("average_accuracy")) for learner in ("rule", "naive", "joint")
         ]
@@ -63,7 +65,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             f"[`{row['name']}`](zoo/{row['name']})"
             if row["zoo"]
             else f"[`{row['name']}`](docs/results/{row['name']}.json)",
-            f"{scenario['name']}{length}",
+            f"{scenario['name']}{length}{form}",
             row["protocol"] + (", tasks told" if told_tasks(row["name"]) else ""),
             *accuracies,
             zoo.percent(row["rule"]["forgetting"]),

@@ -6,8 +6,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
 from lit_meta.callbacks.ledger import CostLedger
 from lit_meta.checkpoints import Checkpoints
 from lit_meta.evaluation import Protocol, accuracy_of
 from lit_meta.functional import matrix
 from lit_meta.hosts.callback import Metaplasticity
+from lit_meta.task_outputs import TaskOutputs
 
 
 @dataclass
@@ -108,7 +110,8 @@ def fit_stream(
     Args:
         module: a `MetaplasticModule`, or any LightningModule with the callback `Metaplasticity` among ``callbacks``;
             calling it with inputs (batch, ...) must give outputs (batch, classes).
-        benchmark: an Avalanche benchmark, such as `lit_meta.scenario` makes.
+        benchmark: an Avalanche benchmark, such as `lit_meta.scenario` makes. One whose ``form`` is ``"task"`` tells the task
+            of every sample: only the outputs of its classes are open, see `lit_meta.task_outputs`.
         max_epochs: passes over each experience's data.
         batch_size: samples in a training step.
         seed: of the order of samples, and of anything random in the network's training.
@@ -156,9 +159,11 @@ def fit_stream(
             callbacks=list(callbacks),
             **{**options, **trainer_options},
         )
-    learner = _Learner(trainer, module)
+    learner = _Learner(trainer, module, _task_outputs(module, benchmark))
     device = trainer.strategy.root_device
-    told = any(rule.needs_tasks for callback in learner.plasticity for rule in callback.rules)
+    told = learner.tells_tasks
+    if told and any(isinstance(callback, ContinualEvaluation) for callback in callbacks):
+        raise ValueError("ContinualEvaluation cannot tell the task of a test sample, and this stream has to")
 
     def test_accuracy() -> Tensor:
         return accuracy_of(
@@ -180,7 +185,7 @@ def fit_stream(
         started = time.perf_counter()
         with torch.random.fork_rng(), _quiet():
             torch.manual_seed(seed + index)
-            steps = learner.fit(data, max_epochs)
+            steps = learner.fit(data, max_epochs, index)
         cost["seconds"] += time.perf_counter() - started
         cost["steps"] += steps
         cost["samples"] += max_epochs * len(train[index].dataset)
@@ -207,15 +212,17 @@ def fit_stream(
     states = learner.rule_states() if saved is None or len(saved.rows) < len(train) else saved.rules
     tensors = [t for state in states for rule in state.get("rules", []) for t in rule["state"].values()]
     cost["state_bytes"] = sum(t.numel() * t.element_size() for t in tensors)
-    return StreamResult(_name(benchmark), protocol, torch.stack(rows), initial, cost, _classes(benchmark))
+    classes = _classes(benchmark.test_stream)
+    return StreamResult(_name(benchmark), protocol, torch.stack(rows), initial, cost, classes)
 
 
 class _Learner:
     """A Trainer that fits the same module again and again."""
 
-    def __init__(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def __init__(self, trainer: L.Trainer, module: L.LightningModule, outputs: TaskOutputs | None) -> None:
         self.trainer = trainer
         self.module = module
+        self.outputs = outputs
         self._saved: list[dict[str, Any]] = []
 
     @property
@@ -225,14 +232,21 @@ class _Learner:
         found = [*self.trainer.callbacks, *(brought if isinstance(brought, Sequence) else [brought])]
         return list({id(c): c for c in found if isinstance(c, Metaplasticity)}.values())
 
+    @property
+    def tells_tasks(self) -> bool:
+        """Whether a rule or the stream needs the task of every test sample."""
+        return self.outputs is not None or any(rule.needs_tasks for c in self.plasticity for rule in c.rules)
+
     def context(self, experiences: Tensor) -> AbstractContextManager[object]:
-        """Tells rules that need tasks what each sample of a test batch is of."""
+        """Tells whatever needs tasks what each sample of a test batch is of."""
         stack = ExitStack()
+        if self.outputs is not None:
+            stack.enter_context(self.outputs.context(experiences))
         for callback in self.plasticity:
             stack.enter_context(callback.context(self.module, experiences))
         return stack
 
-    def fit(self, data: L.LightningDataModule, max_epochs: int) -> int:
+    def fit(self, data: L.LightningDataModule, max_epochs: int, index: int) -> int:
         """One experience; returns the optimizer steps it took."""
         trainer = self.trainer
         before = trainer.global_step
@@ -240,7 +254,8 @@ class _Learner:
         # is the experience's, as the optimizer and its schedule are.
         trainer.fit_loop.epoch_progress.reset()
         trainer.fit_loop.max_epochs = max_epochs
-        trainer.fit(self.module, datamodule=data)
+        with nullcontext() if self.outputs is None else self.outputs.learning(index):
+            trainer.fit(self.module, datamodule=data)
         if trainer.interrupted:
             raise KeyboardInterrupt
         steps = trainer.global_step - before
@@ -269,9 +284,16 @@ def _name(benchmark: Any) -> str:
     return str(getattr(benchmark, "name", None) or type(benchmark).__name__)
 
 
-def _classes(benchmark: Any) -> list[list[int]]:
-    """Labels of each test experience; Avalanche attaches them by `with_classes_timeline`."""
-    experiences = list(benchmark.test_stream)
+def _task_outputs(module: L.LightningModule, benchmark: Any) -> TaskOutputs | None:
+    if getattr(benchmark, "form", "") != "task":
+        return None
+    train, test = _classes(benchmark.train_stream), _classes(benchmark.test_stream)
+    return TaskOutputs(module, train=train, test=test, classes=benchmark.classes)
+
+
+def _classes(stream: Iterable[Any]) -> list[list[int]]:
+    """Labels of each experience; Avalanche attaches them by `with_classes_timeline`."""
+    experiences = list(stream)
     if not all(hasattr(experience, "classes_in_this_experience") for experience in experiences):
         return []
     return [sorted(int(label) for label in experience.classes_in_this_experience) for experience in experiences]

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lit_meta._modes import matmul_precision
 from lit_meta.experiment import Experiment, build_module
 from lit_meta.saving import save_json
 from lit_meta.stream import fit_stream
@@ -45,6 +46,8 @@ def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int,
         name=f"{benchmark.name}, the first {experiences} on validation data",
         train_stream=list(benchmark.train_stream)[:experiences],
         test_stream=list(benchmark.validation_stream)[:experiences],
+        form=benchmark.form,
+        classes=benchmark.classes,
     )
 
 
@@ -140,15 +143,16 @@ def best_experiment(sweep: Sweep, best: dict[str, Any], trials: int) -> Experime
 def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, benchmark: Any, accelerator: str) -> float:
     part = sweep.with_values(values).for_learner(sweep.learner)
     try:
-        result = fit_stream(
-            build_module(part, seed),
-            benchmark,
-            max_epochs=part.max_epochs,
-            batch_size=part.batch_size,
-            seed=seed,
-            protocol=part.protocol,
-            accelerator=accelerator,
-        )
+        with matmul_precision(part.matmul_precision):
+            result = fit_stream(
+                build_module(part, seed),
+                benchmark,
+                max_epochs=part.max_epochs,
+                batch_size=part.batch_size,
+                seed=seed,
+                protocol=part.protocol,
+                accelerator=accelerator,
+            )
     except ValueError as error:
         if "diverged" in str(error):
             return 0.0

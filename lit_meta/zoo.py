@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from lit_meta._modes import matmul_precision
 from lit_meta._names import unknown
 from lit_meta._paths import zoo_folder
 from lit_meta.evaluation import Protocol
@@ -112,7 +113,8 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     benchmark = make_scenario(**(experiment.scenario if own else {"name": scenario}), seed=described["seed"])
     protocol = protocol or experiment.protocol
     started = time.perf_counter()
-    row = evaluate_network(load(name), benchmark, protocol=protocol)
+    with matmul_precision(experiment.matmul_precision):
+        row = evaluate_network(load(name), benchmark, protocol=protocol)
     seconds = time.perf_counter() - started
     found: dict[str, Any] = {
         "name": name,
@@ -172,7 +174,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the run is not finished.
-        ValueError: the rule must be told tasks in testing, and the network of an entry is tested by itself.
+        ValueError: the rule or the scenario tells tasks in testing, and the network of an entry is tested by itself.
     """
     import json
 
@@ -181,6 +183,8 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         if not (run / file).is_file():
             raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
     experiment = Experiment.from_dict(yaml.safe_load((run / "config.yaml").read_text()))
+    if experiment.tasks_told:
+        raise ValueError(f"{run} was told the task of every sample, and the network of a zoo entry is tested by itself")
     for spec in [experiment.rule] if isinstance(experiment.rule, dict) else experiment.rule or []:
         if RULES[spec["name"]].needs_tasks:
             raise ValueError(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from lit_meta.evaluation import accuracy_by_batching
-from lit_meta.experiment import Experiment, load_experiment, run_experiment
+from lit_meta.experiment import Experiment, load_experiment, run_experiment, write_config
 
 CONFIG = """
 name: small
@@ -69,6 +71,48 @@ def test_controls_run_on_the_same_stream_and_a_resumed_run_reports_the_same(expe
     again = run_experiment(experiment, tmp_path / "run", learners=chosen, accelerator="cpu", resume=True)
     for learner in chosen:
         assert json.dumps(again[learner]) == json.dumps(first[learner])
+
+
+@pytest.mark.parametrize("chosen", ("highest", "medium"))
+def test_products_have_the_precision_of_the_experiment_and_then_the_former_one(experiment, tmp_path, chosen):
+    experiment = replace(experiment, matmul_precision=chosen)
+    seen: list[str] = []
+
+    def look(*_: object) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        learners = {"learners": ("rule", "joint"), "accelerator": "cpu"}
+        report = run_experiment(experiment, tmp_path / "run", on_experience=look, **learners)
+        assert seen == 3 * [chosen]  # Two experiences, and the joint one.
+        assert report["matmul_precision"] == chosen
+        assert torch.get_float32_matmul_precision() == "high"
+        with pytest.raises(InterruptedError):
+            run_experiment(experiment, tmp_path / "stopped", on_experience=stop, **learners)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_an_unknown_precision_is_refused(experiment):
+    with pytest.raises(ValueError, match="matmul_precision must be one of"):
+        replace(experiment, matmul_precision="low")
+
+
+def test_a_run_from_before_an_argument_existed_goes_on_with_its_default(experiment, tmp_path):
+    write_config(experiment, tmp_path, resume=False)
+    path = tmp_path / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    del values["matmul_precision"]
+    path.write_text(yaml.safe_dump(values))
+    write_config(experiment, tmp_path, resume=True)
+    assert yaml.safe_load(path.read_text())["matmul_precision"] == "highest"
+    with pytest.raises(ValueError, match="of another experiment"):
+        write_config(replace(experiment, matmul_precision="medium"), tmp_path, resume=True)
 
 
 def test_batching_finds_a_network_that_looks_at_its_neighbours():

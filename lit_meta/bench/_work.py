@@ -70,13 +70,13 @@ def session_step(session: Session, x: Tensor, y: Tensor) -> Work:
     return step
 
 
-def avalanche_ewc_step(network: nn.Module, x: Tensor, y: Tensor, *, experiences: int, mode: str = "separate") -> Work:
+def avalanche_ewc_step(network: nn.Module, x: Tensor, y: Tensor, *, experiences: int) -> Work:
     """The plain step with the penalty of Avalanche's EWC plugin added to its loss, without the rest of Avalanche's strategy."""
     with quiet():
         from avalanche.training.plugins import EWCPlugin
         from avalanche.training.utils import copy_params_dict, zerolike_params_dict
 
-    plugin = EWCPlugin(1.0, mode=mode, decay_factor=1.0 if mode == "online" else None)
+    plugin = EWCPlugin(1.0, mode="separate")
     for experience in range(experiences):
         plugin.saved_params[experience] = copy_params_dict(network)
         plugin.importances[experience] = zerolike_params_dict(network)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from lit_meta._names import unknown
 from lit_meta.data._source import Source, stratified_split
 from lit_meta.data.sources import load_source
 from lit_meta.data.view import TensorView, concatenate
+
+Form = Literal["class", "domain", "task"]
+_ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def scenario(
     name: str,
     *,
     experiences: int | None = None,
+    form: Form | None = None,
     seed: int = 0,
     class_order: Sequence[int] | None = None,
     validation: float = 0.0,
@@ -53,15 +57,24 @@ def scenario(
 ) -> Any:
     """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
 
-    ``split-*`` is class-incremental with a single head: every experience brings classes of its own, in a
-    random order that the seed decides; labels stay the source's own, so that the output of a network is
-    indexed by the original class. ``permuted-*`` is domain-incremental: every experience has all classes,
-    under a pixel permutation of its own (the first: none). No experience carries a task label other than 0.
+    In ``split-*`` every experience brings classes of its own, in a random order that the seed decides, in one of three forms:
+
+    - ``"class"``-incremental (the default), with a single head: labels stay the source's own, so that the output of a network
+      is indexed by the original class.
+    - ``"domain"``-incremental: the label is the position of a sample's class among those of its experience, in the order of
+      classes, so that all experiences have the same few labels, and which experience a sample is of need never be known.
+    - ``"task"``-incremental: labels as in ``"class"``, but `lit_meta.fit_stream` opens, in learning and in testing, only the
+      outputs of the classes of a sample's own experience. The network is then told the task of every test sample, so its
+      accuracy is not to be set beside that of the other forms.
+
+    ``permuted-*`` is domain-incremental: every experience has all classes, under a pixel permutation of its own (the first:
+    none). No experience carries a task label other than 0.
 
     Args:
         name: one of `scenario_names`.
         experiences: length of the stream; for ``split-*`` a divisor of the number of classes. Default: one
             class an experience, and 10 for ``permuted-*``.
+        form: ``"class"``, ``"domain"`` or ``"task"`` (``split-*`` only).
         seed: decides the order of the classes, or the permutations, and which samples are for validation.
         class_order: the order of the classes, in place of the seed's (``split-*`` only).
         validation: the part of the training samples, class by class, that is taken out of the training stream
@@ -71,8 +84,8 @@ def scenario(
 
     Returns:
         An `avalanche.benchmarks.CLScenario` with ``train_stream``, ``test_stream`` and, if asked for,
-        ``validation_stream``, and with the attributes ``name`` (str), ``classes`` (int), ``class_names``,
-        ``class_order`` and ``input_shape`` (tuples).
+        ``validation_stream``, and with the attributes ``name`` and ``form`` (str), ``classes`` (int),
+        ``class_names``, ``class_order`` and ``input_shape`` (tuples).
 
     Raises:
         KeyError: if there is no scenario of that name.
@@ -83,6 +96,9 @@ def scenario(
         >>> benchmark = scenario("split-digits", experiences=5, class_order=range(10))
         >>> [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
         [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+        >>> benchmark = scenario("split-digits", experiences=5, class_order=range(10), form="domain")
+        >>> benchmark.class_names
+        ('0/2/4/6/8', '1/3/5/7/9')
     """
     if name not in _RECIPES:
         raise unknown("scenario", name, _RECIPES)
@@ -94,6 +110,10 @@ def scenario(
         raise ValueError(f"expected experiences to be a positive integer, got {length!r}")
     if recipe.permuted and class_order is not None:
         raise ValueError(f"class_order has no effect on {name}, where every experience has all classes; leave it out")
+    if recipe.permuted and form is not None:
+        raise ValueError(f"{name} is domain-incremental and has no other form; leave form out, got {form!r}")
+    if form is not None and form not in get_args(Form):
+        raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
 
     source = load_source(recipe.source, root)
     generator = torch.Generator().manual_seed(seed)
@@ -106,6 +126,11 @@ def scenario(
                 f"{name} has {len(order)} classes, which {length} experiences cannot share equally; "
                 f"choose one of {', '.join(map(str, divisors))}"
             )
+    groups = torch.tensor(order).reshape(length, -1) if not recipe.permuted else None
+    if groups is not None and form == "domain" and groups.shape[1] == 1:
+        raise ValueError(
+            f"with form='domain' an experience needs two classes or more; {length} experiences have one each"
+        )
 
     train = torch.arange(len(source.train_y))
     parts = {"train": (source.train_x, source.train_y, train)}
@@ -116,7 +141,7 @@ def scenario(
         parts["validation"] = (source.train_x, source.train_y, held_out)
     parts["test"] = (source.test_x, source.test_y, torch.arange(len(source.test_y)))
 
-    if recipe.permuted:
+    if groups is None:
         permutations = _permutations(length, source, generator)
         streams = {
             stream: [
@@ -125,15 +150,20 @@ def scenario(
             for stream, (x, y, index) in parts.items()
         }
     else:
-        groups = torch.tensor(order).reshape(length, -1)
+        position = torch.empty(len(order), dtype=torch.long)
+        position[groups] = torch.arange(groups.shape[1]).expand_as(groups)
+        labels = {id(y): position[y] if form == "domain" else y for _, y, _ in parts.values()}
         streams = {
-            stream: [TensorView(x, y, index[torch.isin(y[index], group)]) for group in groups]
+            stream: [TensorView(x, labels[id(y)], index[torch.isin(y[index], group)]) for group in groups]
             for stream, (x, y, index) in parts.items()
         }
     benchmark = _benchmark(streams)
     benchmark.name = name
-    benchmark.classes = len(source.classes)
+    benchmark.form = form or ("domain" if recipe.permuted else "class")
     benchmark.class_names = source.classes
+    if groups is not None and form == "domain":
+        benchmark.class_names = tuple("/".join(source.classes[c] for c in column) for column in groups.T.tolist())
+    benchmark.classes = len(benchmark.class_names)
     benchmark.class_order = order
     benchmark.input_shape = source.input_shape
     return benchmark
@@ -166,7 +196,7 @@ def joint(benchmark: Any) -> Any:
     else:
         whole = reduce(lambda one, other: one.concat(other), (e.dataset for e in benchmark.train_stream))
     result = _benchmark({"train": [whole], **streams})
-    for attribute in ("name", "classes", "class_names", "class_order", "input_shape"):
+    for attribute in _ATTRIBUTES:
         if hasattr(benchmark, attribute):
             setattr(result, attribute, getattr(benchmark, attribute))
     return result

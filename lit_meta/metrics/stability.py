@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from lit_meta.functional import stability as functional
+from lit_meta.metrics._counts import CorrectCounts, check_number
 
 
-class AccuracyTrace(Metric):
+class AccuracyTrace(CorrectCounts):
     """Counts what was predicted right at every evaluation within every training experience.
 
-    The states are counts that add up, as in `AccuracyMatrix`.
+    As in `AccuracyMatrix`, batches and processes add up.
 
     Args:
         experiences: number of training experiences, and of test experiences.
@@ -25,6 +24,7 @@ class AccuracyTrace(Metric):
         ValueError: if a number is not positive.
 
     Example:
+        >>> import torch
         >>> metric = AccuracyTrace(1, evaluations=2)
         >>> metric.update(0, 0, 0, torch.tensor([1, 1]), torch.tensor([1, 0]))
         >>> metric.update(0, 1, 0, torch.tensor([1, 0]), torch.tensor([1, 0]))
@@ -33,22 +33,11 @@ class AccuracyTrace(Metric):
                  [1.0000]]])
     """
 
-    is_differentiable = False
-    higher_is_better: bool | None = True
-    full_state_update = False
-
-    correct: Tensor
-    total: Tensor
-
     def __init__(self, experiences: int, evaluations: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for what, number in (("experiences", experiences), ("evaluations", evaluations)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ValueError(f"expected a positive number of {what}, got {number!r}")
+        check_number("experiences", experiences)
+        check_number("evaluations", evaluations)
+        super().__init__((experiences, evaluations, experiences), **kwargs)
         self.experiences, self.evaluations = experiences, evaluations
-        shape = (experiences, evaluations, experiences)
-        self.add_state("correct", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(
         self, train_experience: int, evaluation: int, test_experience: int, prediction: Tensor, target: Tensor
@@ -72,20 +61,11 @@ class AccuracyTrace(Metric):
         ):
             if not 0 <= index < number:
                 raise ValueError(f"expected {what} to be 0..{number - 1}, got {index}")
-        if target.ndim != 1 or prediction.ndim not in (1, 2) or len(prediction) != len(target):
-            raise ValueError(
-                "expected labels (batch,) or scores (batch, classes), and targets (batch,), got "
-                f"{tuple(prediction.shape)} and {tuple(target.shape)}"
-            )
-        if prediction.ndim == 1 and prediction.is_floating_point():
-            raise ValueError("expected predicted labels as integers, got real numbers of shape (batch,)")
-        labels = prediction.argmax(1) if prediction.ndim == 2 else prediction
-        self.correct[train_experience, evaluation, test_experience] += (labels == target).sum()
-        self.total[train_experience, evaluation, test_experience] += len(target)
+        self._count((train_experience, evaluation, test_experience), prediction, target)
 
     def compute(self) -> Tensor:
         """The trace, ``(experiences, evaluations, experiences)``, NaN where nothing was counted."""
-        return self.correct.to(torch.get_default_dtype()) / self.total
+        return self._accuracies()
 
 
 class StabilityGap(AccuracyTrace):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_meta.bench import benchmarks, ewc, naca, spiking
+from lit_meta.bench import benchmarks, naca, rules, spiking
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
 from lit_meta.callbacks import CostLedger
 from lit_meta.networks import build_network
@@ -39,8 +39,8 @@ def test_a_step_through_a_session_a_trainer_and_by_hand_is_the_same_step():
 
 
 def test_the_fisher_information_of_subject_and_baseline_is_the_same():
-    found = list(ewc.fisher()().values())
-    for one, other in zip(found, ewc.fisher_by_loop()(), strict=True):
+    found = list(rules.fisher()().values())
+    for one, other in zip(found, rules.fisher_by_a_loop()(), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-8)
 
 

@@ -73,6 +73,47 @@ def test_tensors_are_what_avalanche_gives_item_by_item(train: bool) -> None:
             assert {item[2] for item in items} == {0}
 
 
+@pytest.mark.parametrize("validation", (0.0, 0.2))
+def test_in_the_domain_form_a_label_is_the_position_of_the_class_in_its_experience(split, validation) -> None:
+    domain = scenario("split-digits", experiences=5, seed=3, form="domain", validation=validation)
+    plain = scenario("split-digits", experiences=5, seed=3, validation=validation)
+    assert (split.form, domain.form, domain.classes) == ("class", "domain", 2)
+    assert domain.class_order == plain.class_order
+    columns = tuple("/".join(map(str, plain.class_order[i::2])) for i in range(2))
+    assert domain.class_names == columns
+    for stream in ("train_stream", "test_stream", *(("validation_stream",) if validation else ())):
+        for i, (one, two) in enumerate(zip(getattr(domain, stream), getattr(plain, stream), strict=True)):
+            (x, y), (plain_x, plain_y) = experience_tensors(one), experience_tensors(two)
+            first, second = plain.class_order[2 * i : 2 * i + 2]
+            assert torch.equal(x, plain_x)
+            assert torch.equal(plain_y, torch.where(y == 0, first, second))
+            assert set(one.classes_in_this_experience) == {0, 1}
+            assert [one.dataset[k][1] for k in range(5)] == y[:5].tolist()
+    whole = experience_tensors(joint(domain).train_stream[0])
+    assert len(whole[1]) == sum(len(e.dataset) for e in plain.train_stream)
+    assert set(whole[1].tolist()) == {0, 1}
+
+
+def test_the_task_form_has_the_labels_of_the_source(split) -> None:
+    told = scenario("split-digits", experiences=5, seed=3, form="task")
+    assert (told.form, told.classes, told.class_order) == ("task", 10, split.class_order)
+    for one, two in zip(told.train_stream, split.train_stream, strict=True):
+        assert torch.equal(experience_tensors(one)[1], experience_tensors(two)[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    (
+        ("split-digits", {"form": "instance"}, "form must be one of class, domain, task"),
+        ("split-digits", {"form": "domain"}, "needs two classes or more"),
+        ("permuted-digits", {"form": "task"}, "has no other form"),
+    ),
+)
+def test_forms_that_make_no_sense_are_refused(name, arguments, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        scenario(name, **arguments)
+
+
 def test_permutations_are_fixed_distinct_and_shared_by_both_streams() -> None:
     source = load_source("digits")
     benchmark = scenario("permuted-digits", experiences=3, seed=5)

@@ -75,6 +75,19 @@ def test_the_best_is_the_best_and_a_run_gives_its_number_again(whole: tuple[Path
     assert result.average_accuracy == facts["best"]["accuracy"]
 
 
+def test_trials_compute_in_the_precision_of_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(*arguments: Any, **named: Any) -> Any:
+        seen.append(torch.get_float32_matmul_precision())
+        return fit_stream(*arguments, **named)
+
+    monkeypatch.setattr("lit_meta.sweep.fit_stream", look)
+    run_sweep(make(experiment=replace(EXPERIMENT, matmul_precision="medium"), trials=1), tmp_path, accelerator="cpu")
+    assert seen == ["medium"]
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_validation_data_is_training_data_that_is_not_trained_on() -> None:
     benchmark = validation_benchmark(EXPERIMENT, seed=3, experiences=2, validation=0.25)
     original = scenario("split-digits", experiences=5, seed=3)

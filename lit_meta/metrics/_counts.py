@@ -1,0 +1,65 @@
+"""Counts of right predictions, which several measures are taken from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class CorrectCounts(Metric):
+    """How many predictions were made, and how many were right, in each cell of an array.
+
+    The states are counts that add up, so that the result is the same however the samples are divided into
+    batches or among processes. Two processes that test on parts of an experience need no more than the usual
+    reduction.
+
+    Args:
+        shape: of the array.
+        **kwargs: arguments of `torchmetrics.Metric`.
+    """
+
+    is_differentiable = False
+    higher_is_better: bool | None = True
+    full_state_update = False
+
+    correct: Tensor
+    total: Tensor
+
+    def __init__(self, shape: tuple[int, ...], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("correct", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+
+    def _count(self, cell: tuple[int, ...], prediction: Tensor, target: Tensor) -> None:
+        """Adds one batch: labels ``(batch,)`` or scores ``(batch, classes)``, and true labels ``(batch,)``.
+
+        Raises:
+            ValueError: if the shapes do not fit.
+        """
+        if target.ndim != 1 or prediction.ndim not in (1, 2) or len(prediction) != len(target):
+            raise ValueError(
+                "expected labels (batch,) or scores (batch, classes), and targets (batch,), got "
+                f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+            )
+        if prediction.ndim == 1 and prediction.is_floating_point():
+            raise ValueError("expected predicted labels as integers, got real numbers of shape (batch,)")
+        labels = prediction.argmax(1) if prediction.ndim == 2 else prediction
+        self.correct[cell] += (labels == target).sum()
+        self.total[cell] += len(target)
+
+    def _accuracies(self) -> Tensor:
+        # 0 / 0 is NaN, which is what a cell is that was not measured.
+        return self.correct.to(torch.get_default_dtype()) / self.total
+
+
+def check_number(what: str, number: object) -> None:
+    """Holds that a number of something is a positive integer.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise ValueError(f"expected a positive number of {what}, got {number!r}")
