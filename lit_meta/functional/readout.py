@@ -94,8 +94,12 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
         Readout(weight=tensor([[-0.2500],
                 [ 0.2500]]), bias=tensor([0.5000, 0.5000]))
     """
-    factor = _regularized_factor(moments.scatter, ridge)
-    weight = torch.cholesky_solve(moments.class_sums.T, factor).T
+    if ridge > 0 and not bool(moments.scatter.diagonal().any()):
+        weight = torch.zeros_like(
+            moments.class_sums
+        )  # Constant features say nothing, and need no factorisation to say it.
+    else:
+        weight = torch.cholesky_solve(moments.class_sums.T, _regularized_factor(moments.scatter, ridge)).T
     return Readout(weight, class_counts / class_counts.sum() - weight @ moments.mean)
 
 

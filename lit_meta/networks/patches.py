@@ -14,6 +14,9 @@ from lit_meta.networks._build import class_count, image_shape, positive, samples
 
 Precision = Literal["float32", "bfloat16"]
 
+# Maps of more bytes than this are given back to the system after every batch and have to be faulted in again.
+_BYTES_AT_ONCE = 2**24
+
 
 class PatchConv2d(nn.Conv2d):
     """A convolution of patches normalised in contrast, ``W (p − mean(p)) / √(var(p) + contrast) + b``.
@@ -210,20 +213,26 @@ class PatchNet(nn.Module):
             features = maps[-1] * (2 if both_signs else 1) * sum(grid * grid for grid in self.grids)
             self.expansion = expand(features, expansion, expansion_threshold, precision)
             self.head = nn.Linear(expansion or features, self.classes)
-        if math.prod(self.input_shape) and self._maps(torch.zeros(1, *self.input_shape)).shape[-1] < max(self.grids):
+        largest = self._maps(torch.zeros(1, *self.input_shape))
+        self._images_at_once = max(1, _BYTES_AT_ONCE // (largest.numel() * largest.element_size()))
+        if largest.shape[-1] < max(self.grids):
             raise ValueError(f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling")
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), what the head sees."""
         x = samples(x, self.input_shape)
-        found = self._pooled(x)
-        if self.mirror:
-            found = (found + self._pooled(x.flip(-1))) / 2
+        # In training a layer's rule sees the whole batch, as it learns from it.
+        parts = [x] if self.training else x.split(self._images_at_once)
+        found = torch.cat([self._both_ways(part) if self.mirror else self._pooled(part) for part in parts])
         return found.float() if self.expansion is None else self.expansion(found).relu_().float()
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, classes)."""
         return self.head(self.features(x))
+
+    def _both_ways(self, x: Tensor) -> Tensor:
+        """Averages over an image and its mirror image; each layer runs once on both, and so learns from both."""
+        return self._pooled(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(0)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """The last layer's rectified responses, averaged over the cells of the grids."""

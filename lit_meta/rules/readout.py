@@ -181,18 +181,22 @@ class ReadoutRule(Rule):
             raise ValueError(
                 f"the head's input has {width} features, and {len(shift)} before: its width must not change"
             )
+        columns = list(self._columns(width))
         for part, labels in zip(features.split(_SAMPLES_AT_ONCE), targets.split(_SAMPLES_AT_ONCE), strict=True):
-            centered = part - shift.to(part.dtype)
             one_hot = F.one_hot(labels, sums.shape[0]).to(part.dtype)
-            sums += one_hot.T @ centered
-            for number, chosen in enumerate(self._columns(width)):
-                if len(chosen) == width:
-                    add_second_moment_(self.state["second_moment"][_key(number)], centered)
-                elif bool(part[:, chosen].any()):
-                    add_second_moment_(self.state["second_moment"][_key(number)], centered[:, chosen])
+            active = part.any(0) if len(columns) > 1 else None
+            for number, chosen in enumerate(columns):
+                if active is None:
+                    block = part - shift.to(part.dtype)
+                elif bool(active[chosen].any()):
+                    block = part[:, chosen] - shift[chosen].to(part.dtype)
                 else:
-                    # Units of which none was active: what they add is known without a product, and added once at the end.
+                    # Units of which none was active: their products are known, and added once at the end.
                     self.state["silent"][_ALL][number] += len(part)
+                    sums[:, chosen] -= torch.outer(one_hot.sum(0), shift[chosen])
+                    continue
+                add_second_moment_(self.state["second_moment"][_key(number)], block)
+                sums[:, chosen] += one_hot.T @ block
         self.state["class_counts"][_ALL] += torch.bincount(targets, minlength=sums.shape[0])
 
     def _grow(self, classes: int) -> None:

@@ -133,7 +133,7 @@ def test_the_memory_holds_no_samples_and_does_not_grow():
         rule = RecursiveReadout()
         learn(network_of(), rule, [(x[:count], y[:count])])
         sizes.add(rule.state.bytes)
-    assert sizes == {8 * (20 * 20 + 5 * 20 + 5 + 20)}
+    assert sizes == {8 * (20 * 20 + 5 * 20 + 5 + 20 + 1)}
 
 
 @pytest.mark.parametrize("rule", (RecursiveReadout(), StreamingLDA()))
