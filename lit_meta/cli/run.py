@@ -40,8 +40,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from lit_meta.data import scenario
-    from lit_meta.experiment import load_experiment, run_experiment
+    from lit_meta.experiment import benchmarks_of, load_experiment, run_experiment
     from lit_meta.figures import accuracy_matrix
     from lit_meta.rules.base import require_one_of
     from lit_meta.zoo import percent
@@ -51,7 +50,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     learners = options.learners or experiment.learners
     for learner in learners:
         require_one_of("a learner", learner, experiment.learners)
-    experiences = len(scenario(**experiment.scenario, seed=experiment.seeds[0]).train_stream)
+    benchmarks = benchmarks_of(experiment)
+    experiences = len(benchmarks[experiment.seeds[0]].train_stream)
     total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
     with progress(total, experiment.name) as advance:
         report = run_experiment(
@@ -65,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             on_experience=lambda learner, seed, index, row: advance(
                 f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
             ),
+            benchmarks=benchmarks,
         )
     rows = []
     for learner in learners:
