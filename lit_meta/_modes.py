@@ -10,13 +10,11 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every submodule gets its former mode back."""
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """Afterwards every submodule has its former mode back."""
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module, training in modes:
             module.training = training
@@ -31,3 +29,11 @@ def matmul_precision(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(former)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients."""
+    with modes_kept(network), torch.inference_mode():
+        network.eval()
+        yield

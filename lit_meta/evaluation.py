@@ -20,6 +20,23 @@ Context = Callable[[Tensor], AbstractContextManager[object]]
 """Takes the experience of each sample of a batch, (batch,), and tells it to what needs to know it."""
 
 
+def class_scores(outputs: object, samples: int, *, hint: str = "") -> Tensor:
+    """What a model gave for some samples, held to be one score for each class.
+
+    Args:
+        outputs: should be (samples, classes).
+        samples: how many the model was given.
+        hint: what to do where they are not, the end of the message.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != samples:
+        got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ValueError(f"the model must give outputs (batch, classes), got {got} for {samples} samples{hint}")
+    return outputs
+
+
 def predict(
     network: nn.Module,
     inputs: Tensor,
@@ -61,12 +78,7 @@ def predict(
             if context is not None and experiences is not None:
                 told = context(experiences[start : start + batch_size])
             with told:
-                outputs = network(batch.to(device))
-            if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != batch.shape[0]:
-                shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-                raise ValueError(
-                    f"the network must give outputs (batch, classes), got {shape} for {len(batch)} samples"
-                )
+                outputs = class_scores(network(batch.to(device)), len(batch))
             if not bool(torch.isfinite(outputs.sum())):
                 raise ValueError("the network's outputs are not finite: it has diverged")
             found.append(outputs.argmax(1).cpu())

@@ -24,6 +24,7 @@ from lit_meta.stream import StreamResult, fit_stream
 
 __all__ = [
     "Experiment",
+    "benchmarks_of",
     "build_module",
     "build_rules",
     "load_experiment",
@@ -62,6 +63,18 @@ def build_module(experiment: Experiment, seed: int) -> MetaplasticModule:
     )
 
 
+def benchmarks_of(experiment: Experiment) -> dict[int, Any]:
+    """The benchmark of every seed; all learners of a seed learn from the same one.
+
+    Raises:
+        KeyError: an unknown scenario.
+        FileNotFoundError: the data is absent.
+    """
+    from lit_meta.data import scenario
+
+    return {seed: scenario(**experiment.scenario, seed=seed) for seed in experiment.seeds}
+
+
 def run_seed(
     experiment: Experiment,
     learner: str,
@@ -72,12 +85,17 @@ def run_seed(
     accelerator: str = "auto",
     on_experience: Callable[[int, torch.Tensor], None] | None = None,
     callbacks: Callable[[Any], Sequence[L.Callback]] | None = None,
+    benchmark: Any = None,
 ) -> tuple[StreamResult, MetaplasticModule]:
-    """One learner of an experiment with one seed; ``callbacks`` makes the Trainer's from the benchmark."""
+    """One learner of an experiment with one seed; ``callbacks`` makes the Trainer's from the benchmark.
+
+    The benchmark is the experiment's own for that seed; give it where it is at hand, see `benchmarks_of`.
+    """
     from lit_meta.data import joint, scenario
 
     part = experiment.for_learner(learner)
-    benchmark = scenario(**part.scenario, seed=seed)
+    if benchmark is None:
+        benchmark = scenario(**part.scenario, seed=seed)
     module = build_module(part, seed)
     with matmul_precision(part.matmul_precision):
         result = fit_stream(
@@ -135,12 +153,14 @@ def run_experiment(
     command: str = "",
     on_experience: Callable[[str, int, int, torch.Tensor], None] | None = None,
     callbacks: Callable[[str, Path, Any], Sequence[L.Callback]] | None = None,
+    benchmarks: Mapping[int, Any] | None = None,
 ) -> dict[str, Any]:
     """Runs learners (all, where none are named) with every seed into a run folder.
 
     The folder holds ``config.yaml``, ``metrics.json``, ``accuracy_matrix.csv`` and, from the first seed, the network and
     the rules' memory. ``callbacks`` makes the callbacks of one learner and seed from the learner, the folder of the seed and
-    the benchmark.
+    the benchmark. ``benchmarks`` are those of `benchmarks_of` where a caller has them; they are made before anything is
+    written, so that an unknown scenario or absent data leaves no folder behind.
 
     Returns:
         The content of ``metrics.json``.
@@ -148,8 +168,10 @@ def run_experiment(
     Raises:
         FileExistsError: the folder holds another run and ``resume`` is not set.
     """
-    from lit_meta.data import experience_tensors, scenario
+    from lit_meta.data import experience_tensors
 
+    if benchmarks is None:
+        benchmarks = benchmarks_of(experiment)
     write_config(experiment, run_dir, resume=resume)
     report: dict[str, Any] = {
         "name": experiment.name,
@@ -180,14 +202,14 @@ def run_experiment(
                 accelerator=accelerator,
                 on_experience=progress,
                 callbacks=None if callbacks is None else partial(callbacks, learner, folder),
+                benchmark=benchmarks[seed],
             )
             save_json(folder / "metrics.json", result.to_dict())
             if learner == "rule" and seed == experiment.seeds[0]:
                 _keep_network(run_dir, module, result)
             results.append(result)
             if experiment.batching:
-                benchmark = scenario(**experiment.scenario, seed=seed)
-                test = [experience_tensors(experience) for experience in benchmark.test_stream]
+                test = [experience_tensors(experience) for experience in benchmarks[seed].test_stream]
                 with matmul_precision(experiment.matmul_precision):
                     batchings.append(accuracy_by_batching(module.network, test, seed=seed))
         report[learner] = summarize(results)

@@ -20,10 +20,12 @@ from torch.optim import Optimizer
 from lit_meta.batches import Batches, BatchFunction
 from lit_meta.batches import unpack as unpack_batch
 from lit_meta.checks import check_inputs, check_processes, check_rules
+from lit_meta.evaluation_watch import EvaluationWatch
 from lit_meta.layers import uncompiled, weight_layers
+from lit_meta.local_gradients import LocalGradients
 from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
 from lit_meta.scratch import Scratch
-from lit_meta.watch import EvaluationWatch, LayerWatch
+from lit_meta.watch import LayerWatch
 
 
 class Session:
@@ -64,7 +66,7 @@ class Session:
         self._evaluation: EvaluationWatch | None = None
         self._all = Synapses(network, (), [])
         self._of_optimizer: dict[int, Synapses] = {}
-        self._local: dict[str, Tensor] = {}
+        self._local = LocalGradients()
         self._before: tuple[Synapses, list[Tensor]] | None = None
         self._scratch = Scratch()
         self._targets: Tensor | None = None
@@ -170,7 +172,12 @@ class Session:
             ValueError: the forward pass went around the weight layers, or a local error is wrong.
         """
         if self._watch is not None:
-            self._learn_locally(self._watch, loss_divisor)
+            try:
+                self._watch.check_seen()
+                for rule in self._answer["local_error"]:
+                    self._local.learn(self._watch, rule, self._targets, loss_divisor)
+            finally:
+                self._watch.stop()
         for rule in self._answer["after_backward"]:
             rule.after_backward(self._all)
 
@@ -184,8 +191,7 @@ class Session:
             optimizer: the one about to step; None where there is one only.
         """
         synapses = self._of(optimizer)
-        if self._local:
-            self._apply_local_gradients(synapses)
+        self._local.hand_over(synapses)
         if self._answer["gradient"] or self._answer["update"]:
             pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
             if len(pairs) != len(synapses):
@@ -225,7 +231,7 @@ class Session:
         """Forgets a step that failed; parameters that a rule perturbed get their values back."""
         if self._watch is not None:
             self._watch.stop()
-        self._local = {}
+        self._local.clear()
         self._before = None
         for rule in self.rules:
             rule.restore(self._all)
@@ -330,34 +336,3 @@ class Session:
                 self.network, tuple(n for n, _ in pairs), [p for _, p in pairs]
             )
         return self._of_optimizer[id(optimizer)]
-
-    def _learn_locally(self, watch: LayerWatch, loss_divisor: float) -> None:
-        try:
-            watch.check_seen()
-            for rule in self._answer["local_error"]:
-                targets = self._targets
-                if targets is None:
-                    raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
-
-                def error(layer: Layer, output: Tensor, rule: Rule = rule, targets: Tensor = targets) -> Tensor:
-                    return rule.local_error(layer, output, targets)
-
-                for name, gradient in watch.local_gradients(error, 1.0 / loss_divisor).items():
-                    held = self._local.get(name)
-                    self._local[name] = gradient if held is None else held.add_(gradient)
-        finally:
-            watch.stop()
-
-    def _apply_local_gradients(self, synapses: Synapses) -> None:
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
-            gradient = self._local.pop(name, None)
-            if gradient is None:
-                continue
-            if distributed:
-                # The reducer of DDP sees only what the loss reaches, so local gradients are averaged here.
-                torch.distributed.all_reduce(gradient)
-                gradient /= torch.distributed.get_world_size()
-            gradient = gradient.to(parameter.dtype)
-            # What the loss itself says of a hidden parameter, such as a penalty on its size, counts beside the local error.
-            parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)

@@ -188,7 +188,7 @@ def fit_stream(
             steps = learner.fit(data, max_epochs, index)
         cost["seconds"] += time.perf_counter() - started
         cost["steps"] += steps
-        cost["samples"] += max_epochs * len(train[index].dataset)
+        cost["samples"] += learner.epochs * len(train[index].dataset)
         for ledger in callbacks:
             if isinstance(ledger, CostLedger):
                 ledger.experiences[-1].add_to(cost)
@@ -245,6 +245,11 @@ class _Learner:
         for callback in self.plasticity:
             stack.enter_context(callback.context(self.module, experiences))
         return stack
+
+    @property
+    def epochs(self) -> int:
+        """Passes that the last experience took; fewer than its ``max_epochs`` where a callback stopped it."""
+        return int(self.trainer.fit_loop.epoch_progress.current.completed)
 
     def fit(self, data: L.LightningDataModule, max_epochs: int, index: int) -> int:
         """One experience; returns the optimizer steps it took."""

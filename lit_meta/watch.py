@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lit_meta.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
+from lit_meta.products import simple_block
+from lit_meta.scratch import Recycled
 
 
 @dataclass
@@ -27,43 +29,6 @@ class _Capture:
     layer: Layer
     output: Tensor
     parameters: list[tuple[str, nn.Parameter]]
-
-
-class EvaluationWatch:
-    """Forward pre-hooks that let rules bring weights up to date before a network in evaluation mode uses them.
-
-    Args:
-        network: the network to watch.
-        synchronize: called before every forward pass of a weight layer in evaluation mode; must be quick where nothing
-            has changed.
-    """
-
-    def __init__(self, network: nn.Module, synchronize: Callable[[], None]) -> None:
-        self._handles = [
-            layer.module.register_forward_pre_hook(_BeforeEvaluation(layer.module, synchronize))
-            for layer in weight_layers(network)
-        ]
-
-    def close(self) -> None:
-        """Removes all hooks."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-
-
-class _BeforeEvaluation:
-    """Does nothing in a copy of the module: a copied or unpickled network has no rule that learns in it."""
-
-    def __init__(self, module: nn.Module | None = None, synchronize: Callable[[], None] | None = None) -> None:
-        self._module = module
-        self._synchronize = synchronize
-
-    def __call__(self, module: nn.Module, arguments: tuple[object, ...]) -> None:
-        if self._synchronize is not None and module is self._module and not module.training:
-            self._synchronize()
-
-    def __reduce__(self) -> tuple[type[_BeforeEvaluation], tuple[()]]:
-        return type(self), ()
 
 
 class LayerWatch:
@@ -90,6 +55,7 @@ class LayerWatch:
         self._pending: list[tuple[str, nn.Parameter]] = []
         self._seen: set[str] = set()
         self._last: Layer | None = None
+        self._gradients = Recycled()
         # Graphs are checked once an experience: a network may change between experiences.
         self._verify = True
         layers = weight_layers(network)
@@ -99,6 +65,8 @@ class LayerWatch:
             auxiliary = list(auxiliary_layers(network))
             check_unshared([*layers, *auxiliary])
             self._hooks += [(x.module, self._auxiliary_hook(x)) for x in auxiliary]
+            layers += auxiliary
+        self._layers = layers
         self._key = fingerprint(network)
         self.open()
 
@@ -107,6 +75,8 @@ class LayerWatch:
 
         They are the same function objects every time: a compiled network calls those that it was traced with.
         """
+        # Parameters may have been replaced since, by a layer that grows.
+        self._own = {layer.name: _own_parameters(layer) for layer in self._layers}
         if not self._handles:
             self._handles = [module.register_forward_pre_hook(hook) for module, hook in self._hooks]
         self._verify = True
@@ -146,6 +116,7 @@ class LayerWatch:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._gradients.clear()
 
     def _clear(self) -> None:
         self._captures = []
@@ -192,8 +163,7 @@ class LayerWatch:
         return hook
 
     def _add_parameters(self, layer: Layer) -> None:
-        prefix = f"{layer.name}." if layer.name else ""
-        self._pending += [(prefix + n, p) for n, p in layer.module.named_parameters(recurse=False) if p.requires_grad]
+        self._pending += [pair for pair in self._own[layer.name] if pair[1].requires_grad]
 
     def local_gradients(self, local_error: Callable[[Layer, Tensor], Tensor], scale: float) -> dict[str, Tensor]:
         """Gradients of every hidden block from its local error; frees the blocks' graphs.
@@ -221,7 +191,7 @@ class LayerWatch:
                     f"the local error of block {capture.layer.name!r} has shape {tuple(error.shape)}, "
                     f"but the block's output has {tuple(capture.output.shape)}"
                 )
-            if not bool(torch.isfinite(error.sum())):
+            if not math.isfinite(error.sum().item()):
                 raise ValueError(
                     f"the local error of block {capture.layer.name!r} is not finite; no weight was changed"
                 )
@@ -231,20 +201,38 @@ class LayerWatch:
             elif scale != 1.0:
                 error, factor = error * scale, 1.0
             upstream = error.to(capture.output.dtype)
-            try:
-                # No two blocks share a node on the way to their own parameters, so each graph can be freed at once.
-                found = torch.autograd.grad(capture.output, [p for _, p in parameters], upstream, allow_unused=True)
-            except RuntimeError as failure:
-                raise ValueError(
-                    f"block {capture.layer.name!r} cannot learn locally: the loss reaches it by a path around every later "
-                    "weight layer (a skip connection past the head); end such a path in a weight layer"
-                ) from failure
+            found = self._block_gradients(capture, parameters, upstream)
             for (name, _), gradient in zip(parameters, found, strict=True):
                 if gradient is not None:
                     if gradient.dtype == torch.float16 or factor != 1.0:
                         _check_finite(gradient, capture.layer)
                     gradients[name] = gradient if factor == 1.0 else gradient * factor
         return gradients
+
+    def _block_gradients(
+        self, capture: _Capture, parameters: list[tuple[str, nn.Parameter]], upstream: Tensor
+    ) -> list[Tensor | None]:
+        layer = capture.layer.module
+        try:
+            block = simple_block(layer, capture.output)
+            if block is None:
+                # No two blocks share a node on the way to their own parameters, so each graph can be freed at once.
+                wanted = [parameter for _, parameter in parameters]
+                return list(torch.autograd.grad(capture.output, wanted, upstream, allow_unused=True))
+        except RuntimeError as failure:
+            raise ValueError(
+                f"block {capture.layer.name!r} cannot learn locally: the loss reaches it by a path around every later "
+                "weight layer (a skip connection past the head); end such a path in a weight layer"
+            ) from failure
+        found: list[Tensor | None] = []
+        with torch.no_grad():
+            error = block.error(upstream)
+            for name, parameter in parameters:
+                if parameter is layer.weight:
+                    found.append(block.weight_gradient(error, self._gradients.empty(name, parameter)))
+                else:
+                    found.append(error.sum(0) if parameter is layer.bias else None)
+        return found
 
     def _check_graphs(self) -> None:
         for capture in self._captures:
@@ -257,6 +245,11 @@ class LayerWatch:
                         "parameter"
                     )
         self._verify = False
+
+
+def _own_parameters(layer: Layer) -> list[tuple[str, nn.Parameter]]:
+    prefix = f"{layer.name}." if layer.name else ""
+    return [(prefix + name, parameter) for name, parameter in layer.module.named_parameters(recurse=False)]
 
 
 def _check_finite(gradient: Tensor, layer: Layer) -> None:

@@ -15,9 +15,9 @@ PACKAGE = Path(__file__).parent.parent / "lit_meta"
 LEVELS = (
     ("_version", "_names", "_paths", "_modes"),
     ("functional",),
-    ("scratch", "layers", "watch", "batches", "saving", "networks"),
+    ("scratch", "layers", "products", "watch", "evaluation_watch", "batches", "saving", "networks"),
     ("rules",),
-    ("checks", "session"),
+    ("checks", "local_gradients", "session"),
     ("data", "evaluation", "hosts", "figures"),
     ("metrics", "activity", "auditing"),
     ("callbacks", "checkpoints", "task_outputs", "stream", "experiment_config"),

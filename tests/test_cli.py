@@ -69,6 +69,19 @@ def test_run_report_and_zoo_entry(small_config, tmp_path, capsys):
     assert card["results"]["seed_average_accuracy"] == report["rule"]["average_accuracy"]["values"][0]
 
 
+def test_a_run_builds_the_stream_of_a_seed_once(small_config, tmp_path, monkeypatch):
+    from lit_meta import data
+
+    made = []
+    build = data.scenario
+    monkeypatch.setattr(
+        data, "scenario", lambda *args, **options: made.append(options["seed"]) or build(*args, **options)
+    )
+    arguments = ["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--set", "batching=true"]
+    assert main([*arguments, "--learners", "naive", "joint"]) == 0
+    assert made == [0, 1]
+
+
 def test_settings_can_be_changed_on_the_command_line(small_config, tmp_path):
     arguments = ["--learners", "naive", "--set", "seeds=[3]", "max_epochs=2"]
     assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run"), *arguments]) == 0
@@ -138,6 +151,8 @@ def test_a_bad_config_is_one_line_and_leaves_nothing(small_config, tmp_path, cha
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "Traceback" not in error
+    if "rule" not in change and "network" not in change:
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("arguments", ([], ["evaluate"], ["dance"], ["evaluate", "x", "--protocol", "leaky"]))

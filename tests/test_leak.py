@@ -34,6 +34,22 @@ def test_the_claims_of_the_page_hold_in_the_committed_results():
         assert abs(own[single]["mean"] - own[mixed]["mean"]) < 0.02
 
 
+def test_what_the_page_says_of_passes_is_in_the_committed_results():
+    page = PAGE.read_text()
+    values = {}
+    for name in (leak.STANDARD, f"{leak.STANDARD}-stopped"):
+        report = json.loads((RESULTS / f"{name}.json").read_text())
+        for learner in ("rule", "plasticity-off"):
+            found = report[learner]["average_accuracy"]
+            values[name, learner] = found["values"]
+            by_seed = ", ".join(f"{100 * value:.1f}" for value in found["values"])
+            assert f"| {by_seed} | {100 * found['mean']:.1f} ± {100 * found['sd']:.1f} |" in page
+    once, stopped = values[leak.STANDARD, "plasticity-off"], values[f"{leak.STANDARD}-stopped", "plasticity-off"]
+    assert values[leak.STANDARD, "rule"] == values[f"{leak.STANDARD}-stopped", "rule"]
+    assert sum(a == b for a, b in zip(once, stopped, strict=True)) == 2
+    assert all(b <= a for a, b in zip(once, stopped, strict=True))
+
+
 def test_the_figure_has_a_bar_for_every_number():
     rows = leak.rows(RESULTS)
     axes = leak.figure(rows).axes[0]

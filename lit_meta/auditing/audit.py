@@ -10,8 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_meta._modes import modes_kept
 from lit_meta.auditing.causes import Cause, Memory, first_difference, inspect, left_in_training
 from lit_meta.auditing.report import AuditReport, Condition
+from lit_meta.auditing.samples import samples_of, stratified_subset
+from lit_meta.evaluation import class_scores
 from lit_meta.rules.base import require_one_of
 
 Forward = Callable[[Tensor], Tensor]
@@ -19,6 +22,7 @@ Forward = Callable[[Tensor], Tensor]
 # Two outputs nearer to each other than this share of the largest are a tie that rounding may decide either way.
 _TIE = 1e-5
 _PROBE = 8
+_HINT = "; give a function that does (the argument forward)"
 
 
 def audit(
@@ -84,7 +88,7 @@ def audit(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     generator = torch.Generator().manual_seed(seed)
-    inputs, targets = _test_samples(scenario)
+    inputs, targets = samples_of(scenario)
     if samples is not None and samples < len(targets):
         chosen = stratified_subset(targets, samples, generator)
         inputs, targets = inputs[chosen], targets[chosen]
@@ -94,30 +98,6 @@ def audit(
         if mode == "eval":
             model.eval()
         return _Audit(model, call, inputs, targets, threshold, batch_size, device, generator).run(singles)
-
-
-def stratified_subset(targets: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Indices of ``count`` samples spread over the classes as evenly as their sizes allow.
-
-    Args:
-        targets: (samples,), integer labels.
-        count: how many; all where there are no more.
-        generator: of the drawing.
-
-    Returns:
-        (count,), in rising order.
-
-    Example:
-        >>> chosen = stratified_subset(torch.tensor([0] * 90 + [1] * 10), 12, torch.Generator())
-        >>> (chosen >= 90).sum()
-        tensor(6)
-    """
-    drawn = torch.randperm(len(targets), generator=generator)
-    by_class = drawn[torch.argsort(targets[drawn], stable=True)]
-    sizes = torch.unique(targets, return_counts=True)[1]
-    # The rank of a sample within its class: the first of every class, then the second of every class, ...
-    rank = torch.cat([torch.arange(int(size)) for size in sizes])
-    return by_class[torch.argsort(rank, stable=True)][:count].sort().values
 
 
 class _Audit:
@@ -191,14 +171,7 @@ class _Audit:
                 x = self.inputs[batch].to(self.device)
                 if strangers:
                     x = torch.cat([x, 3 * x.flip(0) - x.mean()])
-                outputs = self.forward(x)
-                if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != len(x):
-                    got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-                    raise ValueError(
-                        f"the model must give outputs (batch, classes), got {got} for {len(x)} samples; "
-                        "give a function that does (the argument forward)"
-                    )
-                outputs = outputs[: len(batch)]
+                outputs = class_scores(self.forward(x), len(x), hint=_HINT)[: len(batch)]
                 best = outputs.float().topk(min(2, outputs.shape[1]), dim=1)
                 predicted[batch] = best.indices[:, 0].cpu()
                 gap = best.values[:, 0] - best.values[:, -1]
@@ -234,14 +207,14 @@ class _Audit:
         )
 
     def _in_training(self, memory: Memory, batches: Sequence[Tensor]) -> Condition:
-        modes = [(module, module.training) for module in self.model.modules()]
-        self.model.train()
-        try:
-            return self._condition("training mode", "shuffled, in training mode (not judged)", batches, judged=False)
-        finally:
-            memory.restore()
-            for module, training in modes:
-                module.training = training
+        with modes_kept(self.model):
+            self.model.train()
+            try:
+                return self._condition(
+                    "training mode", "shuffled, in training mode (not judged)", batches, judged=False
+                )
+            finally:
+                memory.restore()
 
     def _behaviour(self, conditions: Sequence[Condition], changed: list[str], known: Sequence[Cause]) -> list[Cause]:
         """Causes that only running the model shows, where the known ones leave something unexplained."""
@@ -293,38 +266,13 @@ def _inside(part: str, whole: str) -> bool:
     return not whole or part == whole or part.startswith(f"{whole}.")
 
 
-def _test_samples(scenario: Any) -> tuple[Tensor, Tensor]:
-    from lit_meta.data import experience_tensors
-    from lit_meta.data import scenario as make_scenario
-
-    if isinstance(scenario, str):
-        scenario = make_scenario(scenario)
-    if hasattr(scenario, "test_stream"):
-        pairs = [experience_tensors(experience) for experience in scenario.test_stream]
-    elif isinstance(scenario, Sequence) and all(
-        isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in scenario
-    ):
-        pairs = list(scenario)
-    else:
-        raise TypeError(
-            "a scenario is a name, a benchmark with a test_stream, or a sequence of (inputs, targets) pairs, got "
-            f"{type(scenario).__name__}"
-        )
-    if not pairs or any(len(x) != len(y) or len(y) == 0 for x, y in pairs):
-        raise ValueError("every test experience needs samples, and as many targets")
-    return torch.cat([x for x, _ in pairs]), torch.cat([y.long() for _, y in pairs])
-
-
 @contextmanager
 def _untouched(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
     """Everything the audit may disturb, put back: parameters, buffers, modes and the random state."""
-    modes = [(module, module.training) for module in model.modules()]
     memory = Memory(model)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with modes_kept(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         try:
             yield
         finally:
             memory.restore()
-            for module, training in modes:
-                module.training = training

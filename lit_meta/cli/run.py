@@ -28,6 +28,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--evaluate_every", type=int, metavar="STEPS", help="also test within experiences, for the stability gap"
     )
+    parser.add_argument(
+        "--stop_at_accuracy",
+        type=float,
+        metavar="A",
+        help="end an experience once its own training samples reach this accuracy; max_epochs is then the most",
+    )
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
     parser.add_argument(
         "--set",
@@ -40,8 +46,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from lit_meta.data import scenario
-    from lit_meta.experiment import load_experiment, run_experiment
+    from lit_meta.experiment import benchmarks_of, load_experiment, run_experiment
     from lit_meta.figures import accuracy_matrix
     from lit_meta.rules.base import require_one_of
     from lit_meta.zoo import percent
@@ -51,7 +56,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     learners = options.learners or experiment.learners
     for learner in learners:
         require_one_of("a learner", learner, experiment.learners)
-    experiences = len(scenario(**experiment.scenario, seed=experiment.seeds[0]).train_stream)
+    benchmarks = benchmarks_of(experiment)
+    experiences = len(benchmarks[experiment.seeds[0]].train_stream)
     total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
     with progress(total, experiment.name) as advance:
         report = run_experiment(
@@ -65,6 +71,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             on_experience=lambda learner, seed, index, row: advance(
                 f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
             ),
+            benchmarks=benchmarks,
         )
     rows = []
     for learner in learners:
@@ -99,11 +106,13 @@ def recorders(
     options: argparse.Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any
 ) -> list[Callback]:
     """The cost ledger, and the callbacks that the options ask for; the joint bound has no stream to record."""
-    from lit_meta.callbacks import ContinualEvaluation, CostLedger, WeightChange
+    from lit_meta.callbacks import ContinualEvaluation, CostLedger, StopAtAccuracy, WeightChange
 
     found: list[Callback] = [CostLedger()]
     if learner == "joint":
         return found
+    if options.stop_at_accuracy is not None:
+        found.append(StopAtAccuracy(options.stop_at_accuracy))
     if options.record_weight_change:
         found.append(WeightChange(folder=folder))
     if options.evaluate_every is not None:
@@ -121,6 +130,8 @@ def command_line(options: argparse.Namespace, run_dir: Path) -> str:
         parts += ["--record_weight_change"]
     if options.evaluate_every is not None:
         parts += ["--evaluate_every", str(options.evaluate_every)]
+    if options.stop_at_accuracy is not None:
+        parts += ["--stop_at_accuracy", str(options.stop_at_accuracy)]
     if options.overrides:
         parts += ["--set", *options.overrides]
     return shlex.join(parts)

@@ -16,6 +16,9 @@ Size = int | Sequence[int]
 PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_ACCUMULATE = 0.9
 
+# Single precision counts exactly up to here.
+_EXACT = 2**24
+
 
 def linear_macs(samples: int, inputs: int, outputs: int) -> int:
     """Multiply-accumulates of a fully connected layer, ``samples · inputs · outputs``; a bias adds none.
@@ -96,12 +99,12 @@ def convolution_macs(
     return samples * (in_channels // groups) * math.prod(kernel) * out_channels * math.prod(output_size)
 
 
-def nonzero_count(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """How many values are not zero, over the given dimensions, which hold fewer than 2²⁴ together.
+def nonzero_count(values: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
+    """How many values are not zero.
 
     Args:
         values: of any type.
-        dim: what is counted over.
+        dim: what is counted over, dimensions that hold fewer than 2²⁴ values together; None is all of any number.
 
     Returns:
         int64.
@@ -110,10 +113,11 @@ def nonzero_count(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
         >>> nonzero_count(torch.tensor([[0.0, 0.5], [1.0, 1.0]]), dim=-1)
         tensor([1, 2])
     """
-    if not values.is_floating_point():
+    if not values.is_floating_point() or (dim is None and values.numel() >= _EXACT):
         return (values != 0).sum(dim=dim)
-    # Compared in place and summed in single precision: a fifth of the time that summing truth values takes.
-    return values.clone().ne_(0).sum(dim=dim, dtype=torch.float32).long()
+    # Compared into numbers and summed in single precision: a fifth of the time that summing truth values takes.
+    values = values.detach()
+    return torch.ne(values, 0, out=torch.empty_like(values)).sum(dim=dim, dtype=torch.float32).long()
 
 
 def linear_synaptic_operations(spikes: Tensor, outputs: int) -> Tensor:
@@ -130,7 +134,7 @@ def linear_synaptic_operations(spikes: Tensor, outputs: int) -> Tensor:
         >>> linear_synaptic_operations(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), 10)
         tensor(30)
     """
-    return nonzero_count(spikes, dim=-1).sum() * outputs
+    return nonzero_count(spikes) * outputs
 
 
 def convolution_fan_out(

@@ -1,14 +1,13 @@
-"""Watching a network learn and counting what its weight layers, its neurons and its rules compute."""
+"""Watching a network learn and counting what its weight layers and its neurons compute."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 from torch.utils.hooks import RemovableHandle
 
 from lit_meta.functional.cost import (
@@ -88,6 +87,27 @@ def layer_synaptic_operations(layer: nn.Module, spikes: Tensor) -> Tensor:
     )
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call of a weight layer that learns: its input, and where a gate follows, how many units are open (for each sample).
+
+    The input is looked at after the backward pass, when it is known which layer was the last and learned from the loss; a
+    weight's gradient needs it until then, so it is there and as it was.
+    """
+
+    layer: nn.Module
+    macs: int
+    inputs: Tensor
+    operations: Tensor | None
+    opened: Tensor | None
+
+    def local_operations(self) -> Tensor:
+        """Synaptic operations, of those into units that the gate leaves open."""
+        if self.opened is not None and isinstance(self.layer, nn.Linear):
+            return (nonzero_count(self.inputs, dim=-1) * self.opened).sum()
+        return layer_synaptic_operations(self.layer, self.inputs) if self.operations is None else self.operations
+
+
 class OperationCounter:
     """Counts what the weight layers of a network compute between `start` and `stop`.
 
@@ -109,7 +129,7 @@ class OperationCounter:
     def __init__(self, network: nn.Module, *, local: bool) -> None:
         self._local = local
         self._active = False
-        self._calls: list[tuple[int, int, Tensor, bool]] = []
+        self._calls: list[_Call] = []
         self._open: dict[int, Tensor] = {}
         self._sparse: dict[str, list[Tensor]] = {}
         self._whole = dict.fromkeys(("forward_macs", "backward_macs", "local_macs", "analog_macs", "lif_updates"), 0)
@@ -148,14 +168,15 @@ class OperationCounter:
         """After the backward pass of a batch: what local rules computed is known from the layers that took part."""
         if not self._local or not self._calls:
             return
-        head = self._calls[-1][0]
-        for layer, macs, operations, spikes in self._calls:
-            if layer == head:
-                self._whole["backward_macs"] += macs
+        head = self._calls[-1].layer
+        for call in self._calls:
+            if call.layer is head:
+                self._whole["backward_macs"] += call.macs
                 continue
-            self._whole["local_macs"] += macs
+            self._whole["local_macs"] += call.macs
+            operations = call.local_operations()
             self._add("local_operations", operations)
-            if spikes:
+            if call.operations is not None:
                 self._add("local_accumulates", operations)
         self._calls.clear()
 
@@ -197,15 +218,14 @@ class OperationCounter:
                 # Spike-driven layers run once for every step and sample, an analog first layer once for all steps.
                 self._whole["lif_updates"] += output.numel() * (1 if spikes else steps)
             learns = torch.is_grad_enabled() and output.requires_grad and bool(trainable.requires_grad)
-            if spikes or (self._local and learns):
-                operations = layer_synaptic_operations(layer, inputs.detach())
-                if spikes:
-                    self._add("synaptic_operations", operations)
+            operations = layer_synaptic_operations(layer, inputs.detach()) if spikes else None
+            if operations is not None:
+                self._add("synaptic_operations", operations)
             if not torch.is_grad_enabled() or not output.requires_grad:
                 return
             if self._local:
                 if learns:
-                    self._calls.append((id(layer), macs, self._opened(layer, inputs, operations), spikes))
+                    self._calls.append(_Call(layer, macs, inputs.detach(), operations, self._open.get(id(layer))))
                 return
             products = int(bool(trainable.requires_grad)) + int(inputs.requires_grad)
 
@@ -215,159 +235,3 @@ class OperationCounter:
             output.register_hook(backward)
 
         return hook
-
-    def _opened(self, layer: nn.Module, inputs: Tensor, operations: Tensor) -> Tensor:
-        """Of the synaptic operations of a call, those into units that the gate leaves open."""
-        opened = self._open.get(id(layer))
-        if opened is None or not isinstance(layer, nn.Linear):
-            return operations
-        return (nonzero_count(inputs.detach(), dim=-1) * opened).sum()
-
-
-# Moving, making and viewing numbers is no arithmetic.
-_MOVES = frozenset(
-    [
-        "clone",
-        "copy_",
-        "_to_copy",
-        "cat",
-        "stack",
-        "index",
-        "index_select",
-        "gather",
-        "scatter",
-        "scatter_",
-        "index_put_",
-        "fill_",
-        "zero_",
-        "detach",
-        "_local_scalar_dense",
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "new_empty",
-        "new_empty_strided",
-        "new_zeros",
-        "new_ones",
-        "new_full",
-        "zeros",
-        "zeros_like",
-        "ones",
-        "ones_like",
-        "full",
-        "full_like",
-        "arange",
-        "scalar_tensor",
-        "lift_fresh",
-        "eye",
-        "repeat",
-        "resize_",
-        "set_",
-        "_foreach_copy_",
-        "_foreach_zero_",
-        "normal_",
-        "uniform_",
-        "bernoulli_",
-        "rand",
-        "randn",
-        "randint",
-        "randperm",
-        "rand_like",
-        "randn_like",
-        "sort",
-        "argsort",
-        "constant_pad_nd",
-        "constant_pad",
-        "embedding",
-    ]
-)
-
-
-class ArithmeticCounter(TorchDispatchMode):
-    """Counts the arithmetic inside a ``with`` block: one operation an element, one a multiply-accumulate of a product.
-
-    An elementwise operation costs as many as its largest operand or result has elements (a fused multiply-add is one), a
-    reduction as many as it reads; matrix products and convolutions their MACs; moving and drawing numbers is free.
-
-    Example:
-        >>> with ArithmeticCounter() as counter:
-        ...     _ = torch.ones(3, 4) * 2 + 1
-        ...     _ = torch.ones(3, 4) @ torch.ones(4, 5)
-        >>> counter.operations
-        84
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.operations += int(formula(*args, **(kwargs or {}), out_val=result)) // 2
-        elif not func.is_view and func.overloadpacket.__name__ not in _MOVES:
-            self.operations += max((_elements(value) for value in (*args, result)), default=0)
-        return result
-
-
-def _elements(value: Any) -> int:
-    if isinstance(value, Tensor):
-        return value.numel()
-    if isinstance(value, (list, tuple)):
-        return sum(_elements(one) for one in value)
-    return 0
-
-
-class SavedTensors:
-    """Bytes that autograd keeps for the backward pass of what is computed inside, parameters left out.
-
-    Storage that several nodes keep counts once.
-
-    Args:
-        network: whose parameters and buffers are there anyway.
-
-    Example:
-        >>> network = nn.Linear(4, 3)
-        >>> with SavedTensors(network) as saved:
-        ...     _ = network(torch.ones(5, 4)).tanh()
-        >>> saved.bytes  # the input of the layer and the output of the tanh, in single precision
-        140
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._known = {_storage(t) for t in (*network.parameters(), *network.buffers())}
-        self._kept: dict[int, Tensor] = {}
-        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
-        self.bytes = 0
-
-    def _pack(self, tensor: Tensor) -> Tensor:
-        storage = _storage(tensor)
-        if storage not in self._known and storage not in self._kept:
-            # Held until the end, so that no later tensor gets the same address.
-            self._kept[storage] = tensor.detach()
-            self.bytes += tensor.untyped_storage().nbytes()
-        # Not the tensor itself: a node that keeps its own output would keep itself alive.
-        return tensor.detach()
-
-    def __enter__(self) -> SavedTensors:
-        self._hooks.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._hooks.__exit__(*error)
-        self._kept.clear()
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
-
-
-def tensor_bytes(tensors: Iterable[object]) -> int:
-    """Bytes of those that are tensors.
-
-    Example:
-        >>> tensor_bytes([torch.zeros(3), None, 1.0])
-        12
-    """
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))

@@ -115,7 +115,7 @@ class NACA(Rule):
         factor = self.strength / targets.shape[0] if self.reduction == "mean" else self.strength
         table = self._table(layer.name, output)
         error = (table if factor == 1.0 else table * factor).index_select(0, targets)
-        return error.view(*error.shape, *(1,) * (output.dim() - 2)).expand_as(output)
+        return error if output.dim() == 2 else error.view(*error.shape, *(1,) * (output.dim() - 2)).expand_as(output)
 
     def _table(self, name: str, output: Tensor) -> Tensor:
         """M for every class and unit of a block, (classes, units); it changes only when NI does."""

@@ -16,8 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lit_meta import CostLedger, MetaplasticModule, fit_stream, scenario
 from lit_meta._paths import configs_folder
+from lit_meta.metrics.arithmetic import ArithmeticCounter
 from lit_meta.metrics.cost import Cost
-from lit_meta.metrics.operations import ArithmeticCounter, OperationCounter, SavedTensors
+from lit_meta.metrics.memory import SavedTensors
+from lit_meta.metrics.operations import OperationCounter
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC, NACA, RULES, Rule, build_rule
 
