@@ -20,6 +20,7 @@ from lit_meta.functional.cost import (
 from lit_meta.metrics.cost import Cost
 from lit_meta.networks.gates import InputGate
 from lit_meta.networks.spiking import SpikingNetwork
+from lit_meta.networks.spiking_patches import SpikingPatchNet
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -135,14 +136,24 @@ class OperationCounter:
         self._whole = dict.fromkeys(("forward_macs", "backward_macs", "local_macs", "analog_macs", "lif_updates"), 0)
         # By identity of the layer: the steps of the spiking network it is in, and whether its input is spikes.
         self._spiking: dict[int, tuple[int, bool]] = {}
+        # Networks that hand a layer averages of spikes, whose nonzero values are not the spikes: they count these themselves.
+        self._averaging: dict[SpikingPatchNet, bool] = {}
         self._handles: list[RemovableHandle] = []
         for module in network.modules():
             if isinstance(module, SpikingNetwork):
                 for i, layer in enumerate(module.layers):
                     self._spiking[id(layer)] = (module.steps, i > 0 or module.encoding != "analog")
+            elif isinstance(module, SpikingPatchNet):
+                self._averaging[module] = module.record_spikes
+                self._spiking |= {id(module.layers[0]): (module.steps, False), id(module.head): (0, True)}
+                if module.expansion is not None:
+                    self._spiking[id(module.expansion)] = (module.steps, True)
+                self._handles.append(module.register_forward_hook(self._spike_hook))
+        averaged = {id(layer) for net in self._averaging for layer in (net.expansion, net.head)}
         for module in network.modules():
             if isinstance(module, _COUNTED):
-                self._handles.append(module.register_forward_hook(self._hook(module)))
+                hook = self._hook(module, counts_spikes=id(module) not in averaged)
+                self._handles.append(module.register_forward_hook(hook))
             gate, layers = getattr(module, "gate", None), getattr(module, "layers", None)
             if local and isinstance(gate, InputGate) and isinstance(layers, nn.ModuleList):
                 self._handles.append(gate.register_forward_hook(self._gate_hook(list(layers))))
@@ -151,12 +162,16 @@ class OperationCounter:
         """From here on forward passes count."""
         self._active = True
         self._calls.clear()
+        for network in self._averaging:
+            network.record_spikes = True
 
     def stop(self) -> None:
         """From here on they do not."""
         self._active = False
         self._calls.clear()
         self._open.clear()
+        for network, recorded in self._averaging.items():
+            network.record_spikes = recorded
 
     def close(self) -> None:
         """Removes all hooks."""
@@ -202,7 +217,12 @@ class OperationCounter:
 
         return hook
 
-    def _hook(self, layer: nn.Module) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+    def _spike_hook(self, network: SpikingPatchNet, arguments: Any, output: Tensor) -> None:
+        if self._active:
+            for name, spikes in network.spike_counts.items():
+                self._add("synaptic_operations", spikes.sum().long() * getattr(network, name).out_features)
+
+    def _hook(self, layer: nn.Module, *, counts_spikes: bool) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         steps, spikes = self._spiking.get(id(layer), (0, False))
         trainable = layer.weight
 
@@ -218,7 +238,7 @@ class OperationCounter:
                 # Spike-driven layers run once for every step and sample, an analog first layer once for all steps.
                 self._whole["lif_updates"] += output.numel() * (1 if spikes else steps)
             learns = torch.is_grad_enabled() and output.requires_grad and bool(trainable.requires_grad)
-            operations = layer_synaptic_operations(layer, inputs.detach()) if spikes else None
+            operations = layer_synaptic_operations(layer, inputs.detach()) if spikes and counts_spikes else None
             if operations is not None:
                 self._add("synaptic_operations", operations)
             if not torch.is_grad_enabled() or not output.requires_grad:

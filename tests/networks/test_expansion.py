@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_meta import Session
+from lit_meta.metrics.operations import OperationCounter
 from lit_meta.networks import PatchNet, RandomExpansion, SpikingPatchNet
 from lit_meta.rules import CriticalPeriod, RecursiveReadout
 
@@ -141,3 +142,25 @@ def test_in_the_critical_period_a_mirrored_network_learns_before_it_is_used():
     learn(network, [(x, y)])
     network.eval()(x)
     torch.testing.assert_close(seen[0], seen[-1])
+
+
+@pytest.mark.parametrize("expansion", (None, 6))
+def test_the_ledger_counts_the_spikes_and_not_the_averages_that_layers_are_given(expansion):
+    network = SpikingPatchNet((1, 5, 5), filters=3, kernel=3, classes=2, grid=2, steps=7, expansion=expansion, seed=0)
+    with torch.no_grad():
+        network.layers[0].bias.fill_(0.8)
+    x = torch.rand(4, 1, 5, 5, generator=torch.Generator().manual_seed(0))
+    counter = OperationCounter(network, local=False)
+    counter.start()
+    network(x)
+    counter.stop()
+    counter.close()
+    assert not network.record_spikes
+    network.record_spikes = True
+    network(x)
+    fan_out = {"expansion": 6, "head": 2}
+    expected = sum(int(spikes.sum()) * fan_out[name] for name, spikes in network.spike_counts.items())
+    cost = counter.cost()
+    assert cost.synaptic_operations == expected > 0
+    assert cost.analog_macs == 4 * 25 * 9 * 3
+    assert cost.lif_updates == 4 * 7 * (25 * 3 + (expansion or 0))
