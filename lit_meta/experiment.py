@@ -18,7 +18,7 @@ from lit_meta.experiment_config import Experiment, load_experiment
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
-from lit_meta.saving import save_json, save_tensors
+from lit_meta.saving import load_text, save_json, save_tensors
 from lit_meta.stream import StreamResult, fit_stream
 
 __all__ = [
@@ -218,16 +218,29 @@ def run_experiment(
 
 
 def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Writes the resolved config, or holds that a resumed run has the same."""
+    """Writes the resolved config, or holds that a resumed run has the same.
+
+    Raises:
+        FileExistsError: the folder holds another run and ``resume`` is not set, or is a file.
+        ValueError: the folder holds a run with another config, or with none.
+    """
     import yaml
 
     path = run_dir / "config.yaml"
     text = yaml.safe_dump(experiment.to_dict(), sort_keys=False)
-    if path.is_file():
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"{run_dir} is a file: a run needs a folder")
+    started = any(run_dir.glob("*/seed-*/*"))
+    # A run that failed before its first result may be begun anew, also with a mended config.
+    if path.is_file() and started:
         if not resume:
             raise FileExistsError(f"{run_dir} already holds a run: choose another run_dir, or go on with --resume")
-        if path.read_text() != text:
+        if load_text(path) != text:
             raise ValueError(f"{path} is of another experiment: a run can only be resumed with the same config")
+    elif resume and started:
+        raise ValueError(
+            f"{run_dir} holds checkpoints and no config.yaml that says of which experiment: use another run_dir"
+        )
     run_dir.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
