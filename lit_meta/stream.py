@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -251,7 +253,14 @@ class _Learner:
         # is the experience's, as the optimizer and its schedule are.
         trainer.fit_loop.epoch_progress.reset()
         trainer.fit_loop.max_epochs = max_epochs
-        trainer.fit(self.module, datamodule=data)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(self.module, datamodule=data)
+        except SystemExit:  # What Lightning makes of an interrupt, after which it would ignore all others.
+            if not trainer.interrupted:
+                raise
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)
         if trainer.interrupted:
             raise KeyboardInterrupt
         steps = trainer.global_step - before
