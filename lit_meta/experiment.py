@@ -231,10 +231,10 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
     if run_dir.exists() and not run_dir.is_dir():
         raise FileExistsError(f"{run_dir} is a file: a run needs a folder")
     started = any(run_dir.glob("*/seed-*/*"))
-    # A run that failed before its first result may be begun anew, also with a mended config.
-    if path.is_file() and started:
-        if not resume:
+    if path.is_file() and not resume:
+        if started:  # One that failed before its first result may be begun anew, also with a mended config.
             raise FileExistsError(f"{run_dir} already holds a run: choose another run_dir, or go on with --resume")
+    elif path.is_file():
         if load_text(path) != text:
             raise ValueError(f"{path} is of another experiment: a run can only be resumed with the same config")
     elif resume and started:
