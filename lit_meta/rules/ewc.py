@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.rules.base import Experience, Synapses, require_in, require_one_of
-from lit_meta.rules.penalty import PenaltyRule
+from lit_meta.rules.penalty import PenaltyRule, Pull
 
 
 class EWC(PenaltyRule):
@@ -37,6 +37,7 @@ class EWC(PenaltyRule):
         labels: whose log-likelihood is differentiated: the data's own label (``"true"``, the "empirical Fisher"), one
             drawn from the network's prediction (``"sample"``), or the expectation over it (``"exact"``).
         loss: the loss whose Fisher information it is: ``"cross_entropy"`` for logits, ``"mse"`` for squared error.
+        pull: how the penalty is applied, see `PenaltyRule`; with ``"proximal"`` ``strength`` is λ times a step size.
         samples: use at most this many samples of an experience; None for all.
         seed: of the labels drawn by ``labels="sample"``.
 
@@ -48,8 +49,8 @@ class EWC(PenaltyRule):
         implementations take F from the gradient of a batch mean, which vanishes as batches grow; this one does not.
 
     Example:
-        >>> EWC(strength=100.0)
-        EWC(strength=100.0, mode='offline', decay=1.0, labels='true', loss='cross_entropy', samples=None, seed=0)
+        >>> EWC(strength=100.0, labels="exact")  # doctest: +ELLIPSIS
+        EWC(strength=100.0, mode='offline', decay=1.0, labels='exact', loss='cross_entropy', pull='gradient', ...)
     """
 
     needs_boundaries = True
@@ -62,10 +63,11 @@ class EWC(PenaltyRule):
         decay: float = 1.0,
         labels: Literal["true", "sample", "exact"] = "true",
         loss: Literal["cross_entropy", "mse"] = "cross_entropy",
+        pull: Pull = "gradient",
         samples: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(strength=strength)
+        super().__init__(strength=strength, pull=pull)
         require_one_of("mode", mode, ("offline", "online"))
         require_in("decay", decay, 0.0, 1.0)
         require_one_of("labels", labels, ("true", "sample", "exact"))
