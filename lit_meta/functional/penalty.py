@@ -1,4 +1,4 @@
-"""The quadratic penalty that anchors parameters in proportion to their importance, its gradient and its proximal step."""
+"""The quadratic penalty that anchors parameters in proportion to their importance, and its gradient."""
 
 from __future__ import annotations
 
@@ -98,42 +98,3 @@ def add_quadratic_penalty_gradient_(
         difference = list(scratch)
         torch._foreach_sub_(difference, list(anchors))
     torch._foreach_addcmul_(list(gradients), difference, list(importances), value=float(strength))
-
-
-@torch.no_grad()
-def pull_to_anchors_(
-    parameters: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    importances: Sequence[Tensor],
-    strength: float,
-    *,
-    scratch: Sequence[Tensor] | None = None,
-) -> None:
-    """The proximal step of `quadratic_penalty`, in place: ``θ ← θ + k Ω / (1 + k Ω) (θ* − θ)``.
-
-    It minimises ``½ Σ (θ' − θ)² + ½ k Σ Ω (θ' − θ*)²`` over θ', so that no strength overshoots.
-
-    Args:
-        parameters: θ.
-        anchors: θ*, shaped like the parameters.
-        importances: Ω, at least 0, shaped like the parameters.
-        strength: k, at least 0: a strength of the penalty times a step size.
-        scratch: memory for a temporary, with the values of the importances in it; overwritten. None takes new memory.
-
-    Raises:
-        ValueError: no parameters, lists or shapes that differ, or a negative strength.
-
-    Example:
-        >>> parameter = torch.tensor([3.0])
-        >>> pull_to_anchors_([parameter], [torch.tensor([1.0])], [torch.tensor([0.5])], 2.0)
-        >>> parameter
-        tensor([2.])
-    """
-    _check(strength, parameters=parameters, anchors=anchors, importances=importances)
-    share = [importance.clone() for importance in importances] if scratch is None else list(scratch)
-    torch._foreach_mul_(share, float(strength))
-    # kΩ / (1 + kΩ) as 1 / (1 + 1 / kΩ), where 1 / 0 is infinite and gives the 0 that it should.
-    torch._foreach_reciprocal_(share)
-    torch._foreach_add_(share, 1.0)
-    torch._foreach_reciprocal_(share)
-    torch._foreach_lerp_(list(parameters), list(anchors), share)

@@ -39,8 +39,8 @@ class Metaplasticity(L.Callback):
         >>> from lit_meta.rules import EWC
         >>> trainer = L.Trainer(callbacks=[Metaplasticity(EWC(strength=1.0))], logger=False, enable_checkpointing=False,
         ...                     enable_model_summary=False, enable_progress_bar=False, accelerator="cpu")
-        >>> trainer.callbacks[0].rules  # doctest: +ELLIPSIS
-        (EWC(strength=1.0, mode='offline', decay=1.0, labels='true', ...),)
+        >>> trainer.callbacks[0].rules
+        (EWC(strength=1.0, mode='offline', decay=1.0, labels='true', loss='cross_entropy', samples=None, seed=0),)
     """
 
     def __init__(

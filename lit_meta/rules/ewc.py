@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.rules.base import Experience, Synapses, require_in, require_one_of
-from lit_meta.rules.penalty import PenaltyRule, Pull
+from lit_meta.rules.penalty import PenaltyRule
 
 
 class EWC(PenaltyRule):
@@ -37,10 +37,6 @@ class EWC(PenaltyRule):
         labels: whose log-likelihood is differentiated: the data's own label (``"true"``, the "empirical Fisher"), one
             drawn from the network's prediction (``"sample"``), or the expectation over it (``"exact"``).
         loss: the loss whose Fisher information it is: ``"cross_entropy"`` for logits, ``"mse"`` for squared error.
-        normalize: divide the information of each experience by its mean over all parameters, so that all experiences weigh
-            the same. Otherwise those that the network has learned less well, and has larger gradients on, weigh more.
-            ``strength`` is then in units of loss per squared change of an average parameter.
-        pull: how the penalty is applied, see `PenaltyRule`; with ``"proximal"`` ``strength`` is λ times a step size.
         samples: use at most this many samples of an experience; None for all.
         seed: of the labels drawn by ``labels="sample"``.
 
@@ -52,8 +48,8 @@ class EWC(PenaltyRule):
         implementations take F from the gradient of a batch mean, which vanishes as batches grow; this one does not.
 
     Example:
-        >>> EWC(strength=100.0, labels="exact")  # doctest: +ELLIPSIS
-        EWC(strength=100.0, mode='offline', decay=1.0, labels='exact', loss='cross_entropy', normalize=False, ...)
+        >>> EWC(strength=100.0)
+        EWC(strength=100.0, mode='offline', decay=1.0, labels='true', loss='cross_entropy', samples=None, seed=0)
     """
 
     needs_boundaries = True
@@ -66,12 +62,10 @@ class EWC(PenaltyRule):
         decay: float = 1.0,
         labels: Literal["true", "sample", "exact"] = "true",
         loss: Literal["cross_entropy", "mse"] = "cross_entropy",
-        normalize: bool = False,
-        pull: Pull = "gradient",
         samples: int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(strength=strength, pull=pull)
+        super().__init__(strength=strength)
         require_one_of("mode", mode, ("offline", "online"))
         require_in("decay", decay, 0.0, 1.0)
         require_one_of("labels", labels, ("true", "sample", "exact"))
@@ -84,7 +78,6 @@ class EWC(PenaltyRule):
         self.decay = decay
         self.labels = labels
         self.loss = loss
-        self.normalize = normalize
         self.samples = samples
         self.seed = seed
         self.needs_labels = labels == "true"
@@ -117,10 +110,4 @@ class EWC(PenaltyRule):
             count += room
         if count == 0:
             raise ValueError("EWC consolidates on the experience's data, and there is none")
-        whole = float(count)
-        if self.normalize:
-            mean = float(torch.stack([total.sum() for total in sums.values()]).sum()) / sum(
-                map(Tensor.numel, sums.values())
-            )
-            whole = mean or whole  # Where nothing matters there is nothing to scale.
-        return {name: total / whole for name, total in sums.items()}
+        return {name: total / count for name, total in sums.items()}

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_meta.functional.sensitivity import output_sensitivity
 from lit_meta.rules.base import Experience, Synapses, require_in
-from lit_meta.rules.penalty import PenaltyRule, Pull
+from lit_meta.rules.penalty import PenaltyRule
 
 
 class MAS(PenaltyRule):
@@ -29,7 +29,6 @@ class MAS(PenaltyRule):
     Args:
         strength: 2λ, at least 0.
         decay: factor on older importances, in [0, 1].
-        pull: how the penalty is applied, see `PenaltyRule`; with ``"proximal"`` ``strength`` is 2λ times a step size.
         samples: use at most this many samples of an experience (or of a batch, where streamed); None for all.
         interval: training batches from one measurement to the next, None for boundaries.
 
@@ -42,19 +41,13 @@ class MAS(PenaltyRule):
 
     Example:
         >>> MAS(strength=2.0)
-        MAS(strength=2.0, decay=1.0, pull='gradient', samples=None, interval=None)
+        MAS(strength=2.0, decay=1.0, samples=None, interval=None)
     """
 
     def __init__(
-        self,
-        *,
-        strength: float = 1.0,
-        decay: float = 1.0,
-        pull: Pull = "gradient",
-        samples: int | None = None,
-        interval: int | None = None,
+        self, *, strength: float = 1.0, decay: float = 1.0, samples: int | None = None, interval: int | None = None
     ) -> None:
-        super().__init__(strength=strength, pull=pull)
+        super().__init__(strength=strength)
         require_in("decay", decay, 0.0, 1.0)
         for name, value in (("samples", samples), ("interval", interval)):
             if value is not None and value < 1:

@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, pull_to_anchors_, quadratic_penalty
-from lit_meta.rules.base import Rule, Synapses, require_in, require_one_of
+from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
+from lit_meta.rules.base import Rule, Synapses, require_in
 from lit_meta.scratch import Scratch
-
-Pull = Literal["gradient", "proximal"]
 
 
 class PenaltyRule(Rule):
-    r"""A rule with the penalty ``½ · strength · Σ Ω (θ − θ*)²``.
+    r"""A rule with the penalty ``½ · strength · Σ Ω (θ − θ*)²``, applied as its gradient.
 
     The state holds ``"importance"`` Ω and ``"anchor"`` θ* once something was consolidated. A parameter without a memory (it
     came with the present experience) is not pulled; the memory of a frozen parameter is kept until it learns again.
 
-    How it is applied:
-
-    - ``pull="gradient"``: its gradient is added to the task's before the optimizer's step, as published.
-    - ``pull="proximal"``: the optimizer steps on the task's gradient alone, and then every parameter is drawn back,
-      θ ← (θ + kΩθ*) / (1 + kΩ) with k = ``strength``, which now stands for λ times a step size. It is to the penalty what
-      decoupled weight decay is to weight decay. Under Adam it matters: a strong penalty fills the second moment, and an
-      important parameter then moves about its anchor by a whole learning rate a step. No strength is too large for it.
-
-    With ``"gradient"``, descent with learning rate η is stable along a parameter only while η · strength · Ω < 2. The logged
-    scalar ``stiffness`` is the largest strength · Ω: where it comes near 2/η, use a smaller η or strength.
+    Gradient descent with learning rate η is stable along a parameter only while η · strength · Ω < 2. The logged scalar
+    ``stiffness`` is the largest strength · Ω: where it comes near 2/η, use a smaller η or strength.
 
     Args:
         strength: at least 0.
-        pull: ``"gradient"`` or ``"proximal"``.
     """
 
-    def __init__(self, *, strength: float, pull: Pull = "gradient") -> None:
+    def __init__(self, *, strength: float) -> None:
         super().__init__()
         require_in("strength", strength, 0.0, float("inf"))
-        require_one_of("pull", pull, ("gradient", "proximal"))
         self.strength = strength
-        self.pull = pull
         self._differences = Scratch()
-
-    def overrides(self, event: str) -> bool:
-        # Each form of the pull answers one of these events, and the other must cost nothing.
-        if event in ("gradient", "update"):
-            return self.pull == ("gradient" if event == "gradient" else "proximal")
-        return super().overrides(event)
 
     def gradient(self, synapses: Synapses) -> None:
         if "importance" not in self.state or self.strength == 0.0:
@@ -66,22 +46,11 @@ class PenaltyRule(Rule):
                 scratch=self._differences.copy(known.names, known.parameters),
             )
 
-    def update(self, synapses: Synapses, before: list[Tensor]) -> None:
-        if self.strength == 0.0:
-            return
-        known = self._remembered(synapses)
-        if len(known):
-            anchors, importances = self._memory(known)
-            share = self._differences.copy(known.names, importances)
-            pull_to_anchors_([p.detach() for p in known.parameters], anchors, importances, self.strength, scratch=share)
-
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         known = self._remembered(synapses)
         if not len(known):
             return {}
         anchors, importances = self._memory(known)
-        if self.pull == "proximal":  # Its strength is in other units, and nothing can become unstable.
-            return {"distance": quadratic_penalty([p.detach() for p in known.parameters], anchors, importances, 1.0)}
         largest = torch.stack([importance.max() for importance in importances]).max()
         penalty = quadratic_penalty([p.detach() for p in known.parameters], anchors, importances, self.strength)
         return {"penalty": penalty, "stiffness": self.strength * largest}

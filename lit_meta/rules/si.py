@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_meta.rules.base import Experience, Synapses, require_in
-from lit_meta.rules.penalty import PenaltyRule, Pull
+from lit_meta.rules.penalty import PenaltyRule
 from lit_meta.scratch import Scratch
 
 
@@ -30,8 +30,6 @@ class SI(PenaltyRule):
         strength: 2c, at least 0.
         damping: ξ, above 0; bounds the importance of a synapse that ended where it began. In squared units of a parameter.
         decay: factor on the importance of earlier experiences, in [0, 1]; 1 as in the paper.
-        pull: how the penalty is applied, see `PenaltyRule`; with ``"proximal"`` ``strength`` is 2c times a step size, and Δθ is
-            the optimizer's step alone.
 
     Raises:
         ValueError: a hyperparameter out of range.
@@ -42,27 +40,21 @@ class SI(PenaltyRule):
 
     Example:
         >>> SI(strength=0.2, damping=0.1)
-        SI(strength=0.2, damping=0.1, decay=1.0, pull='gradient')
+        SI(strength=0.2, damping=0.1, decay=1.0)
     """
 
     needs_boundaries = True
     needs_data = False
     reads_task_gradient = True
 
-    def __init__(
-        self, *, strength: float = 0.2, damping: float = 0.1, decay: float = 1.0, pull: Pull = "gradient"
-    ) -> None:
-        super().__init__(strength=strength, pull=pull)
+    def __init__(self, *, strength: float = 0.2, damping: float = 0.1, decay: float = 1.0) -> None:
+        super().__init__(strength=strength)
         require_in("damping", damping, 0.0, float("inf"), open_low=True)
         require_in("decay", decay, 0.0, 1.0)
         self.damping = damping
         self.decay = decay
         self._copies = Scratch()
         self._task_gradient: dict[str, Tensor] = {}
-
-    def overrides(self, event: str) -> bool:
-        # The path needs the gradient and the step, however the penalty is applied.
-        return event in ("gradient", "update") or super().overrides(event)
 
     def begin_experience(self, synapses: Synapses) -> None:
         pairs = list(zip(synapses.names, synapses.parameters, strict=True))
@@ -72,16 +64,13 @@ class SI(PenaltyRule):
     def gradient(self, synapses: Synapses) -> None:
         copies = self._copies.copy(synapses.names, synapses.gradients)
         self._task_gradient.update(zip(synapses.names, copies, strict=True))
-        if self.pull == "gradient":
-            super().gradient(synapses)
+        super().gradient(synapses)
 
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
         gradients = [self._task_gradient.pop(name) for name in synapses.names]
         change = self._differences.copy(synapses.names, synapses.parameters)
         torch._foreach_sub_(change, before)
         torch._foreach_addcmul_(self.state.tensors("path", synapses.names), gradients, change, value=-1.0)
-        if self.pull == "proximal":
-            super().update(synapses, before)
 
     def restore(self, synapses: Synapses) -> None:
         self._task_gradient.clear()

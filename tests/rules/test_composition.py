@@ -14,8 +14,6 @@ ORDERS = (
     lambda: [SI(strength=5.0), UPGD(noise=0.01), BennaFusi(rate=0.1)],
     lambda: [EWC(strength=20.0), MAS(strength=0.5, interval=3)],
     lambda: [NACA(), EWC(strength=20.0)],
-    lambda: [SI(strength=5.0, pull="proximal"), EWC(strength=20.0, pull="proximal")],
-    lambda: [MAS(strength=0.5, pull="proximal")],
 )
 
 

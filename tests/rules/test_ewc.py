@@ -50,28 +50,6 @@ def test_importance_is_the_per_sample_fisher_whatever_the_batches(line):
     )
 
 
-def test_normalized_information_has_mean_one_and_the_same_proportions(line):
-    plain, normalized = EWC(), EWC(normalize=True)
-    for rule in (plain, normalized):
-        network = nn.Sequential(nn.Linear(2, 2, bias=False))
-        network.load_state_dict(line.state_dict())
-        session = Session(network, rule)
-        one_experience(session, X, Y)
-        one_experience(session, 3.0 * X, 1 - Y)  # Misfit, and with larger inputs: much larger gradients.
-    first = softmax_fisher(line[0].weight.detach(), X, Y)
-    second = softmax_fisher(line[0].weight.detach(), 3.0 * X, 1 - Y)
-    expected = first / first.mean() + second / second.mean()
-    torch.testing.assert_close(normalized.state["importance"]["0.weight"].double(), expected, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close(plain.state["importance"]["0.weight"].double(), first + second, rtol=1e-5, atol=1e-7)
-
-
-def test_information_of_nothing_is_not_divided_by_it():
-    network = nn.Sequential(nn.Linear(2, 2, bias=False))
-    session = Session(network, EWC(normalize=True))
-    one_experience(session, torch.zeros(3, 2), torch.tensor([0, 1, 0]))
-    assert torch.equal(session.rules[0].state["importance"]["0.weight"], torch.zeros(2, 2))
-
-
 def test_the_pull_is_strength_times_importance_times_distance(line):
     rule = EWC(strength=3.0)
     session = Session(line, rule)
