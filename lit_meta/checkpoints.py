@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_meta.saving import load_tensors, save_json, save_tensors
+from lit_meta.saving import load_json, load_tensors, save_json, save_tensors
 
 
 @dataclass
@@ -96,7 +95,12 @@ class Checkpoints:
         if not whole:
             return None
         path = whole[-1]
-        progress = json.loads((path / "progress.json").read_text())
+        progress = load_json(path / "progress.json")
+        absent = {"stream", "rows", "initial", "cost", "rules"} - progress.keys()
+        if absent:
+            raise ValueError(
+                f"{path / 'progress.json'} is no checkpoint of a stream: it lacks {', '.join(sorted(absent))}"
+            )
         rules = []
         for number, state in enumerate(progress["rules"]):
             tensors = load_tensors(path / f"rules-{number}.safetensors")

@@ -19,7 +19,7 @@ from lit_meta.experiment_config import Experiment, load_experiment
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
-from lit_meta.saving import save_json, save_tensors
+from lit_meta.saving import load_yaml, save_json, save_tensors
 from lit_meta.stream import StreamResult, fit_stream
 
 __all__ = [
@@ -222,16 +222,29 @@ def run_experiment(
 
 
 def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Writes the resolved config, or holds that a resumed run has the same."""
+    """Writes the resolved config, or holds that a resumed run has the same.
+
+    Raises:
+        FileExistsError: the folder holds another run and ``resume`` is not set, or is a file.
+        ValueError: the folder holds a run with another config, or with none.
+    """
     import yaml
 
     path = run_dir / "config.yaml"
-    if path.is_file():
-        if not resume:
+    if run_dir.exists() and not run_dir.is_dir():
+        raise FileExistsError(f"{run_dir} is a file: a run needs a folder")
+    started = any(run_dir.glob("*/seed-*/*"))
+    if path.is_file() and not resume:
+        if started:  # One that failed before its first result may be begun anew, also with a mended config.
             raise FileExistsError(f"{run_dir} already holds a run: choose another run_dir, or go on with --resume")
+    elif path.is_file():
         # The experiments, not the texts: a file written before there was some argument means its default.
-        if Experiment.from_dict(yaml.safe_load(path.read_text())) != experiment:
+        if Experiment.from_dict(load_yaml(path)) != experiment:
             raise ValueError(f"{path} is of another experiment: a run can only be resumed with the same config")
+    elif resume and started:
+        raise ValueError(
+            f"{run_dir} holds checkpoints and no config.yaml that says of which experiment: use another run_dir"
+        )
     run_dir.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(experiment.to_dict(), sort_keys=False))
 

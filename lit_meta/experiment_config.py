@@ -11,7 +11,9 @@ from lit_meta._names import unknown
 from lit_meta._paths import configs_folder
 from lit_meta.evaluation import PROTOCOLS, Protocol
 from lit_meta.rules.base import require_one_of
+from lit_meta.saving import load_text
 
+_LONGEST = 300  # Characters of a parser's message.
 LEARNERS = ("rule", "naive", "joint")
 
 MatmulPrecision = Literal["highest", "high", "medium"]
@@ -80,6 +82,9 @@ class Experiment:
     note: str = ""
 
     def __post_init__(self) -> None:
+        # Folders are called by it.
+        if not self.name.strip() or self.name in (".", "..") or any(c in self.name for c in "/\\\0\n"):
+            raise ValueError(f"an experiment's name is the name of a folder, without slashes, got {self.name!r}")
         require_one_of("protocol", self.protocol, PROTOCOLS)
         require_one_of("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -144,6 +149,12 @@ def _given(override: Override) -> dict[str, Any]:
     return {key: value for key, value in asdict(override).items() if value is not None}
 
 
+def _in_one_line(error: Exception) -> str:
+    """What a parser says, without its line breaks and, where it is long, without its end."""
+    said = " ".join(str(error).split())
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
+
+
 def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experiment:
     """An experiment from a YAML file, or by its name in ``configs/experiment/``.
 
@@ -166,12 +177,13 @@ def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experim
             raise unknown("experiment", path_or_name, [p.stem for p in folder.glob("*.yaml")])
     if not path.is_file():
         raise FileNotFoundError(f"there is no config {path}")
+    load_text(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment)
     parser.add_argument("--config", action="config")
     try:
         values = parser.parse_args([f"--config={path}", *overrides])
-    except ArgumentError as error:
-        raise ValueError(f"{path}: {str(error).strip().splitlines()[0]}") from None
+    except (ArgumentError, AttributeError, ImportError) as error:  # The latter two of a class_path that leads nowhere.
+        raise ValueError(f"{path}: {_in_one_line(error)}") from None
     values.pop("config", None)
     return Experiment.from_dict(values.as_dict())

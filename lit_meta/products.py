@@ -55,7 +55,8 @@ def simple_block(layer: nn.Module, output: Tensor) -> SimpleBlock | None:
 
     Returns:
         None where it is not certain: another layer or activation, anything more in the block, a weight that is used twice or
-        that autocast or a parametrization changes, hooks that look at gradients, a compiled block.
+        that autocast or a parametrization changes, a compiled block, or hooks that look at gradients of a parameter, a module
+        or the output. (A hook on the tensor between layer and activation cannot be seen from here; it is not called.)
 
     Raises:
         RuntimeError: the graph has been freed.
@@ -76,6 +77,8 @@ def simple_block(layer: nn.Module, output: Tensor) -> SimpleBlock | None:
         or layer._backward_pre_hooks
         or any(p is not None and p._backward_hooks for p in own.values())
     ):
+        return None
+    if output._backward_hooks or output.retains_grad:
         return None
     node: Any = output.grad_fn
     derivative, result = "", output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,70 @@ def save_json(path: Path, content: Mapping[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n")
     partial.replace(path)
+
+
+def load_text(path: Path) -> str:
+    """Reads a text file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not text in UTF-8.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}") from None
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds a mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds something else.
+    """
+    try:
+        content = json.loads(load_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not whole JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a mapping, it holds a {type(content).__name__}")
+    return content
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds something else.
+    """
+    import yaml
+
+    try:
+        content = yaml.safe_load(load_text(path))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a mapping, it holds a {type(content).__name__}")
+    return content
+
+
+def check_target(path: Path) -> None:
+    """Holds that a file can be written, before the work is done whose result it is to hold.
+
+    Raises:
+        ValueError: the path is a folder, or a folder above it is a file or cannot be written to.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: a file's name is needed")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ValueError(
+            f"{path} cannot be written: {above} is {'read-only' if above.is_dir() else 'a file, not a folder'}"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,7 +16,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
 
 from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
 from lit_meta.callbacks.ledger import CostLedger
@@ -139,6 +142,13 @@ def fit_stream(
     """
     from lit_meta.data import ExperienceDataModule, experience_tensors
 
+    if not isinstance(module, L.LightningModule):
+        hint = "; wrap it, MetaplasticModule(network)" if isinstance(module, nn.Module) else ""
+        raise TypeError(f"a module to train is a LightningModule, got {type(module).__name__}{hint}")
+    if not hasattr(benchmark, "train_stream") or not hasattr(benchmark, "test_stream"):
+        raise TypeError(
+            f"a benchmark has a train_stream and a test_stream, as lit_meta.scenario makes it, got {type(benchmark).__name__}"
+        )
     if max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
     if resume and run_dir is None:
@@ -153,12 +163,15 @@ def fit_stream(
         "enable_model_summary": False,
     }
     with _quiet():
-        trainer = L.Trainer(
-            accelerator=accelerator,
-            max_epochs=max_epochs,
-            callbacks=list(callbacks),
-            **{**options, **trainer_options},
-        )
+        try:
+            trainer = L.Trainer(
+                accelerator=accelerator,
+                max_epochs=max_epochs,
+                callbacks=list(callbacks),
+                **{**options, **trainer_options},
+            )
+        except MisconfigurationException as error:  # Such as a device that is not there.
+            raise ValueError(f"Lightning's Trainer refuses its arguments: {error}") from None
     learner = _Learner(trainer, module, _task_outputs(module, benchmark))
     device = trainer.strategy.root_device
     told = learner.tells_tasks
@@ -259,8 +272,15 @@ class _Learner:
         # is the experience's, as the optimizer and its schedule are.
         trainer.fit_loop.epoch_progress.reset()
         trainer.fit_loop.max_epochs = max_epochs
-        with nullcontext() if self.outputs is None else self.outputs.learning(index):
-            trainer.fit(self.module, datamodule=data)
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with nullcontext() if self.outputs is None else self.outputs.learning(index):
+                trainer.fit(self.module, datamodule=data)
+        except SystemExit:  # What Lightning makes of an interrupt, after which it would ignore all others.
+            if not trainer.interrupted:
+                raise
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)
         if trainer.interrupted:
             raise KeyboardInterrupt
         steps = trainer.global_step - before
@@ -277,7 +297,10 @@ class _Learner:
         return [callback.state_dict() for callback in self.plasticity]
 
     def load(self, saved: Any) -> None:
-        self.module.load_state_dict(saved.module)
+        try:
+            self.module.load_state_dict(saved.module)
+        except RuntimeError as error:
+            raise ValueError(f"{saved.path} is a checkpoint of another network: {error}") from None
         callbacks = self.plasticity
         if len(callbacks) != len(saved.rules):
             raise ValueError(f"the checkpoint holds {len(saved.rules)} rule callbacks, the module has {len(callbacks)}")

@@ -13,7 +13,7 @@ import yaml
 
 from lit_meta._modes import matmul_precision
 from lit_meta.experiment import Experiment, build_module
-from lit_meta.saving import save_json
+from lit_meta.saving import load_yaml, save_json
 from lit_meta.stream import fit_stream
 from lit_meta.sweep_config import Dimension, Sweep
 
@@ -174,7 +174,7 @@ def _write_config(sweep: Sweep, run_dir: Path, *, resume: bool) -> None:
     if path.is_file():
         if not resume:
             raise FileExistsError(f"{run_dir} already holds a sweep: choose another run_dir, or go on with --resume")
-        former = yaml.safe_load(path.read_text())
+        former = load_yaml(path)
         # More trials than before is what one resumes for.
         if {**former, "trials": 0} != {**described, "trials": 0}:
             raise ValueError(f"{path} is of another sweep: one can only be resumed with the same settings")

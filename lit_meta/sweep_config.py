@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_meta._names import unknown
 from lit_meta._paths import configs_folder
 from lit_meta.experiment import Experiment, build_module, load_experiment
 from lit_meta.rules.base import require_one_of
+from lit_meta.saving import load_yaml
 
 TUNABLE = ("rule", "network", "loss", "optimizer", "max_epochs", "batch_size")
 
@@ -168,12 +167,9 @@ def load_sweep(path_or_name: str) -> Sweep:
             raise unknown("sweep", path_or_name, [p.stem for p in folder.glob("*.yaml")])
     if not path.is_file():
         raise FileNotFoundError(f"there is no config {path}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
+    values = load_yaml(path)
     names = [one.name for one in fields(Sweep)]
-    if not isinstance(values, dict) or not {"experiment", "space", "experiences"} <= set(values) <= set(names):
+    if not {"experiment", "space", "experiences"} <= set(values) <= set(names):
         raise ValueError(f"{path}: a sweep has experiment, space and experiences, and of {', '.join(names)} no others")
     if not isinstance(values["space"], dict):
         raise ValueError(f"{path}: space must be a mapping of hyperparameters to values, got {values['space']!r}")

@@ -22,7 +22,7 @@ from lit_meta.functional import matrix
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import RULES
-from lit_meta.saving import load_tensors, sha256
+from lit_meta.saving import load_json, load_tensors, load_text, load_yaml, sha256
 
 _FILES = ("model.safetensors", "rule.safetensors")
 
@@ -42,10 +42,15 @@ def card(name: str) -> dict[str, Any]:
 
     Raises:
         KeyError: no entry of that name; the nearest are named.
+        ValueError: the card is damaged.
     """
     if name not in names():
         raise unknown("zoo entry", name, names())
-    return yaml.safe_load((zoo_folder() / name / "card.yaml").read_text())
+    described = load_yaml(zoo_folder() / name / "card.yaml")
+    absent = {"experiment", "seed", "sha256", "results", "protocol"} - described.keys()
+    if absent:
+        raise ValueError(f"the card of {name!r} lacks {', '.join(sorted(absent))}: fetch the entry again")
+    return described
 
 
 def load(name: str) -> nn.Module:
@@ -176,13 +181,11 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         FileNotFoundError: the run is not finished.
         ValueError: the rule or the scenario tells tasks in testing, and the network of an entry is tested by itself.
     """
-    import json
-
     run = Path(run_dir)
     for file in (*_FILES, "metrics.json", "config.yaml", "accuracy_matrix.csv"):
         if not (run / file).is_file():
             raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
-    experiment = Experiment.from_dict(yaml.safe_load((run / "config.yaml").read_text()))
+    experiment = Experiment.from_dict(load_yaml(run / "config.yaml"))
     if experiment.tasks_told:
         raise ValueError(f"{run} was told the task of every sample, and the network of a zoo entry is tested by itself")
     for spec in [experiment.rule] if isinstance(experiment.rule, dict) else experiment.rule or []:
@@ -191,12 +194,21 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
                 f"{run} learned with {spec['name']}, which must be told the task of every sample: the network of a zoo entry "
                 "is tested by itself, without its rule, and would answer ungated"
             )
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = load_json(run / "metrics.json")
+    absent = [learner for learner in ("rule", "naive", "joint") if learner not in metrics]
+    if absent:
+        raise ValueError(
+            f"{run} has no {' and no '.join(absent)} learner: an entry shows the rule between its bounds, so run them as well "
+            "(lit-meta run --resume)"
+        )
     seed = experiment.seeds[0]
     results: dict[str, Any] = {"seed_average_accuracy": metrics["rule"]["average_accuracy"]["values"][0]}
     for learner in ("rule", "naive", "joint"):
         results[learner] = {q: metrics[learner][q] for q in ("average_accuracy", "forgetting", "cost")}
-    rows = (run / "accuracy_matrix.csv").read_text().split()
+    try:
+        rows = [[float(v) for v in row.split(",")] for row in load_text(run / "accuracy_matrix.csv").split()]
+    except ValueError as error:
+        raise ValueError(f"{run / 'accuracy_matrix.csv'} is damaged: {error}") from None
     folder = (zoo or zoo_folder()) / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     for file in _FILES:
@@ -208,7 +220,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         "seed": seed,
         "experiment": experiment.to_dict(),
         "results": results,
-        "accuracy_matrix": [[float(v) for v in row.split(",")] for row in rows],
+        "accuracy_matrix": rows,
         "sha256": {file: sha256(folder / file) for file in _FILES},
         "versions": metrics["versions"],
     }

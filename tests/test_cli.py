@@ -142,6 +142,11 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, capsys):
         ({"epochs": 3}, "epochs"),
         ({"max_epochs": "many"}, "max_epochs"),
         ({"overrides": {"winner": {}}}, "winner"),
+        ({"optimizer": {"class_path": "torch.optim.Nope"}}, "Nope"),
+        ({"optimizer": {"class_path": "nomodule.SGD"}}, "nomodule"),
+        ({"scenario": "split-digits"}, "split-digits"),
+        ({"seeds": [1.5]}, "1.5"),
+        ({"name": "../elsewhere"}, "the name of a folder"),
     ),
 )
 def test_a_bad_config_is_one_line_and_leaves_nothing(small_config, tmp_path, change, message, capsys):
@@ -153,6 +158,103 @@ def test_a_bad_config_is_one_line_and_leaves_nothing(small_config, tmp_path, cha
     assert "Traceback" not in error
     if "rule" not in change and "network" not in change:
         assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        (b"{{{: [", "while parsing a flow node"),
+        (b"", ""),
+        (b"- 1", ""),
+        (b"name: caf\xe9", "is not text in UTF-8"),
+    ),
+)
+def test_a_config_that_is_no_mapping_is_one_line_with_its_name(tmp_path, content, message, capsys):
+    (tmp_path / "bad.yaml").write_bytes(content)
+    assert main(["run", str(tmp_path / "bad.yaml")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "bad.yaml" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_run_that_failed_before_its_first_result_may_be_begun_anew(small_config, tmp_path, capsys):
+    arguments = ["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--learners", "naive"]
+    assert main([*arguments, "--set", "network.inputs=63"]) == 1
+    assert "63 values" in capsys.readouterr().err
+    assert main([*arguments, "--set", "seeds=[0]"]) == 0
+    assert main([*arguments, "--set", "seeds=[0]"]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_line(small_config, tmp_path, capsys):
+    import torch
+
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--accelerator", "gpu"]) == 1
+    assert "Trainer refuses its arguments" in capsys.readouterr().err
+
+
+def test_names_need_not_be_ascii(small_config, tmp_path):
+    arguments = ["--learners", "naive", "--set", "name=naïve-λ-数字", "seeds=[0]"]
+    folder = tmp_path / "läufe"
+    assert main(["run", str(small_config), "--run_dir", str(folder), *arguments, "--json", str(folder / "ö.json")]) == 0
+    assert json.loads((folder / "ö.json").read_text())["name"] == "naïve-λ-数字"
+    assert main(["report", str(folder)]) == 0
+
+
+@pytest.mark.parametrize("target", ("a-file/facts.json", "a-folder"))
+def test_a_json_file_that_cannot_be_written_is_refused_before_the_work(small_config, tmp_path, target, capsys):
+    (tmp_path / "a-file").write_text("")
+    (tmp_path / "a-folder").mkdir()
+    arguments = ["run", str(small_config), "--run_dir", str(tmp_path / "run")]
+    assert main([*arguments, "--json", str(tmp_path / target)]) == 1
+    assert "a-f" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def finished(small_config, tmp_path):
+    """A run of the rule alone."""
+    run_dir = tmp_path / "run"
+    assert main(["run", str(small_config), "--run_dir", str(run_dir), "--learners", "rule", "--set", "seeds=[0]"]) == 0
+    return run_dir
+
+
+@pytest.mark.parametrize("file", ("progress.json", "module.safetensors", "rules-0.safetensors"))
+@pytest.mark.parametrize("content", (b"", b"{", b"[]", b"{}", b"\xff\xfe\x00"))
+def test_a_damaged_checkpoint_is_named(small_config, finished, file, content, capsys):
+    (path,) = (finished / "rule" / "seed-0" / "checkpoints").glob(f"*/{file}")
+    path.write_bytes(content)
+    arguments = ["--run_dir", str(finished), "--learners", "rule", "--set", "seeds=[0]"]
+    assert main(["run", str(small_config), *arguments, "--resume"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert str(path) in error
+    assert len(error.splitlines()) == 1
+
+
+def test_checkpoints_without_their_config_are_not_gone_on_with(small_config, finished, capsys):
+    (finished / "config.yaml").unlink()
+    assert main(["run", str(small_config), "--run_dir", str(finished), "--resume", "--set", "seeds=[0]"]) == 1
+    assert "no config.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", (["report"], ["zoo", "add"]))
+@pytest.mark.parametrize("content", (b"{", b"[]", b"\xff"))
+def test_a_damaged_result_is_named(finished, command, content, tmp_path, capsys):
+    (finished / "metrics.json").write_bytes(content)
+    zoo_option = ["--zoo", str(tmp_path / "zoo")] if command[0] == "zoo" else []
+    assert main([*command, str(finished), *zoo_option]) == 1
+    error = capsys.readouterr().err
+    assert "metrics.json" in error
+    assert "Traceback" not in error
+
+
+def test_a_run_without_its_bounds_is_no_zoo_entry(finished, tmp_path, capsys):
+    assert main(["zoo", "add", str(finished), "--zoo", str(tmp_path / "zoo")]) == 1
+    assert "no naive and no joint learner" in capsys.readouterr().err
+    assert not (tmp_path / "zoo").exists()
 
 
 @pytest.mark.parametrize("arguments", ([], ["evaluate"], ["dance"], ["evaluate", "x", "--protocol", "leaky"]))

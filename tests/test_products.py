@@ -80,6 +80,25 @@ def test_a_weight_that_acts_in_two_ways_or_through_a_cast_is_left_to_autograd():
     assert simple_block(layer, torch.sigmoid(layer(x)).detach()) is None
 
 
+def test_hooks_on_the_output_are_left_to_autograd():
+    layer, x = nn.Linear(6, 4), torch.rand(5, 6)
+    hooked, kept = layer(x).sigmoid(), layer(x).sigmoid()
+    hooked.register_hook(lambda gradient: 2 * gradient)
+    kept.retain_grad()
+    assert simple_block(layer, hooked) is None
+    assert simple_block(layer, kept) is None
+
+
+def test_activations_in_place_are_the_same():
+    layer, x, upstream = nn.Linear(6, 4), torch.rand(5, 6) - 0.5, torch.rand(5, 4)
+    output = nn.functional.relu_(layer(x))
+    block = simple_block(layer, output)
+    error = block.error(upstream)
+    with torch.no_grad():
+        found = block.weight_gradient(error, torch.empty_like(layer.weight))
+    assert torch.equal(found, by_autograd(layer, output, upstream)[0])
+
+
 def test_an_input_that_has_a_graph_of_its_own_is_left_to_autograd():
     first, second = nn.Linear(6, 4), nn.Linear(4, 4)
     assert simple_block(second, second(first(torch.rand(5, 6)))) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import lightning as L
 import pytest
@@ -145,3 +146,52 @@ def test_resuming_a_complete_run_reports_the_same_cost(tmp_path):
     first = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path)
     again = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, resume=True)
     assert again.cost["state_bytes"] == first.cost["state_bytes"] > 0
+
+
+@pytest.mark.parametrize("thing", (None, "split-digits", [(torch.rand(4, 64), torch.arange(4))]))
+def test_something_that_is_no_benchmark_is_refused(thing):
+    with pytest.raises(TypeError, match=r"as lit_meta\.scenario makes it"):
+        fit_stream(module(), thing)
+
+
+def test_a_bare_network_is_refused_with_the_way_to_wrap_it(stream):
+    with pytest.raises(TypeError, match=r"wrap it, MetaplasticModule\(network\)"):
+        fit_stream(module().network, stream)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    stream = scenario("split-digits", experiences=2)
+    fit_stream(module(), stream, accelerator="cpu", run_dir=tmp_path)
+    with pytest.raises(ValueError, match="checkpoint of another network"):
+        fit_stream(module(hidden=[17]), stream, accelerator="cpu", run_dir=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("path", ("torch.optim.Nope", "nomodule.SGD", "SGD", ""))
+def test_an_optimizer_that_there_is_not_is_refused_before_training(path):
+    with pytest.raises(ValueError, match=r"expected a class_path such as 'torch\.optim\.SGD'"):
+        MetaplasticModule(nn.Linear(2, 2), optimizer={"class_path": path})
+
+
+class Interrupting(L.Callback):
+    """Ctrl-C in the second experience."""
+
+    fits = 0
+
+    def on_train_start(self, *others):
+        self.fits += 1
+
+    def on_train_batch_end(self, *others):
+        if self.fits == 2:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_stops_the_stream_and_a_resumed_one_ends_where_one_without_it_does(tmp_path):
+    stream = scenario("split-digits", experiences=5)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, callbacks=[Interrupting()])
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["experience-0000"]
+    resumed = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, resume=True)
+    whole = fit_stream(module(EWC()), stream, accelerator="cpu")
+    assert torch.equal(resumed.accuracy_matrix, whole.accuracy_matrix)

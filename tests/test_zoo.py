@@ -94,3 +94,18 @@ def test_export_copies_an_entry_and_never_overwrites(tmp_path):
 def test_an_unfinished_run_is_no_entry(tmp_path):
     with pytest.raises(FileNotFoundError, match="only a finished run"):
         zoo.add(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        (b"{: [", "is not YAML"),
+        (b"- 1", "should hold a mapping"),
+        (b"name: x", "lacks experiment, protocol"),
+        (b"\xff", "UTF-8"),
+    ),
+)
+def test_a_damaged_card_is_refused(copied_zoo, content, message):
+    (copied_zoo / "ewc-mlp-digits" / "card.yaml").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        zoo.load("ewc-mlp-digits")

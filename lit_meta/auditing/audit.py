@@ -81,6 +81,8 @@ def audit(
         >>> audit(nn.Linear(4, 2), batches).passed
         True
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a model is a torch.nn.Module, got {type(model).__name__}")
     require_one_of("mode", mode, ("eval", "as_given"))
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is a fraction in [0, 1), got {threshold}")

@@ -37,6 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")
     options = parser().parse_args(arguments)
     try:
+        if options.json is not None:
+            from lit_meta.saving import check_target
+
+            check_target(Path(options.json))
         facts = options.function(options)
         if options.json is not None:
             from lit_meta.saving import save_json

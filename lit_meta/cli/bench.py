@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +86,12 @@ def _joined(files: Sequence[Path]) -> dict[str, Any]:
     Raises:
         ValueError: they were measured in different ways, or hold the same benchmark twice.
     """
-    parts = [json.loads(file.read_text()) for file in files]
+    from lit_meta.saving import load_json
+
+    parts = [load_json(file) for file in files]
+    for file, part in zip(files, parts, strict=True):
+        if not {"machine", "rows", "scaling", "skipped"} <= part.keys():
+            raise ValueError(f"{file} was not written by lit-meta bench --json")
     facts = {**parts[0], "rows": [], "scaling": [], "skipped": {}}
     for file, part in zip(files, parts, strict=True):
         if part["machine"] != facts["machine"]:

@@ -35,6 +35,8 @@ _RECIPES = {
     "split-omniglot-latin": _Recipe("omniglot-latin", 26),
     "split-omniglot-greek": _Recipe("omniglot-greek", 24),
     "split-strokes-latin": _Recipe("strokes-latin", 26),
+    "split-dvs-gesture": _Recipe("dvs-gesture", 11),
+    "split-tidigits": _Recipe("tidigits", 11),
     "permuted-mnist": _Recipe("mnist", 10, permuted=True),
     "permuted-digits": _Recipe("digits", 10, permuted=True),
 }

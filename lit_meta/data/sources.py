@@ -9,8 +9,10 @@ from pathlib import Path
 from lit_meta._names import unknown
 from lit_meta.data._source import Source, cache_folder, data_root
 from lit_meta.data.audio import load_fsdd
+from lit_meta.data.gesture import load_dvs_gesture
 from lit_meta.data.images import load_cifar10, load_digits, load_mnist
 from lit_meta.data.omniglot import load_omniglot_greek, load_omniglot_latin, load_strokes_latin
+from lit_meta.data.tidigits import load_tidigits
 
 _LOADERS: dict[str, Callable[[Path], Source]] = {
     "digits": load_digits,
@@ -20,6 +22,8 @@ _LOADERS: dict[str, Callable[[Path], Source]] = {
     "omniglot-latin": load_omniglot_latin,
     "omniglot-greek": load_omniglot_greek,
     "strokes-latin": load_strokes_latin,
+    "dvs-gesture": load_dvs_gesture,
+    "tidigits": load_tidigits,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,8 @@ class MetaplasticModule(L.LightningModule):
         }
         if not callable(self._optimizer) and "class_path" not in self._optimizer:
             raise TypeError(f"an optimizer is a function or a mapping with 'class_path', got {self._optimizer!r}")
+        if not callable(self._optimizer):
+            _check_class_path(self._optimizer["class_path"])
         self._unpack = unpack
         self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=unpack)
 
@@ -107,3 +110,13 @@ class MetaplasticModule(L.LightningModule):
             raise ValueError("the batch has no targets to compare predictions with")
         accuracy = (self.network(inputs).argmax(1) == targets).float().mean()
         self.log(name, accuracy, batch_size=inputs.shape[0])
+
+
+def _check_class_path(path: str) -> None:
+    module, _, name = path.rpartition(".")
+    try:
+        found = hasattr(importlib.import_module(module), name)
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise ValueError(f"there is no optimizer {path!r}: expected a class_path such as 'torch.optim.SGD'")

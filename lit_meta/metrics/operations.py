@@ -225,12 +225,16 @@ class OperationCounter:
     def _hook(self, layer: nn.Module, *, counts_spikes: bool) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
         steps, spikes = self._spiking.get(id(layer), (0, False))
         trainable = layer.weight
+        known: dict[tuple[torch.Size, torch.Size], int] = {}
 
         def hook(module: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
             if not self._active:
                 return
             inputs: Tensor = arguments[0]
-            macs = layer_macs(layer, inputs, output)
+            shapes = inputs.shape, output.shape
+            macs = known.get(shapes)
+            if macs is None:
+                macs = known[shapes] = layer_macs(layer, inputs, output)
             self._whole["forward_macs"] += macs
             if not spikes:
                 self._whole["analog_macs"] += macs

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
@@ -17,6 +15,7 @@ from lit_meta.experiment import Experiment
 from lit_meta.functional import matrix
 from lit_meta.functional.interval import bootstrap_interval
 from lit_meta.functional.stability import stability_gap
+from lit_meta.saving import load_json, load_yaml
 
 
 @dataclass(frozen=True)
@@ -175,9 +174,9 @@ def read_run(folder: str | Path) -> Run:
         if not (path / file).is_file():
             raise FileNotFoundError(f"{path / file} is missing: a report is made of a finished run of `lit-meta run`")
     try:
-        experiment = Experiment.from_dict(yaml.safe_load((path / "config.yaml").read_text()))
-        metrics = json.loads((path / "metrics.json").read_text())
-    except (TypeError, ValueError, yaml.YAMLError) as error:
+        experiment = Experiment.from_dict(load_yaml(path / "config.yaml"))
+        metrics = load_json(path / "metrics.json")
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a run folder that can be read: {error}") from None
     names = [name for name, found in metrics.items() if isinstance(found, dict) and "accuracy_matrix" in found]
     if not names:
@@ -195,7 +194,7 @@ def _read_seed(folder: Path, seed: int) -> SeedRun:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: the run is not finished; go on with lit-meta run --resume")
     try:
-        found = json.loads(path.read_text())
+        found = load_json(path)
         accuracies = torch.tensor(found["accuracy_matrix"], dtype=torch.float64)
         return SeedRun(seed, folder, accuracies, found["cost"], found.get("classes", []))
     except (KeyError, TypeError, ValueError) as error:

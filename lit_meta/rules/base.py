@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -226,8 +227,7 @@ def require_in(name: str, value: float, low: float, high: float, *, open_low: bo
         ...
         ValueError: strength must be in [0.0, inf], got -1.0
     """
-    inside = low < value <= high if open_low else low <= value <= high
-    if not inside:
+    if not isinstance(value, Real) or not (low < value <= high if open_low else low <= value <= high):
         raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
 
 

@@ -138,7 +138,7 @@ class NACA(Rule):
             )
         held = self._tables.get(name)
         # Halves are for the network's products; an error divided by the batch keeps its digits until then.
-        dtype = torch.promote_types(output.dtype, torch.float32)
+        dtype = torch.float64 if output.dtype == torch.float64 else torch.float32
         if held is None or held[0] is not projection or held[1].dtype != dtype:
             code = expectation_code(self._width, kind=self.code, device=projection.device, dtype=dtype)
             table = modulation_table(code, projection.to(dtype), inversion=self.inversion, maximum=self.maximum)

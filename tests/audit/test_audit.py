@@ -323,3 +323,8 @@ def test_a_stratified_subset_is_as_even_as_the_classes_allow():
     assert torch.bincount(targets[chosen]).tolist() == [6, 3, 6]
     assert len(chosen.unique()) == 15
     assert torch.equal(stratified_subset(targets, 100, torch.Generator()), torch.arange(73))
+
+
+def test_something_that_is_no_model_is_refused():
+    with pytest.raises(TypeError, match=r"a model is a torch\.nn\.Module, got NoneType"):
+        audit(None, "split-digits")

@@ -240,4 +240,4 @@ def test_arguments_that_do_not_fit_are_refused(name: str, arguments: dict, messa
 def test_an_unknown_scenario_names_the_nearest() -> None:
     with pytest.raises(KeyError, match="did you mean 'split-mnist'"):
         scenario("splitmnist")
-    assert len(scenario_names()) == 9
+    assert len(scenario_names()) == 11

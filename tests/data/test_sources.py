@@ -125,12 +125,15 @@ def test_a_source_is_loaded_once_and_shared() -> None:
 def test_an_unknown_source_names_the_nearest() -> None:
     with pytest.raises(KeyError, match="did you mean 'mnist'"):
         load_source("mnits")
-    assert set(source_names()) == {*FACTS, "cifar10"}
+    assert set(source_names()) == {*FACTS, "cifar10", "dvs-gesture", "tidigits"}
 
 
-@pytest.mark.parametrize("name", ("fsdd", "omniglot-latin", "omniglot-greek", "strokes-latin"))
+ABSENT = ("fsdd", "omniglot-latin", "omniglot-greek", "strokes-latin", "dvs-gesture", "tidigits")
+
+
+@pytest.mark.parametrize("name", ABSENT)
 def test_absent_data_says_what_where_and_how(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"not found: expected .*https://github.com.*LIT_META_DATA") as caught:
+    with pytest.raises(FileNotFoundError, match=r"not found: expected .*https://.*LIT_META_DATA") as caught:
         load_source(name, root=tmp_path)
     assert str(tmp_path) in str(caught.value)
 

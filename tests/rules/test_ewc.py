@@ -230,3 +230,8 @@ def test_labels_are_needed_only_where_they_are_read(line, labels, needed):
         line(X).square().mean().backward()
     session.end_experience([(X, None)])
     assert (rule.state["importance"]["0.weight"] > 0).all()
+
+
+def test_a_hyperparameter_that_is_no_number_is_refused_by_its_name():
+    with pytest.raises(ValueError, match=r"strength must be in \[0.0, inf\], got 'much'"):
+        EWC(strength="much")
