@@ -25,6 +25,7 @@ from lit_meta.checkpoints import Checkpoints
 from lit_meta.evaluation import Protocol, accuracy_of
 from lit_meta.functional import matrix
 from lit_meta.hosts.callback import Metaplasticity
+from lit_meta.kept_features import KeptFeatures
 from lit_meta.task_outputs import TaskOutputs
 
 
@@ -178,10 +179,15 @@ def fit_stream(
     if told and any(isinstance(callback, ContinualEvaluation) for callback in callbacks):
         raise ValueError("ContinualEvaluation cannot tell the task of a test sample, and this stream has to")
 
+    serves = KeptFeatures.serves(rule for callback in learner.plasticity for rule in callback.rules)
+    kept = KeptFeatures(module) if serves and not told else None
+
     def test_accuracy() -> Tensor:
-        return accuracy_of(
-            module.to(device), test, protocol=protocol, device=device, context=learner.context if told else None
-        )
+        network: nn.Module = module.to(device)
+        if kept is not None:
+            kept.begin()
+            network = kept
+        return accuracy_of(network, test, protocol=protocol, device=device, context=learner.context if told else None)
 
     checkpoints = None if run_dir is None else Checkpoints(Path(run_dir))
     rows: list[Tensor] = []

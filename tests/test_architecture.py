@@ -20,7 +20,7 @@ LEVELS = (
     ("checks", "local_gradients", "session"),
     ("data", "evaluation", "hosts", "figures"),
     ("metrics", "activity", "auditing"),
-    ("callbacks", "checkpoints", "task_outputs", "stream", "experiment_config"),
+    ("callbacks", "checkpoints", "kept_features", "task_outputs", "stream", "experiment_config"),
     ("experiment", "fresh", "sweep_config"),
     ("zoo",),
     ("results", "report", "bench", "sweep", "leak"),

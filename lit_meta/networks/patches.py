@@ -139,6 +139,7 @@ class PatchNet(nn.Module):
         contrast: variance of a patch that counts as noise, of each layer.
         padding: pad every layer's input, so that a map keeps its size.
         both_signs: the last layer's units also respond to the opposite patch, as separate features.
+        root: the features are square roots of the averages, so that a strong response does not drown a weak one.
         mirror: average the features of an image and of its mirror image, so that a head learns from both at once.
         expansion: units of a `RandomExpansion`, rectified, between the features and the head; None for a head on the features.
         expansion_threshold: of these units, in standard deviations of their drive.
@@ -171,6 +172,7 @@ class PatchNet(nn.Module):
         contrast: Sequence[float] = (0.01,),
         padding: bool = True,
         both_signs: bool = False,
+        root: bool = False,
         mirror: bool = False,
         expansion: int | None = None,
         expansion_threshold: float = 0.25,
@@ -193,7 +195,7 @@ class PatchNet(nn.Module):
             raise ValueError(f"kernels must be odd, so that padding keeps maps in place, got {kernels}")
         self.pooling = positive("pooling", pooling)
         self.both_signs = both_signs
-        self.mirror = mirror
+        self.root, self.mirror = root, mirror
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -223,6 +225,8 @@ class PatchNet(nn.Module):
         # In training a layer's rule sees the whole batch, as it learns from it.
         parts = [x] if self.training else x.split(self._images_at_once)
         found = torch.cat([self._both_ways(part) if self.mirror else self._pooled(part) for part in parts])
+        if self.root:
+            found = found.sqrt()
         return found.float() if self.expansion is None else self.expansion(found).relu_().float()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -164,3 +164,8 @@ def test_the_ledger_counts_the_spikes_and_not_the_averages_that_layers_are_given
     assert cost.synaptic_operations == expected > 0
     assert cost.analog_macs == 4 * 25 * 9 * 3
     assert cost.lif_updates == 4 * 7 * (25 * 3 + (expansion or 0))
+
+
+def test_roots_are_taken_of_the_averages():
+    x, _ = images()
+    torch.testing.assert_close(net(root=True, expansion=None).features(x), net(expansion=None).features(x).sqrt())

@@ -1,0 +1,91 @@
+"""Features of test samples, kept as long as everything below the head stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lit_meta.layers import weight_layers
+from lit_meta.rules.base import Rule
+
+# More than this is computed anew rather than kept.
+_MOST_BYTES = 2**30
+
+
+class KeptFeatures(nn.Module):
+    """A network tested again and again on the same batches, of which only the head changes.
+
+    Where a rule learns the head alone, features of test samples are the same after every experience. In the first test the
+    head's inputs are kept; in later ones the head alone runs, on the same numbers and so to the same bits, as long as no
+    parameter and no buffer below it has changed. Where the network's output is not what its head gives, or the inputs would
+    take more than a GiB, nothing is kept.
+
+    Args:
+        network: whose last weight layer is the head.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+        >>> kept, x = KeptFeatures(network), torch.rand(5, 3)
+        >>> with torch.inference_mode():
+        ...     kept.begin(); first = kept(x)
+        ...     kept.begin(); torch.equal(kept(x), first), kept.kept
+        (True, 1)
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._head = [weight_layers(network)[-1].module]  # In a list: it is the network's, not a child of this one.
+        self._inputs: list[Tensor] = []
+        self._below: list[tuple[int, int, Tensor]] = []
+        self._position = 0
+        self._keeps = True
+
+    @staticmethod
+    def serves(rules: Iterable[Rule]) -> bool:
+        """Whether rules leave everything below the head alone, at least after a time."""
+        return any(rule.head_only for rule in rules)
+
+    @property
+    def kept(self) -> int:
+        """Batches whose features are kept."""
+        return len(self._inputs)
+
+    def begin(self) -> None:
+        """A test on all batches, in the same order as before, begins."""
+        below = self._fingerprint()
+        if not _same(below, self._below):
+            self._inputs = []
+        self._below, self._position = below, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output for the next batch."""
+        (head,), position = self._head, self._position
+        self._position += 1
+        if position < len(self._inputs):
+            return head(self._inputs[position])
+        seen: list[tuple[Tensor, Tensor]] = []
+        handle = head.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
+        try:
+            output = self.network(x)
+        finally:
+            handle.remove()
+        if self._keeps:
+            self._keeps = len(seen) == 1 and seen[0][1] is output
+            self._keeps &= sum(kept.nbytes for kept in (*self._inputs, *(given for given, _ in seen))) <= _MOST_BYTES
+            self._inputs = [*self._inputs, seen[0][0]] if self._keeps else []
+        return output
+
+    def _fingerprint(self) -> list[tuple[int, int, Tensor]]:
+        own = {id(p) for p in self._head[0].parameters()}
+        tensors = [t for t in (*self.network.parameters(), *self.network.buffers()) if id(t) not in own]
+        # The version counts every change in place; the sum also tells of one behind its back.
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.detach().sum()) for t in tensors]
+
+
+def _same(one: Sequence[tuple[int, int, Tensor]], other: Sequence[tuple[int, int, Tensor]]) -> bool:
+    return len(one) == len(other) and all(
+        a[:2] == b[:2] and bool(torch.equal(a[2], b[2])) for a, b in zip(one, other, strict=True)
+    )

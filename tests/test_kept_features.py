@@ -1,0 +1,103 @@
+"""Features that are kept while only the head changes: the same bits, and never those of another network."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lit_meta import EWC, CriticalPeriod, MetaplasticModule, RecursiveReadout, fit_stream, kept_features, scenario
+from lit_meta.kept_features import KeptFeatures
+from lit_meta.networks import ContextNet, PatchNet
+
+
+def network_of():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+
+
+def calls_of(layer):
+    calls = []
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+def test_only_the_head_runs_again():
+    network = network_of()
+    kept, batches, calls = KeptFeatures(network), torch.rand(4, 5, 3).unbind(), calls_of(network[0])
+    with torch.inference_mode():
+        for _ in range(3):
+            with torch.inference_mode(False), torch.no_grad():
+                network[3].weight.mul_(1.5)
+            kept.begin()
+            found = [kept(x) for x in batches]
+    assert len(calls) == 4
+    with torch.inference_mode():
+        assert all(torch.equal(f, network(x)) for f, x in zip(found, batches, strict=True))
+
+
+def change_in_place(network):
+    with torch.no_grad():
+        network[0].weight.add_(1.0)
+
+
+def change_behind_its_back(network):
+    network[0].weight.data = network[0].weight.data + 1.0
+
+
+def change_buffer(network):
+    network[1].running_mean.add_(1.0)
+
+
+@pytest.mark.parametrize("change", (change_in_place, change_behind_its_back, change_buffer))
+def test_a_change_below_the_head_is_seen(change):
+    network, x = network_of(), torch.rand(5, 3)
+    kept = KeptFeatures(network)
+    kept.begin()
+    before = kept(x)
+    change(network)
+    kept.begin()
+    after = kept(x)
+    assert torch.equal(after, network(x))
+    assert not torch.equal(after, before)
+
+
+def test_an_output_that_is_not_the_heads_is_computed_in_full():
+    network, x = nn.Sequential(nn.Linear(3, 4), nn.Softmax(dim=1)).eval(), torch.rand(5, 3)
+    kept, calls = KeptFeatures(network), calls_of(network[0])
+    for _ in range(2):
+        kept.begin()
+        assert torch.equal(kept(x), network(x))
+    assert kept.kept == 0
+    assert len(calls) == 4
+
+
+def test_what_takes_too_much_memory_is_computed_anew(monkeypatch):
+    monkeypatch.setattr(kept_features, "_MOST_BYTES", 100)
+    network, batches = network_of(), torch.rand(3, 5, 3).unbind()
+    kept, calls = KeptFeatures(network), calls_of(network[0])
+    for _ in range(2):
+        kept.begin()
+        for x in batches:
+            kept(x)
+    assert kept.kept == 0
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize(
+    ("network", "rules"),
+    (
+        (lambda: PatchNet((1, 8, 8), [6], [3], 10, seed=0), lambda: [CriticalPeriod(samples=50), RecursiveReadout()]),
+        (lambda: ContextNet(64, 30, 10, contexts=6, seed=0), lambda: RecursiveReadout(ridge=1e-3)),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)), EWC),
+    ),
+)
+def test_a_stream_has_the_same_accuracy_with_and_without(network, rules, monkeypatch):
+    def matrix():
+        torch.manual_seed(0)
+        module = MetaplasticModule(network(), rule=rules())
+        benchmark = scenario("split-digits", experiences=5)
+        return fit_stream(module, benchmark, batch_size=100, accelerator="cpu").accuracy_matrix
+
+    found = matrix()
+    monkeypatch.setattr(KeptFeatures, "serves", staticmethod(lambda rules: False))
+    assert torch.equal(found, matrix())
