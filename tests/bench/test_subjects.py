@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from lit_meta.bench import benchmarks, naca, rules, spiking
+from lit_meta.bench import benchmarks, naca, readout, rules, spiking
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
 from lit_meta.callbacks import CostLedger
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC, NACA, Rule
+from lit_meta.session import Session
 
 
 def network() -> nn.Module:
@@ -96,3 +97,16 @@ def test_every_benchmark_has_words_for_its_table():
     for benchmark in benchmarks().values():
         assert benchmark.subject
         assert benchmark.target is None or benchmark.target > 0
+
+
+def test_the_readout_learns_the_class_that_backpropagation_passes_over_once(monkeypatch):
+    work = readout.learn_one_class(filters=4, expansion=20, samples=600)
+    work()
+    session = next(cell.cell_contents for cell in work.__closure__ if isinstance(cell.cell_contents, Session))
+    assert session.rules[1].state["class_counts"]["*"].sum() == 600
+    assert bool(session.network.head.weight.any())
+    steps = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda self: steps.append(step(self)))
+    readout.backpropagate_one_class(channels=(2, 2), hidden=4, samples=600)()
+    assert len(steps) == 19  # Batches of 32.
