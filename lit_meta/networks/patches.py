@@ -240,12 +240,14 @@ class PatchNet(nn.Module):
     def _pooled(self, x: Tensor) -> Tensor:
         """The last layer's rectified responses, averaged over the cells of the grids."""
         maps = self._maps(x)
+        found = [self._averages(maps.relu() if self.both_signs else maps.relu_())]
         if self.both_signs:
             # The opposite filter with the same bias: −(y − b) + b.
             offset = 2 * self.layers[-1].bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr, operator]
-            maps = torch.cat([maps.relu(), (offset - maps).relu_()], dim=1)
-        else:
-            maps = maps.relu_()
+            found.append(self._averages(maps.neg_().add_(offset).relu_()))
+        return torch.cat(found, dim=1)
+
+    def _averages(self, maps: Tensor) -> Tensor:
         return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1)
 
     def _maps(self, x: Tensor) -> Tensor:
