@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lit_meta._names import unknown
+
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -15,6 +17,24 @@ def _folder(installed: str, checkout: str) -> Path:
 def configs_folder() -> Path:
     """The folder of configs (``rule/`` and ``experiment/``)."""
     return _folder("configs", "configs")
+
+
+def config_file(kind: str, path_or_name: str) -> Path:
+    """A config by its path, or by its name in ``configs/kind/``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: no config of that name; the nearest are named.
+    """
+    path = Path(path_or_name)
+    if path.suffix not in (".yaml", ".yml"):
+        folder = configs_folder() / kind
+        path = folder / f"{path_or_name}.yaml"
+        if not path.is_file():
+            raise unknown(kind, path_or_name, [p.stem for p in folder.glob("*.yaml")])
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no config {path}")
+    return path
 
 
 def zoo_folder() -> Path:

@@ -19,7 +19,7 @@ from lit_meta.experiment_config import Experiment, load_experiment
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
-from lit_meta.saving import load_yaml, save_json, save_tensors
+from lit_meta.saving import check_folder, load_yaml, save_json, save_tensors
 from lit_meta.stream import StreamResult, fit_stream
 
 __all__ = [
@@ -225,14 +225,13 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
     """Writes the resolved config, or holds that a resumed run has the same.
 
     Raises:
-        FileExistsError: the folder holds another run and ``resume`` is not set, or is a file.
-        ValueError: the folder holds a run with another config, or with none.
+        FileExistsError: the folder holds another run and ``resume`` is not set.
+        ValueError: the folder holds a run with another config, or with none; or cannot be written to.
     """
     import yaml
 
     path = run_dir / "config.yaml"
-    if run_dir.exists() and not run_dir.is_dir():
-        raise FileExistsError(f"{run_dir} is a file: a run needs a folder")
+    check_folder(run_dir)
     started = any(run_dir.glob("*/seed-*/*"))
     if path.is_file() and not resume:
         if started:  # One that failed before its first result may be begun anew, also with a mended config.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from lit_meta._names import unknown
-from lit_meta._paths import configs_folder
+from lit_meta._paths import config_file
 from lit_meta.evaluation import PROTOCOLS, Protocol
 from lit_meta.rules.base import require_one_of
 from lit_meta.saving import load_text
@@ -169,14 +167,7 @@ def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experim
     """
     from jsonargparse import ArgumentError, ArgumentParser
 
-    path = Path(path_or_name)
-    if path.suffix not in (".yaml", ".yml"):
-        folder = configs_folder() / "experiment"
-        path = folder / f"{path_or_name}.yaml"
-        if not path.is_file():
-            raise unknown("experiment", path_or_name, [p.stem for p in folder.glob("*.yaml")])
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no config {path}")
+    path = config_file("experiment", path_or_name)
     load_text(path)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Experiment)

@@ -69,12 +69,9 @@ def load_json(path: Path) -> dict[str, Any]:
         ValueError: it is damaged, or holds something else.
     """
     try:
-        content = json.loads(load_text(path))
+        return _mapping(path, json.loads(load_text(path)))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not whole JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a mapping, it holds a {type(content).__name__}")
-    return content
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -87,12 +84,24 @@ def load_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(load_text(path))
+        return _mapping(path, yaml.safe_load(load_text(path)))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _mapping(path: Path, content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} should hold a mapping, it holds a {type(content).__name__}")
     return content
+
+
+def check_folder(path: Path) -> None:
+    """Holds that files can be written to a folder, which need not be there yet.
+
+    Raises:
+        ValueError: it or a folder above it is a file, or cannot be written to.
+    """
+    _check_above(path, next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists()))
 
 
 def check_target(path: Path) -> None:
@@ -103,7 +112,10 @@ def check_target(path: Path) -> None:
     """
     if path.is_dir():
         raise ValueError(f"{path} is a folder: a file's name is needed")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
+    _check_above(path, next(folder for folder in path.absolute().parents if folder.exists()))
+
+
+def _check_above(path: Path, above: Path) -> None:
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise ValueError(
             f"{path} cannot be written: {above} is {'read-only' if above.is_dir() else 'a file, not a folder'}"

@@ -26,6 +26,7 @@ from lit_meta.evaluation import Protocol, accuracy_of
 from lit_meta.functional import matrix
 from lit_meta.hosts.callback import Metaplasticity
 from lit_meta.kept_features import KeptFeatures
+from lit_meta.saving import check_folder
 from lit_meta.task_outputs import TaskOutputs
 
 
@@ -152,6 +153,8 @@ def fit_stream(
         )
     if max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
+    if run_dir is not None:
+        check_folder(Path(run_dir))
     if resume and run_dir is None:
         raise ValueError("resume=True needs the run_dir of the run to go on with")
     train, test = list(benchmark.train_stream), [experience_tensors(e) for e in benchmark.test_stream]

@@ -6,11 +6,9 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from lit_meta._names import unknown
-from lit_meta._paths import configs_folder
+from lit_meta._paths import config_file
 from lit_meta.experiment import Experiment, build_module, load_experiment
 from lit_meta.rules.base import require_one_of
 from lit_meta.saving import load_yaml
@@ -159,14 +157,7 @@ def load_sweep(path_or_name: str) -> Sweep:
         >>> sorted(load_sweep("ewc-mlp-digits").space)
         ['optimizer.init_args.lr', 'rule.strength']
     """
-    path = Path(path_or_name)
-    if path.suffix not in (".yaml", ".yml"):
-        folder = configs_folder() / "sweep"
-        path = folder / f"{path_or_name}.yaml"
-        if not path.is_file():
-            raise unknown("sweep", path_or_name, [p.stem for p in folder.glob("*.yaml")])
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no config {path}")
+    path = config_file("sweep", path_or_name)
     values = load_yaml(path)
     names = [one.name for one in fields(Sweep)]
     if not {"experiment", "space", "experiences"} <= set(values) <= set(names):

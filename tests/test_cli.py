@@ -214,6 +214,17 @@ def test_a_json_file_that_cannot_be_written_is_refused_before_the_work(small_con
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("command", (["run", "{config}"], ["demo"]))
+def test_a_run_folder_that_cannot_be_made_is_refused_before_the_work(small_config, tmp_path, command, capsys):
+    (tmp_path / "a-file").write_text("")
+    arguments = [part.format(config=small_config) for part in command]
+    for folder in (tmp_path / "a-file", tmp_path / "a-file" / "run"):
+        assert main([*arguments, "--run_dir", str(folder)]) == 1
+        told = capsys.readouterr()
+        assert "is a file, not a folder" in told.err
+        assert not told.out
+
+
 @pytest.fixture
 def finished(small_config, tmp_path):
     """A run of the rule alone."""

@@ -86,8 +86,8 @@ def audit(
     require_one_of("mode", mode, ("eval", "as_given"))
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is a fraction in [0, 1), got {threshold}")
-    for name, value in (("batch_size", batch_size), ("singles", singles or 1), ("samples", samples or 1)):
-        if value < 1:
+    for name, value in (("batch_size", batch_size), ("singles", singles), ("samples", samples)):
+        if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     generator = torch.Generator().manual_seed(seed)
     inputs, targets = samples_of(scenario)

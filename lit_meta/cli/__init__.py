@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
         if options.debug:
             raise
-        message = " ".join(str(error).split()) or type(error).__name__
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        message = " ".join(said.split()) or type(error).__name__
         error_console().print(f"lit-meta: {message}", markup=False, highlight=False, soft_wrap=True)
         return 1
 

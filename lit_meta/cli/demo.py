@@ -35,13 +35,14 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta.experiment import build_module, build_rules, load_experiment, run_seed
     from lit_meta.figures import accuracy_matrix
     from lit_meta.hosts import Metaplasticity
-    from lit_meta.saving import save_json
+    from lit_meta.saving import check_folder, save_json
     from lit_meta.stream import fit_stream
 
     # Networks this small fit one core; more threads would only wait for each other.
     torch.set_num_threads(1)
     out = console()
     run_dir = Path(options.run_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
+    check_folder(run_dir)
     out.print(f"[bold]1.[/bold] zoo.load({_ENTRY!r}), tested anew on its Avalanche scenario")
     found = zoo.evaluate(_ENTRY)
     out.print(f"   average accuracy {percent(found['average_accuracy'])} % (its card's seed; {found['seconds']:.1f} s)")

@@ -26,9 +26,6 @@ class BGD(GaussianRule):
     Args:
         deviation: σ at the start; the paper uses 0.015 to 0.06.
         rate: η on the mean; 1 is Bayes' own.
-        consolidation: how many times each sample counts in the change of σ, above 0; 1 is Bayes' own. A synapse then grows
-            certain as if the data had been seen that often, without learning faster. Near a minimum the loss curves little, and
-            one pass over the data leaves σ nearly what it was: what `EWC` answers by a strength above 1. Noise in σ grows too.
         limit: the largest change of μ in one step, in units of σ, and of σ as a fraction of itself, in (0, 1); ``inf`` as in
             the equations. While σ is still large, a step on a strongly curved synapse (of an output layer, say) overshoots by
             more than it corrects, and the next one by more still.
@@ -40,12 +37,12 @@ class BGD(GaussianRule):
 
     Source:
         Zeno, Golan, Hoffer, Soudry, 2018 (arXiv 1803.10123), equations 9 and 10. Expectations are over as many draws of the
-        weights as there are backward passes in a step; the paper takes ten. The limit and the consolidation are not in it; the
-        authors of MESU have a limit in their implementation of BGD.
+        weights as there are backward passes in a step; the paper takes ten. The limit is not in the paper; the authors of MESU
+        have one in their implementation of BGD.
 
     Example:
         >>> BGD(deviation=0.06)
-        BGD(deviation=0.06, rate=1.0, consolidation=1.0, limit=0.5, loss_reduction='mean', seed=0)
+        BGD(deviation=0.06, rate=1.0, limit=0.5, loss_reduction='mean', seed=0)
     """
 
     def __init__(
@@ -53,18 +50,15 @@ class BGD(GaussianRule):
         *,
         deviation: float = 0.06,
         rate: float = 1.0,
-        consolidation: float = 1.0,
         limit: float = 0.5,
         loss_reduction: Literal["mean", "sum"] = "mean",
         seed: int = 0,
     ) -> None:
         super().__init__(deviation=deviation, loss_reduction=loss_reduction, seed=seed)
         require_in("rate", rate, 0.0, float("inf"), open_low=True)
-        require_in("consolidation", consolidation, 0.0, float("inf"), open_low=True)
         if not (0.0 < limit < 1.0 or limit == float("inf")):
             raise ValueError(f"limit must be above 0 and below 1, or inf for none, got {limit!r}")
         self.rate = rate
-        self.consolidation = consolidation
         self.limit = limit
 
     def move(
@@ -81,7 +75,7 @@ class BGD(GaussianRule):
         # σ_new = σ (√(1 + a²) − a) = σ exp(−asinh a) with a = ½ σ E[g ε]. The difference would cancel to 0 for large a, and a
         # synapse with σ = 0 never learns again.
         torch._foreach_mul_(correlations, deviations)
-        torch._foreach_mul_(correlations, 0.5 * self.consolidation)
+        torch._foreach_mul_(correlations, 0.5)
         for deviation, a in zip(deviations, correlations, strict=True):
             factor = a.asinh_().neg_().exp_()
             deviation.mul_(factor.clamp_(1.0 - self.limit, 1.0 + self.limit) if self.limit < 1.0 else factor)

@@ -307,6 +307,8 @@ def test_bad_arguments_are_refused():
     for arguments, error, message in (
         ({"threshold": 1.0}, ValueError, "fraction"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"samples": 0}, ValueError, "samples must be at least 1"),
+        ({"singles": 0}, ValueError, "singles must be at least 1"),
         ({"mode": "train"}, ValueError, "mode must be one of"),
     ):
         with pytest.raises(error, match=message):

@@ -94,25 +94,6 @@ def test_it_finds_the_posterior_of_a_linear_gaussian_model():
     assert network.weight.item() == pytest.approx(posterior_mean, abs=0.5 * expected)
 
 
-def test_consolidation_counts_samples_again_for_the_deviation_alone():
-    def moved(consolidation, times):
-        mean, deviation = [torch.zeros(2)], [torch.tensor([0.1, 0.2])]
-        rule = BGD(consolidation=consolidation, limit=float("inf"))
-        for _ in range(times):
-            rule.move(mean, deviation, [torch.tensor([1.0, -2.0])], [torch.tensor([1.0, 0.5]) * deviation[0]])
-        return mean[0], deviation[0]
-
-    once, thrice = moved(1.0, 1), moved(3.0, 1)
-    assert torch.equal(thrice[0], once[0])
-    # a = ½ · 3 · σ E[g ε], with σ = 0.1, 0.2 and E[g ε] = σ · (1, 0.5).
-    a = torch.tensor([0.015, 0.03])
-    torch.testing.assert_close(thrice[1], torch.tensor([0.1, 0.2]) * ((1 + a**2).sqrt() - a))
-    # Small changes add up to what that many samples would have done.
-    torch.testing.assert_close(thrice[1], moved(1.0, 3)[1], rtol=1e-3, atol=0)
-    with pytest.raises(ValueError, match="consolidation"):
-        BGD(consolidation=0.0)
-
-
 @pytest.mark.parametrize("correlation", (1e30, -1e6, 0.0))
 def test_a_deviation_stays_positive_and_finite(correlation):
     deviation = torch.tensor([0.1])
