@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import torch
@@ -135,6 +135,8 @@ class PatchNet(nn.Module):
         classes: outputs, at least 2.
         grids: the head sees averages over each of these grids (4: 4 x 4 cells).
         strides: distance between patches of each layer; None for 1 everywhere.
+        parallel: every layer looks at the image, with patches of its own size, and the head (or the expansion) at all of their
+            averages; False puts each layer on top of the one before.
         pooling: between layers, side of the cells that are averaged.
         contrast: variance of a patch that counts as noise, of each layer.
         padding: pad every layer's input, so that a map keeps its size.
@@ -168,6 +170,7 @@ class PatchNet(nn.Module):
         *,
         grids: Sequence[int] = (4,),
         strides: Sequence[int] | None = None,
+        parallel: bool = False,
         pooling: int = 2,
         contrast: Sequence[float] = (0.01,),
         padding: bool = True,
@@ -193,7 +196,7 @@ class PatchNet(nn.Module):
             )
         if any(side % 2 == 0 for side in sides):
             raise ValueError(f"kernels must be odd, so that padding keeps maps in place, got {kernels}")
-        self.pooling = positive("pooling", pooling)
+        self.parallel, self.pooling = parallel, positive("pooling", pooling)
         self.both_signs = both_signs
         self.root, self.mirror = root, mirror
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -201,7 +204,7 @@ class PatchNet(nn.Module):
                 torch.manual_seed(seed)
             self.layers = nn.ModuleList(
                 PatchConv2d(
-                    maps[i],
+                    maps[0 if parallel else i],
                     maps[i + 1],
                     sides[i],
                     contrast=noise[i],
@@ -211,12 +214,16 @@ class PatchNet(nn.Module):
                 )
                 for i in range(len(sides))
             )
-            features = maps[-1] * (2 if both_signs else 1) * sum(grid * grid for grid in self.grids)
+            features = (
+                (sum(maps[1:]) if parallel else maps[-1])
+                * (2 if both_signs else 1)
+                * sum(grid * grid for grid in self.grids)
+            )
             self.expansion = expand(features, expansion, expansion_threshold, precision)
             self.head = nn.Linear(expansion or features, self.classes)
-        largest = self._maps(torch.zeros(1, *self.input_shape))
-        self._images_at_once = max(1, _BYTES_AT_ONCE // (largest.numel() * largest.element_size()))
-        if largest.shape[-1] < max(self.grids):
+        last = list(self._responses(torch.zeros(1, *self.input_shape)))
+        self._images_at_once = max(1, _BYTES_AT_ONCE // max(maps.numel() * maps.element_size() for _, maps in last))
+        if min(maps.shape[-1] for _, maps in last) < max(self.grids):
             raise ValueError(f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling")
 
     def features(self, x: Tensor) -> Tensor:
@@ -238,23 +245,28 @@ class PatchNet(nn.Module):
         return self._pooled(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(0)
 
     def _pooled(self, x: Tensor) -> Tensor:
-        """The last layer's rectified responses, averaged over the cells of the grids."""
-        maps = self._maps(x)
-        found = [self._averages(maps.relu() if self.both_signs else maps.relu_())]
-        if self.both_signs:
-            # The opposite filter with the same bias: −(y − b) + b.
-            offset = 2 * self.layers[-1].bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr, operator]
-            found.append(self._averages(maps.neg_().add_(offset).relu_()))
+        """Rectified responses, averaged over the cells of the grids."""
+        found = []
+        for layer, maps in self._responses(x):
+            found.append(self._averages(maps.relu() if self.both_signs else maps.relu_()))
+            if self.both_signs:
+                # The opposite filter with the same bias: −(y − b) + b.
+                offset = 2 * layer.bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr]
+                found.append(self._averages(maps.neg_().add_(offset).relu_()))
         return torch.cat(found, dim=1)
 
     def _averages(self, maps: Tensor) -> Tensor:
         return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1)
 
-    def _maps(self, x: Tensor) -> Tensor:
-        """The last layer's responses before they are rectified."""
+    def _responses(self, x: Tensor) -> Iterator[tuple[PatchConv2d, Tensor]]:
+        """The layers that the head sees, one after the other, with their responses before they are rectified."""
+        if self.parallel:
+            for layer in self.layers:
+                yield layer, layer(x)  # type: ignore[misc]
+            return
         for layer in self.layers[:-1]:
             x = F.avg_pool2d(layer(x).relu_(), self.pooling).float()
-        return self.layers[-1](x)
+        yield self.layers[-1], self.layers[-1](x)  # type: ignore[misc]
 
 
 def expand(inputs: int, units: int | None, threshold: float, precision: Precision) -> RandomExpansion | None:

@@ -169,3 +169,18 @@ def test_the_ledger_counts_the_spikes_and_not_the_averages_that_layers_are_given
 def test_roots_are_taken_of_the_averages():
     x, _ = images()
     torch.testing.assert_close(net(root=True, expansion=None).features(x), net(expansion=None).features(x).sqrt())
+
+
+def test_parallel_layers_all_look_at_the_image():
+    x, y = images()
+    sizes = {"filters": [6, 4], "kernels": [3, 5], "expansion": None}
+    network = net(parallel=True, **sizes)
+    learn(network, [(x, y)])
+    alone = []
+    for filters, kernel in ((6, 3), (4, 5)):
+        one = net(filters=[filters], kernels=[kernel], expansion=None)
+        one.layers[0].load_state_dict(network.layers[len(alone)].state_dict())
+        alone.append(one.features(x))
+    torch.testing.assert_close(network.eval().features(x), torch.cat(alone, dim=1))
+    assert network.head.in_features == (6 + 4) * 4
+    assert net(**sizes).layers[1].in_channels == 6
