@@ -23,7 +23,7 @@ LEVELS = (
     ("callbacks", "checkpoints", "kept_features", "task_outputs", "stream", "experiment_config"),
     ("experiment", "fresh", "sweep_config"),
     ("zoo",),
-    ("results", "report", "bench", "sweep", "leak"),
+    ("results", "report", "bench", "sweep", "leak", "classification"),
     ("cli",),
     ("__main__",),
 )
