@@ -1,4 +1,4 @@
-"""The leak of the published NACA protocol: one table and one figure, made from the results of two experiments."""
+"""The leak of the published NACA protocol: its table and figure, and the streams of the publication, from committed results."""
 
 from __future__ import annotations
 
@@ -26,6 +26,21 @@ _ROWS = (
     (STANDARD, "no-gate", "none", "NACA"),
     (STANDARD, "no-gate-plasticity-off", "none", "off"),
 )
+
+# The streams of the publication: data, network, mean and standard error of the publication in per cent, experiments.
+# Without a published number the data stand in for others of the publication.
+_STREAMS = (
+    ("MNIST", "ANN", (79.18, 3.78), PAPER, STANDARD),
+    ("MNIST", "SNN", (60.06, 4.45), "naca-snn-mnist-paper", "naca-snn-mnist-standard"),
+    ("CIFAR-10", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper", "naca-mlp-cifar10-standard"),
+    ("CIFAR-10, margin 0.05", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper-narrow", None),
+    ("handwritten digits 8 x 8", "ANN", None, "naca-mlp-digits-paper", None),
+    ("handwritten digits 8 x 8", "SNN", None, "naca-snn-digits-paper", "naca-snn-digits-standard"),
+    ("spoken digits", "ANN", None, "naca-mlp-fsdd-paper", "naca-mlp-fsdd-standard"),
+    ("Latin letters", "ANN", None, "naca-mlp-omniglot-latin-paper", "naca-mlp-omniglot-latin-standard"),
+    ("Greek letters", "ANN", None, "naca-mlp-omniglot-greek-paper", "naca-mlp-omniglot-greek-standard"),
+    ("pen strokes, Latin", "SNN", None, "naca-snn-strokes-paper", "naca-snn-strokes-standard"),
+)
 # Of Okabe and Ito: told apart by readers who see colours differently, and in grey.
 _COLORS = ("#E69F00", "#0072B2", "#999999")
 
@@ -52,19 +67,83 @@ def rows(folder: Path) -> list[Row]:
         FileNotFoundError: a file is missing.
         ValueError: a file lacks a learner, or was made without ``batching: true``.
     """
-    reports = {}
-    for name in (PAPER, STANDARD):
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
-        reports[name] = json.loads(path.read_text())
-    found = []
-    for name, learner, gate, plasticity in _ROWS:
-        accuracy = reports[name].get(learner, {}).get("accuracy_by_batching")
-        if accuracy is None:
-            raise ValueError(f"{name}.json has no accuracy by batching of {learner!r}: run all of the experiment")
-        found.append(Row(gate, plasticity, accuracy))
+    reports = {name: _report(folder, name) for name in (PAPER, STANDARD)}
+    return [Row(gate, plasticity, _by_batching(reports[name], learner)) for name, learner, gate, plasticity in _ROWS]
+
+
+def _report(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
+    found: dict[str, Any] = json.loads(path.read_text())
     return found
+
+
+def _by_batching(report: dict[str, Any], learner: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] | None = report.get(learner, {}).get("accuracy_by_batching")
+    if found is None:
+        name = report.get("name", "the experiment")
+        raise ValueError(f"{name}.json has no accuracy by batching of {learner!r}: run all of the experiment")
+    return found
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream of one class an experience, under the published protocol and under one without a leak.
+
+    Attributes:
+        data: what is learned.
+        network: ``"ANN"`` or ``"SNN"``.
+        published: mean and standard error of the publication, in per cent; None for data that stand in for others.
+        paper: by ``"NACA"`` and ``"off"`` (hidden plasticity off), accuracy by the names in `BATCHINGS` under the published
+            gate.
+        standard: the same learners' accuracy where the gate sees each sample alone; None where there is no such experiment.
+        seeds: how many.
+    """
+
+    data: str
+    network: str
+    published: tuple[float, float] | None
+    paper: dict[str, dict[str, dict[str, Any]]]
+    standard: dict[str, dict[str, Any]] | None
+    seeds: int
+
+
+def streams(folder: Path) -> list[Stream]:
+    """The streams of the publication, and those that stand in for them, from the experiments' JSON files in ``folder``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file lacks a learner, or was made without ``batching: true``.
+    """
+    found = []
+    learners = {"NACA": "rule", "off": "plasticity-off"}
+    for data, network, published, paper, standard in _STREAMS:
+        report = _report(folder, paper)
+        leaky = {told: _by_batching(report, learner) for told, learner in learners.items()}
+        own = None
+        if standard is not None:
+            twin = _report(folder, standard)
+            own = {told: _by_batching(twin, learner)["shuffled"] for told, learner in learners.items()}
+        found.append(Stream(data, network, published, leaky, own, len(report["seeds"])))
+    return found
+
+
+def streams_table(found: Sequence[Stream]) -> str:
+    """The streams as a Markdown table of accuracies in per cent, mean ± standard deviation over seeds."""
+    lines = [
+        "| data | network | published (± standard error) | one class a batch: NACA | off | shuffled: NACA | off "
+        "| own-sample gate: NACA | off | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    pure, mixed, _ = BATCHINGS
+    for stream in found:
+        published = "–" if stream.published is None else f"{stream.published[0]:.2f} ± {stream.published[1]:.2f}"
+        leaky = [percent(stream.paper[learner][how]) for how in (pure, mixed) for learner in ("NACA", "off")]
+        own = [percent(stream.standard[learner] if stream.standard else None) for learner in ("NACA", "off")]
+        cells = [stream.data, stream.network, published, *leaky, *own, str(stream.seeds)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def table(found: Sequence[Row]) -> str:

@@ -13,18 +13,16 @@ from lit_meta import zoo
 from lit_meta._paths import configs_folder
 from lit_meta.rules import RULES
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-
 
 def found(folder: Path) -> list[dict[str, Any]]:
-    """What is known: the zoo's cards, and the JSON files in ``folder`` that no card stands for.
+    """What is known of streams: the zoo's cards, and the JSON files in ``folder`` that no card stands for.
 
     Each has ``name, scenario, protocol, seeds`` and, by learner, summaries over seeds.
     """
     rows: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
         report = json.loads(path.read_text())
-        if isinstance(report.get("scenario"), Mapping) and "rule" in report:
+        if isinstance(report.get("scenario"), Mapping) and "rule" in report and not is_classification(report):
             rows[report["name"]] = {**report, "zoo": False}
     for name in zoo.names():
         card = zoo.card(name)
@@ -32,6 +30,16 @@ def found(folder: Path) -> list[dict[str, Any]]:
         shown = {key: experiment[key] for key in ("scenario", "seeds")}
         rows[name] = {"name": name, "protocol": card["protocol"], **shown, **card["results"], "zoo": True}
     return sorted(rows.values(), key=lambda row: (row["scenario"]["name"], row["protocol"] != "standard", row["name"]))
+
+
+def is_classification(report: Mapping[str, Any]) -> bool:
+    """Whether all classes were learned at once, so that there is no stream to forget.
+
+    Example:
+        >>> is_classification({"scenario": {"name": "split-digits", "experiences": 1}})
+        True
+    """
+    return bool(report["scenario"].get("experiences") == 1)
 
 
 def told_tasks(name: str) -> bool:
@@ -75,18 +83,19 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write(page: Path, text: str) -> bool:
-    """Puts a table between the markers of a page; returns whether that changed the page.
+def write(page: Path, text: str, *, section: str = "results") -> bool:
+    """Puts a table between the markers of a page's section; returns whether that changed the page.
 
     Raises:
         FileNotFoundError: there is no such page.
-        ValueError: the page has no markers, or more than one pair.
+        ValueError: the page has no markers of this section, or more than one pair.
     """
     if not page.is_file():
         raise FileNotFoundError(f"there is no page {page}")
+    begin, end = f"<!-- {section}:begin -->", f"<!-- {section}:end -->"
     old = page.read_text()
-    if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(END) < old.index(BEGIN):
-        raise ValueError(f"{page} needs one line {BEGIN} and after it one line {END}; the table goes between them")
-    new = f"{old[: old.index(BEGIN)]}{BEGIN}\n{text}\n{old[old.index(END) :]}"
+    if old.count(begin) != 1 or old.count(end) != 1 or old.index(end) < old.index(begin):
+        raise ValueError(f"{page} needs one line {begin} and after it one line {end}; the table goes between them")
+    new = f"{old[: old.index(begin)]}{begin}\n{text}\n{old[old.index(end) :]}"
     page.write_text(new)
     return new != old

@@ -23,7 +23,7 @@ LEVELS = (
     ("callbacks", "checkpoints", "kept_features", "task_outputs", "stream", "experiment_config"),
     ("experiment", "fresh", "sweep_config"),
     ("zoo",),
-    ("results", "report", "bench", "sweep", "leak", "along"),
+    ("results", "report", "bench", "sweep", "leak", "classification", "along"),
     ("cli",),
     ("__main__",),
 )

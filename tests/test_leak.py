@@ -34,6 +34,22 @@ def test_the_claims_of_the_page_hold_in_the_committed_results():
         assert abs(own[single]["mean"] - own[mixed]["mean"]) < 0.02
 
 
+def test_the_page_holds_the_streams_of_the_publication():
+    streams = leak.streams(RESULTS)
+    assert leak.streams_table(streams) in PAGE.read_text()
+    pure, mixed, _ = leak.BATCHINGS
+    by = {(stream.data, stream.network): stream for stream in streams}
+    for (data, network), stream in by.items():
+        # The same networks know nothing once the batches do not tell them.
+        assert stream.paper["NACA"][mixed]["mean"] < 0.15, (data, network)
+        assert stream.paper["off"][pure]["mean"] > stream.paper["NACA"][pure]["mean"], (data, network)
+        if stream.published is None:
+            continue
+        reached = stream.paper["NACA"][pure]
+        within = abs(100 * reached["mean"] - stream.published[0]) < 2 * 100 * reached["sd"]
+        assert within == (data != "CIFAR-10"), (data, network)
+
+
 def test_what_the_page_says_of_passes_is_in_the_committed_results():
     page = PAGE.read_text()
     values = {}
@@ -61,6 +77,8 @@ def test_the_figure_has_a_bar_for_every_number():
 def test_what_is_missing_is_named(tmp_path, capsys):
     assert main(["leak", "--folder", str(tmp_path)]) == 1
     assert "make it with lit-meta run naca-mlp-mnist-paper" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError, match="naca-mlp-mnist-paper"):
+        leak.streams(tmp_path)
     for name in (leak.PAPER, leak.STANDARD):
         (tmp_path / f"{name}.json").write_text(json.dumps({"rule": {}}))
     with pytest.raises(ValueError, match="no accuracy by batching of 'rule'"):

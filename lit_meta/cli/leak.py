@@ -1,4 +1,4 @@
-"""``lit-meta leak``: the table and the figure of docs/leak.md, from the committed results."""
+"""``lit-meta leak``: the tables and the figure of docs/leak.md, from the committed results."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from lit_meta.cli.console import add_command, console
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "leak", leak, "write the table and the figure of the leak of the published protocol")
-    parser.add_argument("page", nargs="?", help="a Markdown page with the markers (default: print the table)")
+    parser = add_command(
+        commands, "leak", leak, "write the tables and the figure of the leak of the published protocol"
+    )
+    parser.add_argument("page", nargs="?", help="a Markdown page with the markers (default: print the tables)")
     parser.add_argument("--folder", default="docs/results", help="of the JSON files (default: docs/results)")
     parser.add_argument("--figure", metavar="FILE", help="where the figure goes, such as docs/figures/leak.png")
 
@@ -27,9 +29,10 @@ def leak(options: argparse.Namespace) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Without the version of matplotlib the file changes only where the results do.
         made.figure(rows).savefig(path, metadata={"Software": None})
-    text = made.table(rows)
-    if options.page is None:
-        console().print(text, soft_wrap=True, markup=False, highlight=False)
-    else:
-        results.write(Path(options.page), text)
-    return {"rows": [asdict(row) for row in rows]}
+    streams = made.streams(Path(options.folder))
+    for section, text in (("results", made.table(rows)), ("streams", made.streams_table(streams))):
+        if options.page is None:
+            console().print(text, soft_wrap=True, markup=False, highlight=False)
+        else:
+            results.write(Path(options.page), text, section=section)
+    return {"rows": [asdict(row) for row in rows], "streams": [asdict(stream) for stream in streams]}

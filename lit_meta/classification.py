@@ -1,0 +1,79 @@
+"""NACA on stationary data, beside backpropagation on the same network: one table, made from committed results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_meta.experiment_config import load_experiment
+from lit_meta.zoo import percent
+
+# Data, network, what the publication reports for NACA and for backpropagation (on which data, where on others), experiment.
+_ROWS = (
+    ("MNIST", "ANN, 784-1000-10", "–", "–", "naca-mlp-mnist-classification"),
+    ("MNIST", "SNN, 784-1000-10", "96.43", "–", "naca-snn-mnist-classification"),
+    ("spoken digits", "ANN, 900-1000-10", "TIDigits: 99.37", "TIDigits: 98.94", "naca-mlp-fsdd-classification"),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one data set.
+
+    Attributes:
+        data: what is learned.
+        network: what learns it.
+        published: accuracies of NACA and of backpropagation in the publication, as it tells them.
+        accuracy: by ``"NACA"``, ``"backpropagation"`` and ``"off"`` (the hidden layers left as they were drawn), summaries over
+            seeds; None where that was not run.
+        passes: over the training data.
+        seeds: how many.
+    """
+
+    data: str
+    network: str
+    published: tuple[str, str]
+    accuracy: dict[str, dict[str, Any] | None]
+    passes: int
+    seeds: int
+
+
+def rows(folder: Path) -> list[Row]:
+    """The rows of the table from the experiments' JSON files in ``folder``.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file has no results of the rule.
+    """
+    found = []
+    for data, network, naca, backpropagation, name in _ROWS:
+        path = folder / f"{name}.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
+        report = json.loads(path.read_text())
+        if "rule" not in report:
+            raise ValueError(f"{path} has no results of the rule: run that learner too")
+        accuracy = {
+            told: report.get(learner, {}).get("average_accuracy")
+            for told, learner in (("NACA", "rule"), ("backpropagation", "naive"), ("off", "plasticity-off"))
+        }
+        passes = load_experiment(name).max_epochs
+        found.append(Row(data, network, (naca, backpropagation), accuracy, passes, len(report["seeds"])))
+    return found
+
+
+def table(found: Sequence[Row]) -> str:
+    """The rows as a Markdown table of test accuracies in per cent, mean ± standard deviation over seeds."""
+    lines = [
+        "| data | network | NACA, published | NACA | backpropagation, published | backpropagation | hidden layers frozen "
+        "| passes | seeds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        naca, backpropagation, frozen = (percent(row.accuracy[key]) for key in ("NACA", "backpropagation", "off"))
+        cells = [row.data, row.network, row.published[0], naca, row.published[1], backpropagation, frozen]
+        lines.append(f"| {' | '.join([*cells, str(row.passes), str(row.seeds)])} |")
+    return "\n".join(lines)
