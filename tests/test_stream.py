@@ -187,10 +187,14 @@ class Interrupting(L.Callback):
 
 def test_an_interrupt_stops_the_stream_and_a_resumed_one_ends_where_one_without_it_does(tmp_path):
     stream = scenario("split-digits", experiences=5)
-    handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, callbacks=[Interrupting()])
-    assert signal.getsignal(signal.SIGINT) is handler
+    # A job in the background of a shell starts with interrupts ignored.
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, callbacks=[Interrupting()])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, former)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["experience-0000"]
     resumed = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, resume=True)
     whole = fit_stream(module(EWC()), stream, accelerator="cpu")
