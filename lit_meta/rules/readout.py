@@ -130,7 +130,7 @@ class ReadoutRule(Rule):
         found = []
         for number, chosen in enumerate(columns):
             second_moment, sums = moments[_key(number)], class_sums[:, chosen]
-            silent = float(self._silent(len(columns))[number])
+            silent = float(self.state["silent"][_ALL][number]) if "silent" in self.state else 0.0
             if silent:
                 second_moment = second_moment.addr(shift[chosen], shift[chosen], alpha=silent)
             if head.bias is None:
@@ -191,18 +191,14 @@ class ReadoutRule(Rule):
                     block = part[:, chosen] - shift[chosen].to(part.dtype)
                 else:
                     # Units of which none was active: their products are known, and added once at the end.
-                    self._silent(len(columns))[number] += len(part)
+                    if "silent" not in self.state:
+                        self.state["silent"] = {_ALL: torch.zeros_like(shift[: len(columns)])}
+                    self.state["silent"][_ALL][number] += len(part)
                     sums[:, chosen] -= torch.outer(one_hot.sum(0), shift[chosen])
                     continue
                 add_second_moment_(self.state["second_moment"][_key(number)], block)
                 sums[:, chosen] += one_hot.T @ block
         self.state["class_counts"][_ALL] += torch.bincount(targets, minlength=sums.shape[0])
-
-    def _silent(self, blocks: int) -> Tensor:
-        """Samples in which each block was silent, (blocks,); a memory saved before they were counted apart has none."""
-        if "silent" not in self.state:
-            self.state["silent"] = {_ALL: self.state["class_counts"][_ALL].new_zeros(blocks)}
-        return self.state["silent"][_ALL]
 
     def _grow(self, classes: int) -> None:
         """Rows for classes that the head has gained."""
