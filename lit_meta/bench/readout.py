@@ -23,14 +23,17 @@ def _images(samples: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
 
 
-def learn_one_class(*, filters: int = 300, expansion: int | None = 8_000, samples: int = _CLASS) -> Work:
+def learn_one_class(
+    *, filters: tuple[int, ...] = (100, 100, 100), expansion: int | None = 8_000, samples: int = _CLASS
+) -> Work:
     """The network and rules of ``recursive-readout-mnist``: features, sums and one solution of the head."""
     batches = _images(samples)
     network = build_network(
         "patch-net",
         input_shape=[1, 28, 28],
-        filters=[filters],
-        kernels=[7],
+        filters=filters,
+        kernels=(7,) if len(filters) == 1 else (5, 7, 9),
+        parallel=True,
         classes=10,
         padding=False,
         expansion=expansion,
@@ -86,7 +89,7 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         "readout/mnist-small",
         "6,000 images learned by 100 filters without an expansion (98 %)",
         "backpropagation, conv16-conv32-FC128, one pass over as many",
-        lambda: learn_one_class(filters=100, expansion=None),
+        lambda: learn_one_class(filters=(100,), expansion=None),
         lambda: backpropagate_one_class(channels=(16, 32), hidden=128),
         1.0,
     ),

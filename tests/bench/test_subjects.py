@@ -100,7 +100,7 @@ def test_every_benchmark_has_words_for_its_table():
 
 
 def test_the_readout_learns_the_class_that_backpropagation_passes_over_once(monkeypatch):
-    work = readout.learn_one_class(filters=4, expansion=20, samples=600)
+    work = readout.learn_one_class(filters=(2, 2, 2), expansion=20, samples=600)
     work()
     session = next(cell.cell_contents for cell in work.__closure__ if isinstance(cell.cell_contents, Session))
     assert session.rules[1].state["class_counts"]["*"].sum() == 600
