@@ -95,9 +95,8 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
                 [ 0.2500]]), bias=tensor([0.5000, 0.5000]))
     """
     if ridge > 0 and not bool(moments.scatter.diagonal().any()):
-        weight = torch.zeros_like(
-            moments.class_sums
-        )  # Constant features say nothing, and need no factorisation to say it.
+        # Constant features say nothing, and need no factorisation to say it.
+        weight = torch.zeros_like(moments.class_sums)
     else:
         weight = torch.cholesky_solve(moments.class_sums.T, _regularized_factor(moments.scatter, ridge)).T
     return Readout(weight, class_counts / class_counts.sum() - weight @ moments.mean)

@@ -72,14 +72,13 @@ class NoveltyGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) -> the context of each sample, (batch,) of integers."""
         found = self.recruited
-        if not self.training:
-            return self.log_likelihood(x).argmax(1) if found else torch.zeros(len(x), dtype=torch.long, device=x.device)
         with torch.no_grad():
-            if found and not self._novel(x, found):
-                context = self.log_likelihood(x).argmax(1)
+            likelihood = self.log_likelihood(x)
+            if found and not (self.training and self._novel(likelihood)):
+                context = likelihood.argmax(1)
             else:
                 context = torch.full((len(x),), found, device=x.device)
-            for one in context.unique().tolist():
+            for one in context.unique().tolist() if self.training else ():
                 self._take_up(one, x[context == one])
         return context
 
@@ -91,10 +90,10 @@ class NoveltyGate(nn.Module):
         constant = (mean.square() * precision - precision.log()).sum(1)
         return x @ (mean * precision).T - (x.square() @ precision.T + constant) / 2
 
-    def _novel(self, x: Tensor, found: int) -> bool:
-        if found == len(self.count):
+    def _novel(self, likelihood: Tensor) -> bool:
+        if likelihood.shape[1] == len(self.count):
             return False
-        mean, context = self.log_likelihood(x).mean(0).max(0)
+        mean, context = likelihood.mean(0).max(0)
         usual = self.likelihood[context]
         spread = (self.likelihood_square[context] - usual.square()).clamp(min=0.0).sqrt()
         return bool(mean < usual - self.novelty * spread)
