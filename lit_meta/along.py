@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_meta.report.palette import learner_series, run_series
 from lit_meta.report.runs import Estimate
 from lit_meta.report.stream_figures import accuracy_along_stream
-from lit_meta.saving import load_json
+from lit_meta.results import committed
 
 
 def seen_so_far(matrix: Sequence[Sequence[float]]) -> list[float]:
@@ -46,12 +46,9 @@ def read(folder: Path, name: str) -> Tensor:
         (experiences,), or (1,) of a joint bound.
     """
     experiment, _, learner = name.partition("/")
-    path = folder / f"{experiment}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {experiment} --json {path}")
-    report = load_json(path)
+    report = committed(folder, experiment)
     if "accuracy_matrix" not in report.get(learner or "rule", {}):
-        raise ValueError(f"{path} holds no learner {learner or 'rule'!r}")
+        raise ValueError(f"{folder / experiment}.json holds no learner {learner or 'rule'!r}")
     return torch.tensor(seen_so_far(report[learner or "rule"]["accuracy_matrix"]))
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lit_meta.experiment_config import load_experiment
+from lit_meta.results import committed
 from lit_meta.zoo import percent
 
 # Data, network, what the publication reports for NACA and for backpropagation (on which data, where on others), experiment.
@@ -50,12 +50,9 @@ def rows(folder: Path) -> list[Row]:
     """
     found = []
     for data, network, naca, backpropagation, name in _ROWS:
-        path = folder / f"{name}.json"
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
-        report = json.loads(path.read_text())
+        report = committed(folder, name)
         if "rule" not in report:
-            raise ValueError(f"{path} has no results of the rule: run that learner too")
+            raise ValueError(f"{folder / name}.json has no results of the rule: run that learner too")
         accuracy = {
             told: report.get(learner, {}).get("average_accuracy")
             for told, learner in (("NACA", "rule"), ("backpropagation", "naive"), ("off", "plasticity-off"))

@@ -40,7 +40,7 @@ class KeptFeatures(nn.Module):
         self._head = [weight_layers(network)[-1].module]  # In a list: it is the network's, not a child of this one.
         self._inputs: list[Tensor] = []
         self._below: list[tuple[int, int, Tensor]] = []
-        self._position = 0
+        self._bytes = self._position = 0
         self._keeps = True
 
     @staticmethod
@@ -57,7 +57,7 @@ class KeptFeatures(nn.Module):
         """A test on all batches, in the same order as before, begins."""
         below = self._fingerprint()
         if not _same(below, self._below):
-            self._inputs = []
+            self._inputs, self._bytes = [], 0
         self._below, self._position = below, 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,9 +73,12 @@ class KeptFeatures(nn.Module):
         finally:
             handle.remove()
         if self._keeps:
-            self._keeps = len(seen) == 1 and seen[0][1] is output
-            self._keeps &= sum(kept.nbytes for kept in (*self._inputs, *(given for given, _ in seen))) <= _MOST_BYTES
-            self._inputs = [*self._inputs, seen[0][0]] if self._keeps else []
+            self._bytes += sum(given.nbytes for given, _ in seen)
+            self._keeps = len(seen) == 1 and seen[0][1] is output and self._bytes <= _MOST_BYTES
+            if self._keeps:
+                self._inputs.append(seen[0][0])
+            else:
+                self._inputs = []
         return output
 
     def _fingerprint(self) -> list[tuple[int, int, Tensor]]:

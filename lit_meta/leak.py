@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from lit_meta.results import committed
 from lit_meta.zoo import percent
 
 PAPER, STANDARD = "naca-mlp-mnist-paper", "naca-mlp-mnist-standard"
@@ -67,16 +67,8 @@ def rows(folder: Path) -> list[Row]:
         FileNotFoundError: a file is missing.
         ValueError: a file lacks a learner, or was made without ``batching: true``.
     """
-    reports = {name: _report(folder, name) for name in (PAPER, STANDARD)}
+    reports = {name: committed(folder, name) for name in (PAPER, STANDARD)}
     return [Row(gate, plasticity, _by_batching(reports[name], learner)) for name, learner, gate, plasticity in _ROWS]
-
-
-def _report(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / f"{name}.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
 
 
 def _by_batching(report: dict[str, Any], learner: str) -> dict[str, dict[str, Any]]:
@@ -119,11 +111,11 @@ def streams(folder: Path) -> list[Stream]:
     found = []
     learners = {"NACA": "rule", "off": "plasticity-off"}
     for data, network, published, paper, standard in _STREAMS:
-        report = _report(folder, paper)
+        report = committed(folder, paper)
         leaky = {told: _by_batching(report, learner) for told, learner in learners.items()}
         own = None
         if standard is not None:
-            twin = _report(folder, standard)
+            twin = committed(folder, standard)
             own = {told: _by_batching(twin, learner)["shuffled"] for told, learner in learners.items()}
         found.append(Stream(data, network, published, leaky, own, len(report["seeds"])))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 from lit_meta import zoo
 from lit_meta._paths import configs_folder
 from lit_meta.rules import RULES
+from lit_meta.saving import load_json
 
 
 def found(folder: Path) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def found(folder: Path) -> list[dict[str, Any]]:
     """
     rows: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
-        report = json.loads(path.read_text())
+        report = load_json(path)
         if isinstance(report.get("scenario"), Mapping) and "rule" in report and not is_classification(report):
             rows[report["name"]] = {**report, "zoo": False}
     for name in zoo.names():
@@ -30,6 +30,19 @@ def found(folder: Path) -> list[dict[str, Any]]:
         shown = {key: experiment[key] for key in ("scenario", "seeds")}
         rows[name] = {"name": name, "protocol": card["protocol"], **shown, **card["results"], "zoo": True}
     return sorted(rows.values(), key=lambda row: (row["scenario"]["name"], row["protocol"] != "standard", row["name"]))
+
+
+def committed(folder: Path, name: str) -> dict[str, Any]:
+    """The results of one experiment from its JSON file in ``folder``.
+
+    Raises:
+        FileNotFoundError: there are none; the command that makes them is named.
+        ValueError: the file is damaged.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}: make it with lit-meta run {name} --json {path}")
+    return load_json(path)
 
 
 def is_classification(report: Mapping[str, Any]) -> bool:
