@@ -109,13 +109,14 @@ class SpikingPatchNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), firing rates from 0 to 1 of what the head sees."""
         current = self.layers[0](samples(x, self.input_shape))
+        steps = self._fire(current.expand(self.steps, *current.shape))
         if self.expansion is None:
-            counts = _total(self._fire(current.expand(self.steps, *current.shape)))
+            counts = _total(steps)
             fired = {"head": counts}
             rates = self._pool(counts.float() / self.steps)
         else:
             pooled, total = [], torch.zeros_like(current)
-            for spikes in self._fire(current.expand(self.steps, *current.shape)):
+            for spikes in steps:
                 pooled.append(self._pool(spikes))
                 total += spikes
             # The currents of all steps in one product.

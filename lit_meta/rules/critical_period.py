@@ -195,10 +195,7 @@ class CriticalPeriod(Rule):
             "patch_sum": wide.sum(0),
             "patch_moment": wide.T @ wide,
         }
-        for quantity, value in totals.items():
-            held = self.state[quantity]
-            self._keep(quantity, key, held[key] + value if key in held else value)
-        count, total, moment = (self.state[quantity][key] for quantity in totals)
+        count, total, moment = self._add_up(key, totals)
         mean = total / count
         covariance = moment / count - torch.outer(mean, mean)
         floor = self.whitening * max(float(covariance.diagonal().mean()), torch.finfo(torch.float32).tiny)
@@ -213,16 +210,20 @@ class CriticalPeriod(Rule):
             "drive_sum": drive.sum(0),
             "drive_square": drive.square().sum(0),
         }
-        for quantity, value in totals.items():
-            held = self.state[quantity]
-            self._keep(quantity, key, held[key] + value if key in held else value)
-        count, total, square = (self.state[quantity][key] for quantity in totals)
+        count, total, square = self._add_up(key, totals)
         mean = total / count
         # A unit whose drive never varied gets the deviation of the others: dividing by its own would make noise of it.
         deviation = (square / count - mean.square()).clamp(min=0.0).sqrt()
         deviation = deviation.clamp(min=1e-3 * float(deviation.mean()) or 1.0)
         self._write(module.weight, direction / deviation.unsqueeze(1))  # type: ignore[arg-type]
         self._write(module.bias, -mean / deviation - threshold)  # type: ignore[arg-type]
+
+    def _add_up(self, key: str, totals: Mapping[str, Tensor]) -> list[Tensor]:
+        """Adds a batch's sums to those of a layer so far, by quantity; returns them in the same order."""
+        for quantity, value in totals.items():
+            held = self.state[quantity]
+            self._keep(quantity, key, held[key] + value if key in held else value)
+        return [self.state[quantity][key] for quantity in totals]
 
     def _keep(self, quantity: str, key: str, value: Tensor) -> None:
         held = self.state[quantity]
