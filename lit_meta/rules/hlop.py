@@ -43,7 +43,7 @@ class HLOP(ProjectedRule):
         spike_levels: None for lateral neurons that answer in real numbers; T for spiking ones that fire up to T spikes of
             either sign.
         spike_range: s, the activity at which spiking lateral neurons fire all T spikes.
-        seed: of the initial lateral connections (orthogonal).
+        seed: of the initial lateral connections (orthonormal rows, orthogonal to those of older neurons).
 
     Raises:
         ValueError: a hyperparameter out of range; at the first step, trainable parameters outside Linear and convolution
@@ -110,7 +110,7 @@ class HLOP(ProjectedRule):
             held = torch.cat(parts) if parts else like.new_zeros(0, layer.width)
             fixed[layer.name] = held.detach().to(like)
             count = min(count, layer.width - len(held))
-            learning[layer.name] = self._initial(layer, count, len(held), like)
+            learning[layer.name] = self._initial(layer, count, fixed[layer.name])
         self.state["subspace"], self.state["learning"] = fixed, learning
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
@@ -158,11 +158,19 @@ class HLOP(ProjectedRule):
     def _activity(self, weights: Tensor, rows: Tensor) -> Tensor:
         return subspace_activity(weights, rows, spike_levels=self.spike_levels, spike_range=self.spike_range)
 
-    def _initial(self, layer: Receptive, count: int, before: int, like: Tensor) -> Tensor:
+    def _initial(self, layer: Receptive, count: int, fixed: Tensor) -> Tensor:
+        """Orthonormal rows, orthogonal to those of the fixed neurons.
+
+        Where they overlap instead, Oja's rule does not take the overlap away: some eigenvalues of HᵀH pass 2 after a few
+        experiences, and I − HᵀH enlarges steps that it should remove.
+        """
+        if count == 0:
+            return fixed.new_zeros(0, layer.width)
         # A generator for each layer and experience: nothing depends on the host or on the order of layers.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer.name}/{before}".encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer.name}/{len(fixed)}".encode()))
         drawn = torch.randn(layer.width, count, generator=generator, dtype=torch.float64)
-        return torch.linalg.qr(drawn).Q.T.to(like, copy=True).contiguous() if count else like.new_zeros(0, layer.width)
+        columns = torch.cat([fixed.T.to("cpu", torch.float64), drawn], 1)
+        return torch.linalg.qr(columns).Q[:, len(fixed) :].T.to(fixed, copy=True).contiguous()
 
 
 def widened(rows: Tensor, width: int, name: str) -> Tensor:

@@ -77,6 +77,19 @@ def test_later_neurons_learn_what_the_earlier_ones_leave():
         torch.testing.assert_close(x @ h.T @ h, x, rtol=0, atol=1e-3)
 
 
+def test_after_many_experiences_the_neurons_still_project():
+    network = linear(bias=True, inputs=60)
+    session = Session(network, HLOP(neurons=10, neurons_added=9, iterations=3))
+    for experience in range(6):  # Inputs that share a mean, as those of hidden layers do.
+        x = low_rank(6, experience, inputs=60, samples=64) + 3.0
+        learn(session, x, drawn(64, 3, seed=9), steps=30, lr=1e-4)
+    state = session.rules[0].state
+    h = torch.cat([state["subspace"]["0"], state["learning"]["0"]])
+    values = torch.linalg.eigvalsh(h @ h.T)
+    assert len(values) == 10 + 5 * 9
+    assert values.max() < 1.05 and values.min() > 0.95, "I - HᵀH would enlarge steps"
+
+
 def test_one_hebbian_step_by_hand():
     rule = HLOP(neurons=1, iterations=1, learning_rate=0.4)
     session = Session(linear(inputs=2), rule)
