@@ -33,8 +33,8 @@ _STREAMS = (
     ("MNIST", "ANN", (79.18, 3.78), PAPER, STANDARD),
     ("MNIST", "SNN", (60.06, 4.45), "naca-snn-mnist-paper", "naca-snn-mnist-standard"),
     ("CIFAR-10", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper", "naca-mlp-cifar10-standard"),
-    ("CIFAR-10, margin 0.05", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper-narrow", None),
-    ("handwritten digits 8 x 8", "ANN", None, "naca-mlp-digits-paper", None),
+    ("CIFAR-10, margin 0.05", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper-narrow", "naca-mlp-cifar10-standard-narrow"),
+    ("handwritten digits 8 x 8", "ANN", None, "naca-mlp-digits-paper", "naca-mlp-digits-standard"),
     ("handwritten digits 8 x 8", "SNN", None, "naca-snn-digits-paper", "naca-snn-digits-standard"),
     ("spoken digits", "ANN", None, "naca-mlp-fsdd-paper", "naca-mlp-fsdd-standard"),
     ("Latin letters", "ANN", None, "naca-mlp-omniglot-latin-paper", "naca-mlp-omniglot-latin-standard"),
@@ -89,7 +89,7 @@ class Stream:
         published: mean and standard error of the publication, in per cent; None for data that stand in for others.
         paper: by ``"NACA"`` and ``"off"`` (hidden plasticity off), accuracy by the names in `BATCHINGS` under the published
             gate.
-        standard: the same learners' accuracy where the gate sees each sample alone; None where there is no such experiment.
+        standard: the same learners' accuracy where the gate sees each sample alone.
         seeds: how many.
     """
 
@@ -97,7 +97,7 @@ class Stream:
     network: str
     published: tuple[float, float] | None
     paper: dict[str, dict[str, dict[str, Any]]]
-    standard: dict[str, dict[str, Any]] | None
+    standard: dict[str, dict[str, Any]]
     seeds: int
 
 
@@ -113,10 +113,8 @@ def streams(folder: Path) -> list[Stream]:
     for data, network, published, paper, standard in _STREAMS:
         report = committed(folder, paper)
         leaky = {told: _by_batching(report, learner) for told, learner in learners.items()}
-        own = None
-        if standard is not None:
-            twin = committed(folder, standard)
-            own = {told: _by_batching(twin, learner)["shuffled"] for told, learner in learners.items()}
+        twin = committed(folder, standard)
+        own = {told: _by_batching(twin, learner)["shuffled"] for told, learner in learners.items()}
         found.append(Stream(data, network, published, leaky, own, len(report["seeds"])))
     return found
 
@@ -132,7 +130,7 @@ def streams_table(found: Sequence[Stream]) -> str:
     for stream in found:
         published = "–" if stream.published is None else f"{stream.published[0]:.2f} ± {stream.published[1]:.2f}"
         leaky = [percent(stream.paper[learner][how]) for how in (pure, mixed) for learner in ("NACA", "off")]
-        own = [percent(stream.standard[learner] if stream.standard else None) for learner in ("NACA", "off")]
+        own = [percent(stream.standard[learner]) for learner in ("NACA", "off")]
         cells = [stream.data, stream.network, published, *leaky, *own, str(stream.seeds)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
