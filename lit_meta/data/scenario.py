@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import reduce
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -55,6 +56,7 @@ def scenario(
     seed: int = 0,
     class_order: Sequence[int] | None = None,
     validation: float = 0.0,
+    input_range: Sequence[float] | None = None,
     root: str | Path | None = None,
 ) -> Any:
     """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
@@ -82,6 +84,8 @@ def scenario(
         validation: the part of the training samples, class by class, that is taken out of the training stream
             and becomes ``benchmark.validation_stream`` (as long as the others), so that hyperparameters can
             be chosen without the test samples. ``permuted-*`` takes the same images in every experience.
+        input_range: what 0 and 1 of the source become, values between them in proportion: ``(-1, 1)`` for images around 0.
+            Default: samples as the source has them.
         root: the folder that holds the data sets, see `load_source`.
 
     Returns:
@@ -118,6 +122,8 @@ def scenario(
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
 
     source = load_source(recipe.source, root)
+    if input_range is not None:
+        source = _rescaled(source, *_bounds(input_range))
     generator = torch.Generator().manual_seed(seed)
     order = tuple(range(len(source.classes)))
     if not recipe.permuted:
@@ -216,6 +222,26 @@ def bulk_view(experience: Any) -> TensorView | None:
     """
     view, dataset = getattr(experience, "tensor_view", None) or (None, None)
     return view if view is not None and dataset is experience.dataset else None
+
+
+def _bounds(input_range: Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in input_range)
+    except (TypeError, ValueError):
+        raise ValueError(f"input_range must be two numbers, got {input_range!r}") from None
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError(f"input_range must be two finite numbers, the smaller first, got {input_range!r}")
+    return low, high
+
+
+@lru_cache(maxsize=1)
+def _rescaled(source: Source, low: float, high: float) -> Source:
+    """A copy, shared by the benchmarks of all seeds."""
+    width = high - low
+    held_out = None if source.held_out_x is None else source.held_out_x * width + low
+    return replace(
+        source, train_x=source.train_x * width + low, test_x=source.test_x * width + low, held_out_x=held_out
+    )
 
 
 def _class_order(source: Source, class_order: Sequence[int] | None, generator: torch.Generator) -> tuple[int, ...]:

@@ -114,6 +114,18 @@ def test_forms_that_make_no_sense_are_refused(name, arguments, message) -> None:
         scenario(name, **arguments)
 
 
+def test_the_input_range_moves_every_sample_and_nothing_else() -> None:
+    plain = scenario("split-digits", experiences=5, seed=3, validation=0.2)
+    moved = scenario("split-digits", experiences=5, seed=3, validation=0.2, input_range=(-1, 3))
+    assert moved.class_order == plain.class_order
+    for stream in ("train_stream", "validation_stream", "test_stream"):
+        for one, other in zip(getattr(plain, stream), getattr(moved, stream), strict=True):
+            (x, y), (moved_x, moved_y) = experience_tensors(one), experience_tensors(other)
+            torch.testing.assert_close(moved_x, 4 * x - 1)
+            assert torch.equal(moved_y, y)
+    assert load_source("digits").train_x.min() == 0.0, "the source itself is shared and stays as it is"
+
+
 def test_permutations_are_fixed_distinct_and_shared_by_both_streams() -> None:
     source = load_source("digits")
     benchmark = scenario("permuted-digits", experiences=3, seed=5)
@@ -229,6 +241,9 @@ def test_avalanche_can_cut_and_join_the_data_sets(split) -> None:
         ("split-digits", {"class_order": [0] * 10}, r"each of 0\.\.9 once"),
         ("split-digits", {"validation": 1.0}, "validation fraction"),
         ("split-digits", {"validation": 0.001}, "leaves class 0"),
+        ("split-digits", {"input_range": (1, -1)}, "smaller first"),
+        ("split-digits", {"input_range": (0, float("nan"))}, "finite"),
+        ("split-digits", {"input_range": 2.0}, "two numbers"),
         ("permuted-digits", {"class_order": range(10)}, "no effect"),
     ),
 )
