@@ -103,6 +103,15 @@ def test_a_deviation_stays_positive_and_finite(correlation):
         assert deviation.item() == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize("limit", (0.9, 0.95))
+def test_both_forms_of_the_change_are_that_of_the_equation(limit):
+    a = torch.cat([torch.linspace(-6, 6, 1001), torch.tensor([1e-6, -1e25, 1e25])])
+    deviations = [torch.full_like(a, 2.0)]  # a = ½ σ E[g ε] = E[g ε]
+    BGD(limit=limit).move([torch.zeros_like(a)], deviations, [torch.zeros_like(a)], [a.clone()])
+    exact = 2.0 * torch.exp(-torch.asinh(a.double())).clamp(1 - limit, 1 + limit)
+    torch.testing.assert_close(deviations[0].double(), exact, rtol=1e-5, atol=0)
+
+
 def test_a_change_is_limited_in_units_of_the_deviation():
     means, deviations = [torch.zeros(3)], [torch.full((3,), 0.2)]
     huge = torch.tensor([1e9, -1e9, 0.0])
