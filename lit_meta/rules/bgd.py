@@ -28,8 +28,8 @@ class BGD(GaussianRule):
     Synapses on which the loss curves upward grow certain and learn slowly from then on. No boundary and no task label is
     used. σ only ever falls on average: over very long streams the network stops learning; `MESU` forgets instead.
 
-    On permuted MNIST (10 experiences, 784-1000-1000-10, six epochs each) it reached 82.2 ± 2.6 %, where 94 was wanted: ``docs/rules.md``
-    has what was tried.
+    On permuted MNIST (10 experiences, 784-1000-1000-10, six epochs each) it reached 82.2 ± 2.6 %, where 94 was wanted:
+    ``docs/rules.md`` has what was tried.
 
     Args:
         deviation: σ at the start; the paper uses 0.015 to 0.06.

@@ -23,8 +23,8 @@ class BinaryMetaplasticity(Rule):
 
     No boundary of experiences and no task label is needed, and no memory besides Wʰ itself.
 
-    On permuted MNIST (six experiences, two binary layers of 1,000, two epochs each) it reached 70.4 ± 3.5 %, where 95 was wanted:
-    ``docs/rules-projection.md`` has what was tried.
+    On permuted MNIST (six experiences, two binary layers of 1,000, two epochs each) it reached 70.4 ± 3.5 %, where 95 was
+    wanted: ``docs/rules-projection.md`` has what was tried.
 
     Args:
         metaplasticity: m, at least 0: with 0 the optimizer's steps are taken as they are, and as it grows steps
