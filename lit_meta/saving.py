@@ -16,11 +16,8 @@ from torch import Tensor
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors to a safetensors file; a crash in the middle leaves the former file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     # Copies, because two names may share memory, which the format does not allow.
-    partial.write_bytes(save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
-    partial.replace(path)
+    _write(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -40,9 +37,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON with a stable layout; a crash in the middle leaves the former file whole."""
+    _write(path, (json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n").encode())
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n")
+    partial.write_bytes(content)
     partial.replace(path)
 
 

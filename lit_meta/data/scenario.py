@@ -238,9 +238,13 @@ def _bounds(input_range: Sequence[float]) -> tuple[float, float]:
 def _rescaled(source: Source, low: float, high: float) -> Source:
     """A copy, shared by the benchmarks of all seeds."""
     width = high - low
-    held_out = None if source.held_out_x is None else source.held_out_x * width + low
+    # Which test samples were held out of training is asked of the source alone, never of a benchmark.
     return replace(
-        source, train_x=source.train_x * width + low, test_x=source.test_x * width + low, held_out_x=held_out
+        source,
+        train_x=source.train_x * width + low,
+        test_x=source.test_x * width + low,
+        held_out_x=None,
+        held_out_y=None,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_meta.rules.base import require_in
-from lit_meta.rules.gaussian import GaussianRule
+from lit_meta.rules.gaussian import GaussianRule, bounded_step
 
 # Of a = ½ σ E[g ε]: beyond it the change of σ is at any limit, and a² stays finite.
 _FLAT = 1e3
@@ -73,13 +73,8 @@ class BGD(GaussianRule):
         self, means: list[Tensor], deviations: list[Tensor], gradients: list[Tensor], correlations: list[Tensor]
     ) -> None:
         variances = torch._foreach_mul(deviations, deviations)
-        torch._foreach_mul_(gradients, variances)
-        torch._foreach_mul_(gradients, -self.rate)
-        if self.limit < 1.0:
-            bounds = torch._foreach_mul(deviations, self.limit)
-            torch._foreach_minimum_(gradients, bounds)
-            torch._foreach_maximum_(gradients, torch._foreach_neg(bounds))
-        torch._foreach_add_(means, gradients)
+        bounds = torch._foreach_mul(deviations, self.limit) if self.limit < 1.0 else None
+        bounded_step(means, variances, gradients, -self.rate, bounds)
         # σ_new = σ (√(1 + a²) − a) = σ exp(−asinh a) with a = ½ σ E[g ε].
         torch._foreach_mul_(correlations, deviations)
         torch._foreach_mul_(correlations, 0.5)

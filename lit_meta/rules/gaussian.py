@@ -11,6 +11,9 @@ from torch import Tensor
 from lit_meta.rules.base import Rule, Synapses, require_in, require_one_of
 from lit_meta.rules.randomness import draw_normal
 
+# What a fused operation takes and gives.
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
 
 class GaussianRule(Rule):
     r"""A synapse is a Gaussian with mean μ and deviation σ; every forward pass of training uses θ = μ + σ ε, ε ~ N(0, 1).
@@ -140,6 +143,18 @@ class GaussianRule(Rule):
                     held[name] = torch.full_like(parameter, self.deviation, requires_grad=False)
             self.state["deviation"] = held
         return self.state.tensors("deviation", synapses.names)
+
+
+def bounded_step(
+    tensors: list[Tensor], rates: Tensors, slopes: list[Tensor], factor: float, bounds: Tensors | None
+) -> None:
+    """Adds ``factor · rate · slope`` to each tensor, at most ``bound`` either way if there are any; overwrites the slopes."""
+    torch._foreach_mul_(slopes, rates)
+    torch._foreach_mul_(slopes, factor)
+    if bounds is not None:
+        torch._foreach_minimum_(slopes, bounds)
+        torch._foreach_maximum_(slopes, torch._foreach_neg(bounds))
+    torch._foreach_add_(tensors, slopes)
 
 
 def _processes() -> int:

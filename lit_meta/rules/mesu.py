@@ -8,10 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_meta.rules.base import require_in
-from lit_meta.rules.gaussian import GaussianRule
-
-# What a fused operation takes and gives.
-Tensors = list[Tensor] | tuple[Tensor, ...]
+from lit_meta.rules.gaussian import GaussianRule, bounded_step
 
 
 class MESU(GaussianRule):
@@ -86,17 +83,8 @@ class MESU(GaussianRule):
         torch._foreach_add_(gradients, means, alpha=pull)
         if self.prior_mean:
             torch._foreach_add_(gradients, -pull * self.prior_mean)
-        _step(means, variances, gradients, -1.0, bounds)
+        bounded_step(means, variances, gradients, -1.0, bounds)
         # ½ σ² ∂C/∂σ + ½ σ (σ² − σ₀²)/(N σ₀²) = ½ σ² [∂C/∂σ + (σ − σ₀²/σ)/(N σ₀²)]
         torch._foreach_add_(correlations, deviations, alpha=pull)
         torch._foreach_add_(correlations, torch._foreach_reciprocal(deviations), alpha=-pull * prior)
-        _step(deviations, variances, correlations, -0.5, bounds)
-
-
-def _step(tensors: list[Tensor], rates: Tensors, slopes: list[Tensor], factor: float, bounds: Tensors) -> None:
-    """Adds ``factor · rate · slope`` to each tensor, at most ``bound`` either way; overwrites the slopes."""
-    torch._foreach_mul_(slopes, rates)
-    torch._foreach_mul_(slopes, factor)
-    torch._foreach_minimum_(slopes, bounds)
-    torch._foreach_maximum_(slopes, torch._foreach_neg(bounds))
-    torch._foreach_add_(tensors, slopes)
+        bounded_step(deviations, variances, correlations, -0.5, bounds)
