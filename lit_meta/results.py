@@ -27,6 +27,8 @@ def found(folder: Path) -> list[dict[str, Any]]:
     for name in zoo.names():
         card = zoo.card(name)
         experiment = card["experiment"]
+        if is_classification(experiment):
+            continue
         shown = {key: experiment[key] for key in ("scenario", "seeds")}
         rows[name] = {"name": name, "protocol": card["protocol"], **shown, **card["results"], "zoo": True}
     return sorted(rows.values(), key=lambda row: (row["scenario"]["name"], row["protocol"] != "standard", row["name"]))

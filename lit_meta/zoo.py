@@ -105,7 +105,8 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
 
     Returns:
         ``name, scenario, protocol, average_accuracy, forgetting, accuracy_matrix, naive, joint, seconds``; on another
-        scenario than the trained one, forgetting, matrix and bounds are None.
+        scenario than the trained one, forgetting, matrix and bounds are None. Where all classes were one experience
+        there is no forgetting, and naive training is the joint bound.
 
     Raises:
         KeyError: an unknown entry or scenario.
@@ -136,7 +137,7 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
         measured = torch.cat([torch.tensor(described["accuracy_matrix"])[:-1], row.unsqueeze(0)])
         found["accuracy_matrix"] = measured.tolist()
         found["forgetting"] = float(matrix.forgetting(measured)) if len(measured) > 1 else None
-        for bound in ("naive", "joint"):
+        for bound in described["results"].keys() & {"naive", "joint"}:
             found[bound] = described["results"][bound]["average_accuracy"]["mean"]
     return found
 
@@ -179,7 +180,8 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: the run is not finished.
-        ValueError: the rule or the scenario tells tasks in testing, and the network of an entry is tested by itself.
+        ValueError: a learner is missing that shows the rule between its bounds; or the rule or the scenario tells tasks in
+            testing, and the network of an entry is tested by itself.
     """
     run = Path(run_dir)
     for file in (*_FILES, "metrics.json", "config.yaml", "accuracy_matrix.csv"):
@@ -195,7 +197,9 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
                 "is tested by itself, without its rule, and would answer ungated"
             )
     metrics = load_json(run / "metrics.json")
-    absent = [learner for learner in ("rule", "naive", "joint") if learner not in metrics]
+    # With all classes in one experience, naive training is the joint bound.
+    needed = ("rule", "naive") if experiment.scenario.get("experiences") == 1 else ("rule", "naive", "joint")
+    absent = [learner for learner in needed if learner not in metrics]
     if absent:
         raise ValueError(
             f"{run} has no {' and no '.join(absent)} learner: an entry shows the rule between its bounds, so run them as well "
@@ -203,7 +207,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         )
     seed = experiment.seeds[0]
     results: dict[str, Any] = {"seed_average_accuracy": metrics["rule"]["average_accuracy"]["values"][0]}
-    for learner in ("rule", "naive", "joint"):
+    for learner in (*needed, *(control for control in experiment.controls if control in metrics)):
         results[learner] = {q: metrics[learner][q] for q in ("average_accuracy", "forgetting", "cost")}
     try:
         rows = [[float(v) for v in row.split(",")] for row in load_text(run / "accuracy_matrix.csv").split()]
@@ -233,17 +237,21 @@ def readme(described: Mapping[str, Any]) -> str:
     """The page of an entry, made from its card."""
     experiment, results = described["experiment"], described["results"]
     rules = build_rules(experiment["rule"])
+    length = experiment["scenario"].get("experiences", "default")
+    stream = "all classes in one experience" if length == 1 else f"{length} experiences"
     lines = [
         f"# {described['name']}",
         "",
         f"`{experiment['network']['name']}` trained by `{rules}` on `{experiment['scenario']['name']}` "
-        f"({experiment['scenario'].get('experiences', 'default')} experiences), protocol `{described['protocol']}`.",
+        f"({stream}), protocol `{described['protocol']}`.",
         "",
         "| learner | average accuracy (%) | forgetting (points) |",
         "|---|---|---|",
     ]
-    for learner in ("rule", "naive", "joint"):
-        cells = (percent(results[learner][quantity]) for quantity in ("average_accuracy", "forgetting"))
+    for learner, result in results.items():
+        if learner == "seed_average_accuracy":
+            continue
+        cells = (percent(result[quantity]) for quantity in ("average_accuracy", "forgetting"))
         lines += [f"| {learner} | {' | '.join(cells)} |"]
     lines += [
         "",

@@ -262,6 +262,19 @@ def test_a_damaged_result_is_named(finished, command, content, tmp_path, capsys)
     assert "Traceback" not in error
 
 
+def test_one_experience_of_all_classes_needs_no_joint_learner_to_enter_the_zoo(small_config, tmp_path):
+    run_dir, to = tmp_path / "one", tmp_path / "zoo"
+    chosen = ["scenario={name: split-digits, experiences: 1}", "controls={frozen: {rule: {name: naca, strength: 0.0}}}"]
+    learners = ["--learners", "rule", "naive", "frozen"]
+    assert main(["run", str(small_config), "--run_dir", str(run_dir), *learners, "--set", *chosen]) == 0
+    assert main(["zoo", "add", str(run_dir), "--zoo", str(to)]) == 0
+    card = yaml.safe_load((to / "small" / "card.yaml").read_text())
+    assert list(card["results"]) == ["seed_average_accuracy", "rule", "naive", "frozen"]
+    page = (to / "small" / "README.md").read_text()
+    assert "all classes in one experience" in page
+    assert "| frozen |" in page
+
+
 def test_a_run_without_its_bounds_is_no_zoo_entry(finished, tmp_path, capsys):
     assert main(["zoo", "add", str(finished), "--zoo", str(tmp_path / "zoo")]) == 1
     assert "no naive and no joint learner" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+_NAME = 36  # Characters of a name that leaves room for columns beside it.
 Function = Callable[[argparse.Namespace], dict[str, Any]]
 
 
@@ -33,10 +34,12 @@ def add_command(commands: Any, name: str, function: Function, help: str) -> argp
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None) -> None:
-    """Prints a table whose first column is text and whose others are numbers or short words."""
+    """Prints a table whose first column is text, names unbroken, and whose others are numbers or short words."""
     shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    names = all(len(str(row[0])) <= _NAME and " " not in str(row[0]) for row in rows)
     for position, column in enumerate(columns):
-        shown.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+        first = position == 0
+        shown.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and names)
     for row in rows:
         shown.add_row(*(str(cell) for cell in row))
     console().print(shown)

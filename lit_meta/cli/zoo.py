@@ -31,14 +31,16 @@ def list_entries(options: argparse.Namespace) -> dict[str, Any]:
     cards = [zoo.card(name) for name in zoo.names()]
     rows = [
         (
-            card["name"],
-            card["experiment"]["scenario"]["name"],
-            card["protocol"],
-            *(zoo.percent(card["results"][learner]["average_accuracy"]) for learner in ("rule", "naive", "joint")),
+            card["name"] + ("" if card["protocol"] == "standard" else f" ({card['protocol']})"),
+            *(
+                zoo.percent(card["results"].get(learner, {}).get("average_accuracy"))
+                for learner in ("rule", "naive", "joint")
+            ),
         )
         for card in cards
     ]
-    table("zoo: average accuracy (%)", ("entry", "scenario", "protocol", "rule", "naive", "joint"), rows)
+    told = "protocol standard unless another is named; naive training on one experience with all classes is joint training"
+    table("zoo: average accuracy (%)", ("entry", "rule", "naive", "joint"), rows, told)
     return {"entries": cards}
 
 
