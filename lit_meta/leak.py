@@ -43,6 +43,8 @@ _STREAMS = (
     ("Greek letters", "ANN", None, "naca-mlp-omniglot-greek-paper", "naca-mlp-omniglot-greek-standard"),
     ("pen strokes, Latin", "SNN", None, "naca-snn-strokes-paper", "naca-snn-strokes-standard"),
 )
+# What stands beside NACA without a gate: as the page calls it, and the learner.
+_BESIDE = {"naive": "naive", "EWC": "ewc", "joint": "joint"}
 # Of Okabe and Ito: told apart by readers who see colours differently, and in grey.
 _COLORS = ("#E69F00", "#0072B2", "#999999")
 
@@ -92,6 +94,7 @@ class Stream:
         paper: by ``"NACA"`` and ``"off"`` (hidden plasticity off), accuracy by the names in `BATCHINGS` under the published
             gate.
         standard: the same learners' accuracy where the gate sees each sample alone; None where there is no such experiment.
+        beside: accuracy, without a gate, of ``"naive"`` training, ``"EWC"`` and the ``"joint"`` bound, those that were run.
         seeds: how many.
     """
 
@@ -100,6 +103,7 @@ class Stream:
     published: tuple[float, float] | None
     paper: dict[str, dict[str, dict[str, Any]]]
     standard: dict[str, dict[str, Any]] | None
+    beside: dict[str, dict[str, Any]]
     seeds: int
 
 
@@ -119,7 +123,8 @@ def streams(folder: Path) -> list[Stream]:
         if standard is not None:
             twin = committed(folder, standard)
             own = {told: _by_batching(twin, learner)["shuffled"] for told, learner in learners.items()}
-        found.append(Stream(data, network, published, leaky, own, len(report["seeds"])))
+        beside = {told: report[learner]["average_accuracy"] for told, learner in _BESIDE.items() if learner in report}
+        found.append(Stream(data, network, published, leaky, own, beside, len(report["seeds"])))
     return found
 
 
@@ -137,6 +142,21 @@ def streams_table(found: Sequence[Stream]) -> str:
         own = [percent(stream.standard[learner] if stream.standard else None) for learner in ("NACA", "off")]
         cells = [stream.data, stream.network, published, *leaky, *own, str(stream.seeds)]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def beside_table(found: Sequence[Stream]) -> str:
+    """What was run beside NACA on the streams, as a Markdown table of accuracies in per cent, mean ± standard deviation over seeds."""
+    lines = [f"| data | network | {' | '.join(_BESIDE)} | seeds |", "|---|---|---|---|---|---|"]
+    for stream in found:
+        if stream.beside:
+            cells = [
+                stream.data,
+                stream.network,
+                *(percent(stream.beside.get(told)) for told in _BESIDE),
+                str(stream.seeds),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

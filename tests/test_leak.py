@@ -37,12 +37,15 @@ def test_the_claims_of_the_page_hold_in_the_committed_results():
 def test_the_page_holds_the_streams_of_the_publication():
     streams = leak.streams(RESULTS)
     assert leak.streams_table(streams) in PAGE.read_text()
+    assert leak.beside_table(streams) in PAGE.read_text()
     pure, mixed, _ = leak.BATCHINGS
     by = {(stream.data, stream.network): stream for stream in streams}
     for (data, network), stream in by.items():
         # The same networks know nothing once the batches do not tell them.
         assert stream.paper["NACA"][mixed]["mean"] < 0.15, (data, network)
         assert stream.paper["off"][pure]["mean"] > stream.paper["NACA"][pure]["mean"], (data, network)
+        for learner in stream.beside.keys() & {"naive", "EWC"}:
+            assert stream.beside[learner]["mean"] < 0.12, (data, network, learner)
         if stream.published is None:
             continue
         reached = stream.paper["NACA"][pure]

@@ -30,7 +30,11 @@ def leak(options: argparse.Namespace) -> dict[str, Any]:
         # Without the version of matplotlib the file changes only where the results do.
         made.figure(rows).savefig(path, metadata={"Software": None})
     streams = made.streams(Path(options.folder))
-    for section, text in (("results", made.table(rows)), ("streams", made.streams_table(streams))):
+    for section, text in (
+        ("results", made.table(rows)),
+        ("streams", made.streams_table(streams)),
+        ("beside", made.beside_table(streams)),
+    ):
         if options.page is None:
             console().print(text, soft_wrap=True, markup=False, highlight=False)
         else:

@@ -39,7 +39,9 @@ def list_entries(options: argparse.Namespace) -> dict[str, Any]:
         )
         for card in cards
     ]
-    told = "protocol standard unless another is named; naive training on one experience with all classes is joint training"
+    told = (
+        "protocol standard unless another is named; naive training on one experience with all classes is joint training"
+    )
     table("zoo: average accuracy (%)", ("entry", "rule", "naive", "joint"), rows, told)
     return {"entries": cards}
 
