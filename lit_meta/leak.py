@@ -146,7 +146,7 @@ def streams_table(found: Sequence[Stream]) -> str:
 
 
 def beside_table(found: Sequence[Stream]) -> str:
-    """What was run beside NACA on the streams, as a Markdown table of accuracies in per cent, mean ± standard deviation over seeds."""
+    """What was run beside NACA on the streams: accuracies in per cent, mean ± standard deviation over seeds, in Markdown."""
     lines = [f"| data | network | {' | '.join(_BESIDE)} | seeds |", "|---|---|---|---|---|---|"]
     for stream in found:
         if stream.beside:
