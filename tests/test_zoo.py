@@ -10,6 +10,7 @@ import yaml
 
 from lit_meta import fit_stream, scenario, zoo
 from lit_meta._paths import zoo_folder
+from lit_meta.cli import main
 
 
 @pytest.fixture
@@ -78,6 +79,20 @@ def test_a_damaged_file_is_named(copied_zoo):
     assert zoo.verify("ewc-mlp-digits") == ["rule.safetensors is missing"]
     with pytest.raises(FileNotFoundError, match=r"rule\.safetensors"):
         zoo.load_module("ewc-mlp-digits")
+
+
+def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verified(monkeypatch, capsys):
+    def absent(name):
+        raise FileNotFoundError("the pictures are not here")
+
+    measured = zoo.evaluate
+    chosen = ["ewc-mlp-digits", "naca-mlp-digits"]
+    monkeypatch.setattr(zoo, "names", lambda: chosen)
+    monkeypatch.setattr(zoo, "evaluate", lambda name: absent(name) if name == chosen[0] else measured(name))
+    assert main(["zoo", "verify"]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "the pictures are not here" in printed.replace("│ ", "")
+    assert "whole │" in printed
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
