@@ -345,8 +345,8 @@ def test_the_gain_scales_initial_weights_and_not_biases():
         torch.testing.assert_close(scaled.bias, plain.bias)
 
 
-def test_every_layer_of_the_convolutional_network_fires_at_first():
-    network = LIFConvNet((1, 28, 28), (8, 16), hidden=(100,), steps=10, seed=0).eval()
+def test_every_layer_of_a_convolutional_network_with_wide_weights_fires_at_first():
+    network = LIFConvNet((1, 28, 28), (8, 16), hidden=(100,), steps=10, weight_gain=3.0, seed=0).eval()
     network.record_spikes = True
     image = torch.zeros(1, 1, 28, 28)
     image[..., 5:23, 12:16] = 1.0

@@ -81,7 +81,7 @@ def test_the_last_step_learns_as_published(gate, hidden):
 
 
 def test_a_convolutional_spiking_network_learns_in_every_layer():
-    network = LIFConvNet((1, 8, 8), channels=(4, 6), kernel=3, hidden=(12,), classes=CLASSES, steps=5, seed=0)
+    network = LIFConvNet((1, 8, 8), (4, 6), 3, (12,), CLASSES, steps=5, weight_gain=3.0, seed=0)
     found = learn(network, NACA(), torch.rand(6, 1, 8, 8))
     assert all(gradient is not None and gradient.abs().max() > 0 for gradient in found.values())
 
