@@ -153,6 +153,16 @@ def _in_one_line(error: Exception) -> str:
     return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
 
 
+def is_classification(described: Mapping[str, Any]) -> bool:
+    """Whether an experiment, or a report of one, has all classes learned at once, so that there is no stream to forget.
+
+    Example:
+        >>> is_classification({"scenario": {"name": "split-digits", "experiences": 1}})
+        True
+    """
+    return bool(described["scenario"].get("experiences") == 1)
+
+
 def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experiment:
     """An experiment from a YAML file, or by its name in ``configs/experiment/``.
 

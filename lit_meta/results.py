@@ -10,6 +10,7 @@ import yaml
 
 from lit_meta import zoo
 from lit_meta._paths import configs_folder
+from lit_meta.experiment_config import is_classification
 from lit_meta.rules import RULES
 from lit_meta.saving import load_json
 
@@ -47,16 +48,6 @@ def committed(folder: Path, name: str) -> dict[str, Any]:
     return load_json(path)
 
 
-def is_classification(report: Mapping[str, Any]) -> bool:
-    """Whether all classes were learned at once, so that there is no stream to forget.
-
-    Example:
-        >>> is_classification({"scenario": {"name": "split-digits", "experiences": 1}})
-        True
-    """
-    return bool(report["scenario"].get("experiences") == 1)
-
-
 def told_tasks(name: str) -> bool:
     """Whether the experiment tells the network the task of every test sample, which makes the task an easier one.
 
@@ -81,16 +72,13 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
         scenario = row["scenario"]
         length = f", {scenario['experiences']} experiences" if "experiences" in scenario else ""
         form = f", {scenario['form']}-incremental" if "form" in scenario else ""
-        accuracies = [
-            zoo.percent(row.get(learner, {}).get("average_accuracy")) for learner in ("rule", "naive", "joint")
-        ]
         cells = [
             f"[`{row['name']}`](zoo/{row['name']})"
             if row["zoo"]
             else f"[`{row['name']}`](docs/results/{row['name']}.json)",
             f"{scenario['name']}{length}{form}",
             row["protocol"] + (", tasks told" if told_tasks(row["name"]) else ""),
-            *accuracies,
+            *zoo.accuracies(row),
             zoo.percent(row["rule"]["forgetting"]),
             len(row["seeds"]),
         ]

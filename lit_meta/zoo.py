@@ -18,6 +18,7 @@ from lit_meta._paths import zoo_folder
 from lit_meta.evaluation import Protocol
 from lit_meta.evaluation import evaluate as evaluate_network
 from lit_meta.experiment import Experiment, build_module, build_rules
+from lit_meta.experiment_config import LEARNERS, is_classification
 from lit_meta.functional import matrix
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
@@ -204,8 +205,8 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
                 "is tested by itself, without its rule, and would answer ungated"
             )
     metrics = load_json(run / "metrics.json")
-    # With all classes in one experience, naive training is the joint bound.
-    needed = ("rule", "naive") if experiment.scenario.get("experiences") == 1 else ("rule", "naive", "joint")
+    # Where all classes are one experience, naive training is the joint bound.
+    needed = LEARNERS[:2] if is_classification(experiment.to_dict()) else LEARNERS
     absent = [learner for learner in needed if learner not in metrics]
     if absent:
         raise ValueError(
@@ -244,8 +245,8 @@ def readme(described: Mapping[str, Any]) -> str:
     """The page of an entry, made from its card."""
     experiment, results = described["experiment"], described["results"]
     rules = build_rules(experiment["rule"])
-    length = experiment["scenario"].get("experiences", "default")
-    stream = "all classes in one experience" if length == 1 else f"{length} experiences"
+    length = f"{experiment['scenario'].get('experiences', 'default')} experiences"
+    stream = "all classes in one experience" if is_classification(experiment) else length
     lines = [
         f"# {described['name']}",
         "",
@@ -272,6 +273,16 @@ def readme(described: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def accuracies(results: Mapping[str, Any]) -> list[str]:
+    """Average accuracies in per cent of the rule, of naive training and of the joint bound; a dash for what was not run.
+
+    Example:
+        >>> accuracies({"rule": {"average_accuracy": {"mean": 0.9, "sd": None}}})
+        ['90.0', '–', '–']
+    """
+    return [percent(results.get(learner, {}).get("average_accuracy")) for learner in LEARNERS]
 
 
 def percent(found: Mapping[str, Any] | None) -> str:

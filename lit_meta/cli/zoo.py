@@ -32,10 +32,7 @@ def list_entries(options: argparse.Namespace) -> dict[str, Any]:
     rows = [
         (
             card["name"] + ("" if card["protocol"] == "standard" else f" ({card['protocol']})"),
-            *(
-                zoo.percent(card["results"].get(learner, {}).get("average_accuracy"))
-                for learner in ("rule", "naive", "joint")
-            ),
+            *zoo.accuracies(card["results"]),
         )
         for card in cards
     ]

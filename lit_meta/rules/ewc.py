@@ -30,9 +30,9 @@ class EWC(PenaltyRule):
     The pull is stable only while learning rate × ``strength`` × Ω < 2, see `PenaltyRule`, whose scalars say where that
     stands. Where labels are ``"sample"`` or ``"exact"``, none are read.
 
-    The empirical Fisher information of a network that fits its labels exactly is zero, and the rule then does nothing
-    (its scalar ``stiffness`` stays 0). With a squared error that happens to spiking networks, whose outputs end an
-    experience of one class at exactly 0 and 1: use ``labels="exact"`` for them.
+    Where the labels' error has no gradient the empirical Fisher information is zero, and the rule does nothing (its scalar
+    ``stiffness`` stays 0). Spiking networks with squared error can end an experience of one class like that, their outputs
+    firing at every step (surrogate derivative 0) or never (error 0): use ``labels="exact"`` for them.
 
     Args:
         strength: λ, at least 0; in units of loss per squared change of parameter per unit of information.
