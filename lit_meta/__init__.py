@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lit_meta import functional, metrics, networks, rules, zoo
     from lit_meta.auditing import AuditReport, audit
     from lit_meta.callbacks.ledger import CostLedger
+    from lit_meta.core.session import Session
     from lit_meta.data import scenario
     from lit_meta.evaluation import evaluate
     from lit_meta.hosts.callback import Metaplasticity
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         StreamingLDA,
         XdG,
     )
-    from lit_meta.session import Session
     from lit_meta.stream import StreamResult, fit_stream
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
@@ -57,7 +57,7 @@ _WHERE = {
     "RecursiveReadout": "lit_meta.rules",
     "Rule": "lit_meta.rules",
     "SI": "lit_meta.rules",
-    "Session": "lit_meta.session",
+    "Session": "lit_meta.core.session",
     "StreamResult": "lit_meta.stream",
     "StreamingLDA": "lit_meta.rules",
     "UPGD": "lit_meta.rules",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_meta.saving import load_json, load_tensors, save_json, save_tensors
+from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
 
 
 @dataclass

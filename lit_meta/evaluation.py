@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_meta._modes import evaluating
-from lit_meta.rules.base import require_one_of
+from lit_meta.utils.modes import evaluating
+from lit_meta.utils.validation import require_one_of
 
 Protocol = Literal["standard", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("standard", "paper")

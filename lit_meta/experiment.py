@@ -13,14 +13,14 @@ import lightning as L
 import torch
 from torch import nn
 
-from lit_meta._modes import matmul_precision
 from lit_meta.evaluation import accuracy_by_batching
 from lit_meta.experiment_config import Experiment, load_experiment
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
-from lit_meta.saving import check_folder, load_yaml, save_json, save_tensors
 from lit_meta.stream import StreamResult, fit_stream
+from lit_meta.utils.io import check_folder, load_yaml, save_json, save_tensors
+from lit_meta.utils.modes import matmul_precision
 
 __all__ = [
     "Experiment",

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from lit_meta._paths import config_file
 from lit_meta.evaluation import PROTOCOLS, Protocol
-from lit_meta.rules.base import require_one_of
-from lit_meta.saving import load_text
+from lit_meta.utils.io import load_text
+from lit_meta.utils.paths import config_file
+from lit_meta.utils.validation import require_one_of
 
 _LONGEST = 300  # Characters of a parser's message.
 LEARNERS = ("rule", "naive", "joint")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lit_meta.layers import weight_layers
-from lit_meta.rules.base import Rule
+from lit_meta.core.layers import weight_layers
+from lit_meta.core.rule import Rule
 
 # More than this is computed anew rather than kept.
 _MOST_BYTES = 2**30

@@ -26,8 +26,8 @@ from lit_meta.evaluation import Protocol, accuracy_of
 from lit_meta.functional import matrix
 from lit_meta.hosts.callback import Metaplasticity
 from lit_meta.kept_features import KeptFeatures
-from lit_meta.saving import check_folder
 from lit_meta.task_outputs import TaskOutputs
+from lit_meta.utils.io import check_folder
 
 
 @dataclass

@@ -11,11 +11,11 @@ from typing import Any
 
 import yaml
 
-from lit_meta._modes import matmul_precision
 from lit_meta.experiment import Experiment, build_module
-from lit_meta.saving import load_yaml, save_json
 from lit_meta.stream import fit_stream
 from lit_meta.sweep_config import Dimension, Sweep
+from lit_meta.utils.io import load_yaml, save_json
+from lit_meta.utils.modes import matmul_precision
 
 _RANDOM_TRIALS = 8  # before the search begins to learn from what it has seen
 

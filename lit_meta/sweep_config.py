@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lit_meta._paths import config_file
 from lit_meta.experiment import Experiment, build_module, load_experiment
-from lit_meta.rules.base import require_one_of
-from lit_meta.saving import load_yaml
+from lit_meta.utils.io import load_yaml
+from lit_meta.utils.paths import config_file
+from lit_meta.utils.validation import require_one_of
 
 TUNABLE = ("rule", "network", "loss", "optimizer", "max_epochs", "batch_size")
 

@@ -12,9 +12,6 @@ import torch
 import yaml
 from torch import nn
 
-from lit_meta._modes import matmul_precision
-from lit_meta._names import unknown
-from lit_meta._paths import zoo_folder
 from lit_meta.evaluation import Protocol
 from lit_meta.evaluation import evaluate as evaluate_network
 from lit_meta.experiment import Experiment, build_module, build_rules
@@ -23,7 +20,10 @@ from lit_meta.functional import matrix
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import RULES
-from lit_meta.saving import load_json, load_tensors, load_text, load_yaml, sha256
+from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256
+from lit_meta.utils.modes import matmul_precision
+from lit_meta.utils.paths import zoo_folder
+from lit_meta.utils.registry import unknown
 
 _FILES = ("model.safetensors", "rule.safetensors")
 

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from lit_meta import NACA
-from lit_meta.products import simple_block
-from lit_meta.scratch import Recycled
-from lit_meta.session import Session
+from lit_meta.core._buffers import Recycled
+from lit_meta.core._linear_block import simple_block
+from lit_meta.core.session import Session
 
 
 def by_autograd(layer: nn.Linear, output: torch.Tensor, upstream: torch.Tensor) -> list[torch.Tensor]:

@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from lit_meta import fit_stream, scenario, zoo
-from lit_meta._paths import zoo_folder
 from lit_meta.cli import main
+from lit_meta.utils.paths import zoo_folder
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pkgutil
 import platform
 from collections.abc import Sequence
 
-from lit_meta._names import unknown
 from lit_meta.bench._benchmark import Benchmark, Clock, Result, Scaling, ScalingResult, Work
+from lit_meta.utils.registry import unknown
 
 
 def benchmarks() -> dict[str, Benchmark | Scaling]:

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from lit_meta.bench._benchmark import Work
+from lit_meta.core.session import Session
 from lit_meta.hosts.module import MetaplasticModule
 from lit_meta.rules import Rule
-from lit_meta.session import Session
 
 Batch = tuple[Tensor, Tensor]
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_meta._modes import matmul_precision
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
+from lit_meta.core.session import Session
 from lit_meta.networks import build_network
 from lit_meta.rules import CriticalPeriod, RecursiveReadout
-from lit_meta.session import Session
+from lit_meta.utils.modes import matmul_precision
 
 # Images of one class of MNIST, about; the head is solved once for them, as it is in a stream of ten classes.
 _CLASS = 6_000

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lit_meta.callbacks._experience import experience_index
 from lit_meta.evaluation import PROTOCOLS, Protocol, accuracy_of
-from lit_meta.rules.base import require_one_of
-from lit_meta.saving import save_json
+from lit_meta.utils.io import save_json
+from lit_meta.utils.validation import require_one_of
 
 
 class ContinualEvaluation(L.Callback):

@@ -15,7 +15,7 @@ from lit_meta.callbacks._experience import experience_index
 from lit_meta.callbacks.weight_change import WeightChange
 from lit_meta.evaluation import PROTOCOLS, Protocol, accuracy_of
 from lit_meta.networks import SpikingNetwork
-from lit_meta.rules.base import require_one_of
+from lit_meta.utils.validation import require_one_of
 
 
 class FigureLog(L.Callback):

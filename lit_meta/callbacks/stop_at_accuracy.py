@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 
 from lit_meta.evaluation import accuracy_of
-from lit_meta.rules.base import require_in
+from lit_meta.utils.validation import require_in
 
 
 class StopAtAccuracy(L.Callback):

@@ -38,12 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         if options.json is not None:
-            from lit_meta.saving import check_target
+            from lit_meta.utils.io import check_target
 
             check_target(Path(options.json))
         facts = options.function(options)
         if options.json is not None:
-            from lit_meta.saving import save_json
+            from lit_meta.utils.io import save_json
 
             save_json(Path(options.json), facts)
         return int(facts.get("exit_status", 0)) if isinstance(facts, dict) else 0

@@ -76,7 +76,7 @@ def _trained(name: str) -> tuple[nn.Module, Experiment, int]:
     from lit_meta import zoo
     from lit_meta.experiment import Experiment, load_experiment
     from lit_meta.networks import build_network
-    from lit_meta.saving import load_tensors
+    from lit_meta.utils.io import load_tensors
 
     folder = Path(name)
     if not (folder / "config.yaml").is_file():

@@ -86,7 +86,7 @@ def _joined(files: Sequence[Path]) -> dict[str, Any]:
     Raises:
         ValueError: they were measured in different ways, or hold the same benchmark twice.
     """
-    from lit_meta.saving import load_json
+    from lit_meta.utils.io import load_json
 
     parts = [load_json(file) for file in files]
     for file, part in zip(files, parts, strict=True):

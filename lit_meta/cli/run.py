@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta.experiment import benchmarks_of, load_experiment, run_experiment
     from lit_meta.figures import accuracy_matrix
-    from lit_meta.rules.base import require_one_of
+    from lit_meta.utils.validation import require_one_of
     from lit_meta.zoo import percent
 
     experiment = load_experiment(options.config, [f"--{change}" for change in options.overrides])

@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_meta._names import unknown
 from lit_meta.data._source import Source, stratified_split
 from lit_meta.data.sources import load_source
 from lit_meta.data.view import TensorView, concatenate
+from lit_meta.utils.registry import unknown
 
 Form = Literal["class", "domain", "task"]
 _ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from lit_meta._names import unknown
 from lit_meta.data._source import Source, cache_folder, data_root
 from lit_meta.data.audio import load_fsdd
 from lit_meta.data.gesture import load_dvs_gesture
 from lit_meta.data.images import load_cifar10, load_digits, load_mnist
 from lit_meta.data.omniglot import load_omniglot_greek, load_omniglot_latin, load_strokes_latin
 from lit_meta.data.tidigits import load_tidigits
+from lit_meta.utils.registry import unknown
 
 _LOADERS: dict[str, Callable[[Path], Source]] = {
     "digits": load_digits,

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.batches import BatchFunction, unpack
-from lit_meta.checks import check_rules
-from lit_meta.layers import uncompiled
-from lit_meta.rules.base import Rule
-from lit_meta.session import Session
+from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.checks import check_rules
+from lit_meta.core.layers import uncompiled
+from lit_meta.core.rule import Rule
+from lit_meta.core.session import Session
 
 
 class Metaplasticity(L.Callback):

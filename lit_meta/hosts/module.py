@@ -11,11 +11,11 @@ from lightning.pytorch.cli import instantiate_class
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_meta._names import unknown
-from lit_meta.batches import BatchFunction, unpack
+from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.rule import Rule
 from lit_meta.hosts.callback import Metaplasticity
 from lit_meta.hosts.losses import LOSSES, Loss, check_labels
-from lit_meta.rules.base import Rule
+from lit_meta.utils.registry import unknown
 
 OptimizerSpec = Mapping[str, Any] | Callable[[Iterable[nn.Parameter]], Optimizer]
 

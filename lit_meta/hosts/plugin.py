@@ -10,11 +10,11 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch.utils.data import DataLoader
 
-from lit_meta.batches import BatchFunction, unpack
-from lit_meta.checks import check_rules
-from lit_meta.layers import uncompiled
-from lit_meta.rules.base import Rule
-from lit_meta.session import Session
+from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.checks import check_rules
+from lit_meta.core.layers import uncompiled
+from lit_meta.core.rule import Rule
+from lit_meta.core.session import Session
 
 
 class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]

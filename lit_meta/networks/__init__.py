@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import nn
 
-from lit_meta._names import unknown
 from lit_meta.networks.ann import MLP, ConvNet
 from lit_meta.networks.binary import BinaryConv2d, BinaryLinear, BinaryMLP, SignActivation
 from lit_meta.networks.context import ContextNet, NoveltyGate
@@ -16,6 +15,7 @@ from lit_meta.networks.snn import LIFMLP, LIFConvNet
 from lit_meta.networks.spiking import SpikingNetwork
 from lit_meta.networks.spiking_patches import SpikingPatchNet
 from lit_meta.networks.stepwise import Stepwise
+from lit_meta.utils.registry import unknown
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "binary-mlp": BinaryMLP,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from lit_meta._names import unknown
+from lit_meta.utils.registry import unknown
 
 Activation = Literal["sigmoid", "relu", "tanh"]
 OutputActivation = Literal["sigmoid", "identity"]

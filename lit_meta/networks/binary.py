@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_meta._names import unknown
 from lit_meta.functional.binary import binary_sign
 from lit_meta.networks._build import class_count, positive, samples, widths
+from lit_meta.utils.registry import unknown
 
 Normalization = Literal["batch", "layer", "scale"]
 NORMALIZATIONS = ("batch", "layer", "scale")

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lit_meta._names import unknown
 from lit_meta.functional.gates import batch_gate, nearest_index, sample_gate, top_k_gate
+from lit_meta.utils.registry import unknown
 
 GateKind = Literal["none", "batch", "sample", "top_k"]
 GATES = ("none", "batch", "sample", "top_k")

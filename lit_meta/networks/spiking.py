@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lit_meta._names import unknown
 from lit_meta.functional.spiking import (
     SURROGATES,
     LIFState,
@@ -25,6 +24,7 @@ from lit_meta.networks._build import (
     samples,
 )
 from lit_meta.networks.gates import InputGate
+from lit_meta.utils.registry import unknown
 
 Encoding = Literal["bernoulli", "analog", "spikes"]
 Learning = Literal["last_step", "bptt"]

@@ -68,7 +68,7 @@ def raster(run: Run) -> Plate | str:
     from lit_meta.activity import spike_raster
     from lit_meta.data import experience_tensors, scenario
     from lit_meta.networks import build_network
-    from lit_meta.saving import load_tensors
+    from lit_meta.utils.io import load_tensors
 
     network = build_network(**run.experiment.network)
     if not isinstance(network, SpikingNetwork):

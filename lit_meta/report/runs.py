@@ -15,7 +15,7 @@ from lit_meta.experiment import Experiment
 from lit_meta.functional import matrix
 from lit_meta.functional.interval import bootstrap_interval
 from lit_meta.functional.stability import stability_gap
-from lit_meta.saving import load_json, load_yaml
+from lit_meta.utils.io import load_json, load_yaml
 
 
 @dataclass(frozen=True)

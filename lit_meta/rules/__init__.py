@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lit_meta._names import unknown
-from lit_meta.rules.base import Experience, Layer, Rule, Synapses
+from lit_meta.core.rule import Experience, Layer, Rule, Synapses
+from lit_meta.core.state import State
 from lit_meta.rules.benna_fusi import BennaFusi
 from lit_meta.rules.bgd import BGD
 from lit_meta.rules.binary_metaplasticity import BinaryMetaplasticity
@@ -18,10 +18,10 @@ from lit_meta.rules.naca import NACA
 from lit_meta.rules.owm import OWM
 from lit_meta.rules.recursive_readout import RecursiveReadout
 from lit_meta.rules.si import SI
-from lit_meta.rules.state import State
 from lit_meta.rules.streaming_lda import StreamingLDA
 from lit_meta.rules.upgd import UPGD
 from lit_meta.rules.xdg import XdG
+from lit_meta.utils.registry import unknown
 
 RULES: dict[str, type[Rule]] = {
     "benna-fusi": BennaFusi,

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lit_meta.core.rule import Rule, Synapses
 from lit_meta.rules._receptive import Receptive, receptive_layers
-from lit_meta.rules.base import Rule, Synapses
 
 
 class ProjectedRule(Rule):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_meta._modes import evaluating
-from lit_meta.layers import weight_layers
-from lit_meta.rules.base import Synapses
+from lit_meta.core.layers import weight_layers
+from lit_meta.core.rule import Synapses
+from lit_meta.utils.modes import evaluating
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from lit_meta.rules.base import Rule, Synapses, require_in
+from lit_meta.core.rule import Rule, Synapses
+from lit_meta.utils.validation import require_in
 
 
 class BennaFusi(Rule):

@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lit_meta.core.layers import weight_layers
+from lit_meta.core.rule import Rule, Synapses
 from lit_meta.functional.binary import shrinking_step_factor
-from lit_meta.layers import weight_layers
 from lit_meta.networks.binary import BinaryConv2d, BinaryLinear
-from lit_meta.rules.base import Rule, Synapses, require_in, require_one_of
+from lit_meta.utils.validation import require_in, require_one_of
 
 
 class BinaryMetaplasticity(Rule):

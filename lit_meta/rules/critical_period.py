@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_meta.core.layers import weight_layers
+from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
-from lit_meta.layers import weight_layers
-from lit_meta.rules.base import Layer, Rule, Synapses, require_in
+from lit_meta.utils.validation import require_in
 
 # Patches with less contrast than this, after normalisation, carry no form: a blank background would teach only itself.
 _FAINTEST = 0.1

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_meta.core.rule import Experience, Synapses
 from lit_meta.functional.fisher import diagonal_fisher
-from lit_meta.rules.base import Experience, Synapses, require_in, require_one_of
-from lit_meta.rules.penalty import PenaltyRule
+from lit_meta.rules._penalty import PenaltyRule
+from lit_meta.utils.validation import require_in, require_one_of
 
 
 class EWC(PenaltyRule):

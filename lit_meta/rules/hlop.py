@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lit_meta.core.rule import Layer, Synapses
 from lit_meta.functional.projection import hebbian_subspace_step, subspace_activity
 from lit_meta.rules._projected import ProjectedRule
 from lit_meta.rules._receptive import Receptive
-from lit_meta.rules.base import Layer, Synapses, require_in
+from lit_meta.utils.validation import require_in
 
 
 class HLOP(ProjectedRule):

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lit_meta.rules.base import require_in
-from lit_meta.rules.gaussian import GaussianRule, bounded_step
+from lit_meta.rules._gaussian import GaussianRule, bounded_step
+from lit_meta.utils.validation import require_in
 
 
 class MESU(GaussianRule):

@@ -9,13 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from lit_meta.core.layers import weight_layers
+from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.functional.neuromodulation import (
     expectation_code,
     modulation_table,
     neuromodulator_projection,
 )
-from lit_meta.layers import weight_layers
-from lit_meta.rules.base import Layer, Rule, Synapses, check_class_labels, require_in, require_one_of
+from lit_meta.utils.validation import check_class_labels, require_in, require_one_of
 
 
 class NACA(Rule):

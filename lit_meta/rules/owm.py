@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_meta.core.rule import Experience, Synapses
 from lit_meta.functional.projection import gram_rows, shrink_projector
 from lit_meta.rules._projected import ProjectedRule, grown
 from lit_meta.rules._receptive import Receptive, recording
-from lit_meta.rules.base import Experience, Synapses, require_in, require_one_of
+from lit_meta.utils.validation import require_in, require_one_of
 
 
 class OWM(ProjectedRule):

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lit_meta.functional.readout import CenteredMoments, Readout, cross_validated_ridge, ridge_readout
-from lit_meta.rules.base import require_in
-from lit_meta.rules.readout import ReadoutRule
+from lit_meta.rules._readout import ReadoutRule
+from lit_meta.utils.validation import require_in
 
 
 class RecursiveReadout(ReadoutRule):

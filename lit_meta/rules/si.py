@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_meta.rules.base import Experience, Synapses, require_in
-from lit_meta.rules.penalty import PenaltyRule
-from lit_meta.scratch import Scratch
+from lit_meta.core._buffers import Scratch
+from lit_meta.core.rule import Experience, Synapses
+from lit_meta.rules._penalty import PenaltyRule
+from lit_meta.utils.validation import require_in
 
 
 class SI(PenaltyRule):

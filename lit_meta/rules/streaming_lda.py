@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_meta.core.rule import Synapses
 from lit_meta.functional.readout import CenteredMoments, Readout, discriminant_readout
-from lit_meta.rules.base import Synapses, require_in, require_one_of
-from lit_meta.rules.readout import ReadoutRule
+from lit_meta.rules._readout import ReadoutRule
+from lit_meta.utils.validation import require_in, require_one_of
 
 
 class StreamingLDA(ReadoutRule):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lit_meta.rules.base import Rule, Synapses, require_in
-from lit_meta.rules.randomness import draw_normal
+from lit_meta.core.rule import Rule, Synapses
+from lit_meta.rules._randomness import draw_normal
+from lit_meta.utils.validation import require_in
 
 
 class UPGD(Rule):

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.layers import weight_layers
-from lit_meta.rules.base import Rule, Synapses, require_in
+from lit_meta.core.layers import weight_layers
+from lit_meta.core.rule import Rule, Synapses
+from lit_meta.utils.validation import require_in
 
 
 class XdG(Rule):

@@ -8,7 +8,7 @@ import yaml
 
 from lit_meta.cli import main
 from lit_meta.networks import build_network
-from lit_meta.saving import save_tensors
+from lit_meta.utils.io import save_tensors
 
 
 def test_a_zoo_entry_that_does_not_leak_passes(tmp_path, capsys):

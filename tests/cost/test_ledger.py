@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_meta import CostLedger, MetaplasticModule, fit_stream, scenario
-from lit_meta._paths import configs_folder
 from lit_meta.metrics.arithmetic import ArithmeticCounter
 from lit_meta.metrics.cost import Cost
 from lit_meta.metrics.memory import SavedTensors
 from lit_meta.metrics.operations import OperationCounter
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC, NACA, RULES, Rule, build_rule
+from lit_meta.utils.paths import configs_folder
 
 SAMPLES, BATCH, CLASSES = 50, 16, 4
 STEPS = 4  # 16 + 16 + 16 + 2
@@ -286,7 +286,7 @@ def test_the_penalty_of_ewc_costs_two_operations_a_weight_and_step():
     names = [n for n, _ in network.named_parameters()]
     rule.state["importance"] = {n: torch.ones_like(p) for n, p in network.named_parameters()}
     rule.state["anchor"] = {n: torch.zeros_like(p) for n, p in network.named_parameters()}
-    from lit_meta.rules.base import Synapses
+    from lit_meta.core.rule import Synapses
 
     for p in network.parameters():
         p.grad = torch.zeros_like(p)

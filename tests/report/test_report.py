@@ -20,7 +20,7 @@ from lit_meta.report.stream_plates import _by_class
 from lit_meta.report.weight_figures import first_and_last
 from lit_meta.report.words import summary
 from lit_meta.report.write import compare
-from lit_meta.saving import load_tensors
+from lit_meta.utils.io import load_tensors
 from tests.report.conftest import MakeRun
 
 RULE = [[[1.0, 0.0], [0.6, 0.8]], [[0.9, 0.0], [0.5, 0.7]], [[0.8, 0.0], [0.4, 0.6]]]

@@ -11,8 +11,8 @@ import yaml
 from torch.nn import functional as F
 
 from lit_meta import Session
-from lit_meta._paths import configs_folder
 from lit_meta.rules import RULES, Rule, build_rule
+from lit_meta.utils.paths import configs_folder
 from tests.rules import drivers
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import HLOP, Session
+from lit_meta.core.rule import Layer
 from lit_meta.networks import LIFMLP
-from lit_meta.rules.base import Layer
 
 
 def drawn(*shape, seed=0):

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import NACA, Session
+from lit_meta.core.rule import Layer
 from lit_meta.networks import MLP
-from lit_meta.rules.base import Layer
 
 
 def logistic(a):

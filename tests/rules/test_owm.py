@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import OWM, Session
+from lit_meta.core.rule import Synapses
 from lit_meta.rules._receptive import receptive_layers
-from lit_meta.rules.base import Synapses
 
 
 def learn(session, x, y, *, optimizer=None, steps=5, batch=None):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
-from lit_meta.rules.base import Layer, Rule, Synapses, check_class_labels
+from lit_meta.utils.validation import check_class_labels
 
 # Products of float32 features are summed in float32 over so many samples at most, then in float64 over all of them.
 _SAMPLES_AT_ONCE = 4096

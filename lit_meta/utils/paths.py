@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lit_meta._names import unknown
+from lit_meta.utils.registry import unknown
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def _folder(installed: str, checkout: str) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_meta.rules.base import Rule
+from lit_meta.core.rule import Rule
 
 
 def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:

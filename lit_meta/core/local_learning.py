@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_meta.rules.base import Layer, Rule, Synapses
-from lit_meta.watch import LayerWatch
+from lit_meta.core.block_hooks import LayerWatch
+from lit_meta.core.rule import Layer, Rule, Synapses
 
 
 class LocalGradients:

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_meta.rules.base import Rule, Synapses, require_in, require_one_of
-from lit_meta.rules.randomness import draw_normal
+from lit_meta.core.rule import Rule, Synapses
+from lit_meta.rules._randomness import draw_normal
+from lit_meta.utils.validation import require_in, require_one_of
 
 # What a fused operation takes and gives.
 Tensors = list[Tensor] | tuple[Tensor, ...]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from lit_meta.layers import weight_layers
+from lit_meta.core.layers import weight_layers
 
 
 class EvaluationWatch:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lit_meta.core._buffers import Scratch
+from lit_meta.core.rule import Rule, Synapses
 from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
-from lit_meta.rules.base import Rule, Synapses, require_in
-from lit_meta.scratch import Scratch
+from lit_meta.utils.validation import require_in
 
 
 class PenaltyRule(Rule):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from lit_meta.layers import Layer
-from lit_meta.rules.state import State
+from lit_meta.core.layers import Layer
+from lit_meta.core.state import State
 
 EVENTS = (
     "begin_experience",
@@ -181,61 +179,3 @@ class Rule:
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.hyperparameters.items())
         return f"{type(self).__name__}({arguments})"
-
-
-def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
-    """Holds that ``targets`` are integer labels in ``range(classes)``.
-
-    Args:
-        targets: what came with the batch, should be (batch,) of an integer type.
-        classes: number of classes.
-        rule: the rule's name, for the message.
-
-    Raises:
-        TypeError: soft or one-hot labels.
-        ValueError: a label outside the range, or not one label a sample.
-
-    Example:
-        >>> check_class_labels(torch.tensor([0, 2]), 2, "NACA")
-        Traceback (most recent call last):
-        ...
-        ValueError: NACA got the label 2, but the head has 2 outputs: labels go from 0 to 1
-    """
-    if targets.is_floating_point() or targets.dtype == torch.bool:
-        raise TypeError(f"{rule} needs integer class labels, got {targets.dtype}: soft labels are not supported")
-    if targets.dim() != 1:
-        raise ValueError(f"{rule} needs one label a sample, a tensor of shape (batch,), got {tuple(targets.shape)}")
-    if targets.numel() == 0:
-        raise ValueError(f"{rule} got an empty batch")
-    low, high = (int(bound) for bound in torch.aminmax(targets))
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ValueError(
-            f"{rule} got the label {wrong}, but the head has {classes} outputs: labels go from 0 to {classes - 1}"
-        )
-
-
-def require_in(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Holds that a hyperparameter lies in [low, high] (or (low, high] with ``open_low``).
-
-    Raises:
-        ValueError: it does not, or it is not a number.
-
-    Example:
-        >>> require_in("strength", -1.0, 0.0, float("inf"))
-        Traceback (most recent call last):
-        ...
-        ValueError: strength must be in [0.0, inf], got -1.0
-    """
-    if not isinstance(value, Real) or not (low < value <= high if open_low else low <= value <= high):
-        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
-
-
-def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Holds that a hyperparameter is one of a few values.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
-from lit_meta.products import simple_block
-from lit_meta.scratch import Recycled
+from lit_meta.core._buffers import Recycled
+from lit_meta.core._linear_block import simple_block
+from lit_meta.core.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_meta.rules.state import State
+from lit_meta.core.state import State
 
 
 def draw_normal(state: State, like: Sequence[Tensor], seed: int) -> list[Tensor]:

@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_meta.batches import Batches, BatchFunction
-from lit_meta.batches import unpack as unpack_batch
-from lit_meta.checks import check_inputs, check_processes, check_rules
-from lit_meta.evaluation_watch import EvaluationWatch
-from lit_meta.layers import uncompiled, weight_layers
-from lit_meta.local_gradients import LocalGradients
-from lit_meta.rules.base import EVENTS, Layer, Rule, Synapses
-from lit_meta.scratch import Scratch
-from lit_meta.watch import LayerWatch
+from lit_meta.core._buffers import Scratch
+from lit_meta.core.batches import Batches, BatchFunction
+from lit_meta.core.batches import unpack as unpack_batch
+from lit_meta.core.block_hooks import LayerWatch
+from lit_meta.core.checks import check_inputs, check_processes, check_rules
+from lit_meta.core.evaluation_hooks import EvaluationWatch
+from lit_meta.core.layers import uncompiled, weight_layers
+from lit_meta.core.local_learning import LocalGradients
+from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
 
 
 class Session:

@@ -1,0 +1,1 @@
+"""What every room needs: files, paths, names, modes and the checks of arguments."""
