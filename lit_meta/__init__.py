@@ -9,14 +9,14 @@ from lit_meta._version import __version__
 
 if TYPE_CHECKING:
     from lit_meta import functional, metrics, networks, rules, zoo
-    from lit_meta.auditing import AuditReport, audit
     from lit_meta.callbacks.ledger import CostLedger
     from lit_meta.core.session import Session
     from lit_meta.data import scenario
-    from lit_meta.evaluation import evaluate
-    from lit_meta.hosts.callback import Metaplasticity
-    from lit_meta.hosts.module import MetaplasticModule
-    from lit_meta.hosts.plugin import MetaplasticityPlugin
+    from lit_meta.evaluation.accuracy import evaluate
+    from lit_meta.evaluation.audit import AuditReport, audit
+    from lit_meta.integrations.avalanche import MetaplasticityPlugin
+    from lit_meta.integrations.callback import Metaplasticity
+    from lit_meta.integrations.module import MetaplasticModule
     from lit_meta.rules import (
         BGD,
         EWC,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
 _WHERE = {
-    "AuditReport": "lit_meta.auditing",
+    "AuditReport": "lit_meta.evaluation.audit",
     "BGD": "lit_meta.rules",
     "BennaFusi": "lit_meta.rules",
     "BinaryMetaplasticity": "lit_meta.rules",
@@ -49,9 +49,9 @@ _WHERE = {
     "HLOP": "lit_meta.rules",
     "MAS": "lit_meta.rules",
     "MESU": "lit_meta.rules",
-    "MetaplasticModule": "lit_meta.hosts.module",
-    "Metaplasticity": "lit_meta.hosts.callback",
-    "MetaplasticityPlugin": "lit_meta.hosts.plugin",
+    "MetaplasticModule": "lit_meta.integrations.module",
+    "Metaplasticity": "lit_meta.integrations.callback",
+    "MetaplasticityPlugin": "lit_meta.integrations.avalanche",
     "NACA": "lit_meta.rules",
     "OWM": "lit_meta.rules",
     "RecursiveReadout": "lit_meta.rules",
@@ -62,8 +62,8 @@ _WHERE = {
     "StreamingLDA": "lit_meta.rules",
     "UPGD": "lit_meta.rules",
     "XdG": "lit_meta.rules",
-    "audit": "lit_meta.auditing",
-    "evaluate": "lit_meta.evaluation",
+    "audit": "lit_meta.evaluation.audit",
+    "evaluate": "lit_meta.evaluation.accuracy",
     "fit_stream": "lit_meta.stream",
     "scenario": "lit_meta.data",
 }

@@ -13,9 +13,9 @@ import lightning as L
 import torch
 from torch import nn
 
-from lit_meta.evaluation import accuracy_by_batching
+from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiment_config import Experiment, load_experiment
-from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
 from lit_meta.stream import StreamResult, fit_stream

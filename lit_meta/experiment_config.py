@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from lit_meta.evaluation import PROTOCOLS, Protocol
+from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol
 from lit_meta.utils.io import load_text
 from lit_meta.utils.paths import config_file
 from lit_meta.utils.validation import require_one_of

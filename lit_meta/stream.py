@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
 from lit_meta.callbacks.ledger import CostLedger
 from lit_meta.checkpoints import Checkpoints
-from lit_meta.evaluation import Protocol, accuracy_of
+from lit_meta.evaluation.accuracy import Protocol, accuracy_of
+from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.functional import matrix
-from lit_meta.hosts.callback import Metaplasticity
-from lit_meta.kept_features import KeptFeatures
+from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.task_outputs import TaskOutputs
 from lit_meta.utils.io import check_folder
 
@@ -36,7 +36,7 @@ class StreamResult:
 
     Attributes:
         scenario: the benchmark's name.
-        protocol: how the test batches were made; see `lit_meta.evaluation.accuracy_of`.
+        protocol: how the test batches were made; see `lit_meta.evaluation.accuracy.accuracy_of`.
         accuracy_matrix: (training experiences, test experiences), R[i, j] = accuracy on j after learning i.
         initial: (test experiences,), accuracy before any learning.
         cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory; with a

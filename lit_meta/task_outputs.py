@@ -10,8 +10,8 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lit_meta.hosts.losses import LOSSES
-from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.integrations.losses import LOSSES
+from lit_meta.integrations.module import MetaplasticModule
 
 # As a logit: its exponential is 0, its gradient too, and half precision can hold it.
 CLOSED = -1e4

@@ -12,12 +12,12 @@ import torch
 import yaml
 from torch import nn
 
-from lit_meta.evaluation import Protocol
-from lit_meta.evaluation import evaluate as evaluate_network
+from lit_meta.evaluation.accuracy import Protocol
+from lit_meta.evaluation.accuracy import evaluate as evaluate_network
 from lit_meta.experiment import Experiment, build_module, build_rules
 from lit_meta.experiment_config import LEARNERS, is_classification
 from lit_meta.functional import matrix
-from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import RULES
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_meta.evaluation import accuracy_of, predict
+from lit_meta.evaluation.accuracy import accuracy_of, predict
 from lit_meta.networks import build_network
 
 

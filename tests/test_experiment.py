@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import nn
 
-from lit_meta.evaluation import accuracy_by_batching
+from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiment import Experiment, load_experiment, run_experiment, write_config
 
 CONFIG = """

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lit_meta import EWC, CriticalPeriod, MetaplasticModule, RecursiveReadout, fit_stream, kept_features, scenario
-from lit_meta.kept_features import KeptFeatures
+from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.networks import ContextNet, PatchNet
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from lit_meta.bench._benchmark import Work
 from lit_meta.core.session import Session
-from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.rules import Rule
 
 Batch = tuple[Tensor, Tensor]

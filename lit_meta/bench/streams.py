@@ -9,7 +9,7 @@ from torch import nn
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.bench._work import quiet
-from lit_meta.hosts.module import MetaplasticModule
+from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.stream import fit_stream
 

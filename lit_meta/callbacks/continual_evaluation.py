@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_meta.callbacks._experience import experience_index
-from lit_meta.evaluation import PROTOCOLS, Protocol, accuracy_of
+from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_of
 from lit_meta.utils.io import save_json
 from lit_meta.utils.validation import require_one_of
 
@@ -27,7 +27,7 @@ class ContinualEvaluation(L.Callback):
         test_stream: experiences to test on.
         every_n_steps: optimizer steps between two evaluations, counted within the experience. The cost is a pass over the
             whole test stream each time.
-        protocol: how test batches are made; see `lit_meta.evaluation.accuracy_of`.
+        protocol: how test batches are made; see `lit_meta.evaluation.accuracy.accuracy_of`.
         folder: where ``continual_evaluation.json`` is kept, written after every experience and gone on with when a stream
             is resumed; None keeps it in memory only.
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lit_meta.callbacks._experience import experience_index
 from lit_meta.callbacks.weight_change import WeightChange
-from lit_meta.evaluation import PROTOCOLS, Protocol, accuracy_of
+from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_of
 from lit_meta.networks import SpikingNetwork
 from lit_meta.utils.validation import require_one_of
 
@@ -26,7 +26,7 @@ class FigureLog(L.Callback):
 
     Args:
         test_stream: experiences to test on.
-        protocol: how test batches are made; see `lit_meta.evaluation.accuracy_of`.
+        protocol: how test batches are made; see `lit_meta.evaluation.accuracy.accuracy_of`.
         threshold: see `lit_meta.callbacks.WeightChange`.
 
     Raises:
@@ -65,7 +65,7 @@ class FigureLog(L.Callback):
 
     def figures(self, pl_module: L.LightningModule) -> dict[str, Figure]:
         """What is logged after the experiences learned so far, by tag."""
-        from lit_meta.activity import spike_raster
+        from lit_meta.evaluation.activations import spike_raster
         from lit_meta.report.palette import learner_series, run_series
         from lit_meta.report.runs import Estimate
         from lit_meta.report.spike_figures import spikes_raster

@@ -18,7 +18,7 @@ from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.core.layers import WEIGHT_LAYERS
 from lit_meta.core.rule import EVENTS, Rule
 from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_MAC, published_operations
-from lit_meta.hosts.callback import Metaplasticity
+from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.metrics.arithmetic import ArithmeticCounter
 from lit_meta.metrics.cost import Cost
 from lit_meta.metrics.memory import SavedTensors, tensor_bytes

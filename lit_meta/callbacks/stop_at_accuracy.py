@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lightning as L
 
-from lit_meta.evaluation import accuracy_of
+from lit_meta.evaluation.accuracy import accuracy_of
 from lit_meta.utils.validation import require_in
 
 

@@ -27,8 +27,8 @@ def add(commands: Any) -> None:
 
 
 def audit(options: argparse.Namespace) -> dict[str, Any]:
-    from lit_meta.auditing import audit as audit_model
     from lit_meta.data import scenario
+    from lit_meta.evaluation.audit import audit as audit_model
 
     network, experiment, seed = _trained(options.name)
     spec = {"name": options.scenario} if options.scenario else experiment.scenario

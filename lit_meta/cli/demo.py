@@ -34,7 +34,7 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta.data import scenario
     from lit_meta.experiment import build_module, build_rules, load_experiment, run_seed
     from lit_meta.figures import accuracy_matrix
-    from lit_meta.hosts import Metaplasticity
+    from lit_meta.integrations import Metaplasticity
     from lit_meta.stream import fit_stream
     from lit_meta.utils.io import check_folder, save_json
 

@@ -13,7 +13,7 @@ from lit_meta.cli.console import add_command, console, progress, table
 if TYPE_CHECKING:
     from lightning import Callback
 
-    from lit_meta.evaluation import Protocol
+    from lit_meta.evaluation.accuracy import Protocol
 
 
 def add(commands: Any) -> None:

@@ -65,8 +65,8 @@ def synapses(run: Run) -> Plate | str:
 
 def raster(run: Run) -> Plate | str:
     """Spikes of two test samples, or why they cannot be shown."""
-    from lit_meta.activity import spike_raster
     from lit_meta.data import experience_tensors, scenario
+    from lit_meta.evaluation.activations import spike_raster
     from lit_meta.networks import build_network
     from lit_meta.utils.io import load_tensors
 

@@ -19,7 +19,7 @@ def spikes_raster(samples: Mapping[str, Mapping[str, Tensor]], classes: Sequence
     """Spike rasters: a column for each sample, a row for each layer; a mark is a spike.
 
     Args:
-        samples: by title, what `lit_meta.activity.spike_raster` gives.
+        samples: by title, what `lit_meta.evaluation.activations.spike_raster` gives.
         classes: names of the output neurons; numbers where there are none.
 
     Example:

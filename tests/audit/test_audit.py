@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta import Session, audit, scenario
-from lit_meta.auditing import stratified_subset
+from lit_meta.evaluation.audit import stratified_subset
 from lit_meta.networks import build_network
 from lit_meta.rules import NACA
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lit_meta import EWC, MetaplasticModule, fit_stream, scenario
-from lit_meta.activity import hidden_activity, spike_raster
 from lit_meta.callbacks import ContinualEvaluation, WeightChange
 from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
 from lit_meta.callbacks.weight_change import read_weight_change
+from lit_meta.evaluation.activations import hidden_activity, spike_raster
 from lit_meta.fresh import fresh_accuracies
 from lit_meta.functional.stability import end_matrix, stability_gap
 from lit_meta.functional.weight_change import change_map, changed_fraction

@@ -14,7 +14,7 @@ from lit_meta import MetaplasticModule, fit_stream, scenario
 from lit_meta.callbacks import StopAtAccuracy
 from lit_meta.cli import main
 from lit_meta.data import experience_tensors
-from lit_meta.evaluation import accuracy_of
+from lit_meta.evaluation.accuracy import accuracy_of
 from lit_meta.networks import build_network
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import Session
-from lit_meta.evaluation import predict
+from lit_meta.evaluation.accuracy import predict
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.networks import PatchConv2d, PatchNet
 from lit_meta.rules import CriticalPeriod, RecursiveReadout

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_meta import NACA, Session
-from lit_meta.hosts.losses import summed_mse
+from lit_meta.integrations.losses import summed_mse
 from lit_meta.networks import LIFMLP, LIFConvNet, Stepwise
 from tests.rules.test_naca import code, logistic, modulation
 

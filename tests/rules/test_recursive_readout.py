@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import Session, StreamingLDA
-from lit_meta.evaluation import predict
+from lit_meta.evaluation.accuracy import predict
 from lit_meta.rules import RecursiveReadout
 
 

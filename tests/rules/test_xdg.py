@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import EWC, OWM, MetaplasticityPlugin, MetaplasticModule, Session, XdG, fit_stream, scenario
-from lit_meta.evaluation import accuracy_of, predict
+from lit_meta.evaluation.accuracy import accuracy_of, predict
 from lit_meta.networks import LIFMLP, MLP, ConvNet
 from tests.rules import drivers
 

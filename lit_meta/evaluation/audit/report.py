@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lit_meta.auditing.causes import Cause
+from lit_meta.evaluation.audit.causes import Cause
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.core.layers import weight_layers
-from lit_meta.evaluation import evaluating
+from lit_meta.evaluation.accuracy import evaluating
 from lit_meta.functional.spiking import LIFState, lif_step
 from lit_meta.networks.spiking import SpikingNetwork
 

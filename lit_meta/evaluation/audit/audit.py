@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_meta.auditing.causes import Cause, Memory, first_difference, inspect, left_in_training
-from lit_meta.auditing.report import AuditReport, Condition
-from lit_meta.auditing.samples import samples_of, stratified_subset
-from lit_meta.evaluation import class_scores
+from lit_meta.evaluation.accuracy import class_scores
+from lit_meta.evaluation.audit.causes import Cause, Memory, first_difference, inspect, left_in_training
+from lit_meta.evaluation.audit.report import AuditReport, Condition
+from lit_meta.evaluation.audit.samples import samples_of, stratified_subset
 from lit_meta.utils.modes import modes_kept
 from lit_meta.utils.validation import require_one_of
 

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.core.rule import Rule
-from lit_meta.hosts.callback import Metaplasticity
-from lit_meta.hosts.losses import LOSSES, Loss, check_labels
+from lit_meta.integrations.callback import Metaplasticity
+from lit_meta.integrations.losses import LOSSES, Loss, check_labels
 from lit_meta.utils.registry import unknown
 
 OptimizerSpec = Mapping[str, Any] | Callable[[Iterable[nn.Parameter]], Optimizer]

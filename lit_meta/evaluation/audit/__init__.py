@@ -1,0 +1,8 @@
+"""Does a prediction depend on its own sample only? `audit` finds out, and says why where it does not."""
+
+from lit_meta.evaluation.audit.audit import audit
+from lit_meta.evaluation.audit.causes import Cause
+from lit_meta.evaluation.audit.report import AuditReport, Condition
+from lit_meta.evaluation.audit.samples import stratified_subset
+
+__all__ = ["AuditReport", "Cause", "Condition", "audit", "stratified_subset"]
