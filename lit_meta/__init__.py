@@ -9,8 +9,8 @@ from lit_meta._version import __version__
 
 if TYPE_CHECKING:
     from lit_meta import functional, metrics, networks, rules, zoo
-    from lit_meta.callbacks.ledger import CostLedger
     from lit_meta.core.session import Session
+    from lit_meta.cost.ledger import CostLedger
     from lit_meta.data import scenario
     from lit_meta.evaluation.accuracy import evaluate
     from lit_meta.evaluation.audit import AuditReport, audit
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         StreamingLDA,
         XdG,
     )
-    from lit_meta.stream import StreamResult, fit_stream
+    from lit_meta.streams.fit import StreamResult, fit_stream
 
 # Lightning and Avalanche take seconds to import: each name is looked up when it is used.
 _WHERE = {
@@ -43,7 +43,7 @@ _WHERE = {
     "BGD": "lit_meta.rules",
     "BennaFusi": "lit_meta.rules",
     "BinaryMetaplasticity": "lit_meta.rules",
-    "CostLedger": "lit_meta.callbacks.ledger",
+    "CostLedger": "lit_meta.cost.ledger",
     "CriticalPeriod": "lit_meta.rules",
     "EWC": "lit_meta.rules",
     "HLOP": "lit_meta.rules",
@@ -58,13 +58,13 @@ _WHERE = {
     "Rule": "lit_meta.rules",
     "SI": "lit_meta.rules",
     "Session": "lit_meta.core.session",
-    "StreamResult": "lit_meta.stream",
+    "StreamResult": "lit_meta.streams.fit",
     "StreamingLDA": "lit_meta.rules",
     "UPGD": "lit_meta.rules",
     "XdG": "lit_meta.rules",
     "audit": "lit_meta.evaluation.audit",
     "evaluate": "lit_meta.evaluation.accuracy",
-    "fit_stream": "lit_meta.stream",
+    "fit_stream": "lit_meta.streams.fit",
     "scenario": "lit_meta.data",
 }
 _MODULES = ("functional", "metrics", "networks", "rules", "zoo")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_meta.experiment_config import load_experiment
+from lit_meta.experiments.config import load_experiment
 from lit_meta.results import committed
 from lit_meta.zoo import percent
 

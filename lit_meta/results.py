@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from lit_meta import zoo
-from lit_meta.experiment_config import is_classification
+from lit_meta.experiments.config import is_classification
 from lit_meta.rules import RULES
 from lit_meta.utils.io import load_json
 from lit_meta.utils.paths import configs_folder

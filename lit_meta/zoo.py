@@ -14,8 +14,8 @@ from torch import nn
 
 from lit_meta.evaluation.accuracy import Protocol
 from lit_meta.evaluation.accuracy import evaluate as evaluate_network
-from lit_meta.experiment import Experiment, build_module, build_rules
-from lit_meta.experiment_config import LEARNERS, is_classification
+from lit_meta.experiments.config import LEARNERS, is_classification
+from lit_meta.experiments.run import Experiment, build_module, build_rules
 from lit_meta.functional import matrix
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network

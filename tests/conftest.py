@@ -45,7 +45,7 @@ def two_experiences() -> list[tuple[Tensor, Tensor]]:
 def spiking_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small spiking network that learned five experiences of two digits, two seeds, everything recorded."""
     from lit_meta.callbacks import ContinualEvaluation, WeightChange
-    from lit_meta.experiment import Experiment, run_experiment
+    from lit_meta.experiments.run import Experiment, run_experiment
 
     folder = tmp_path_factory.mktemp("runs") / "lif"
     experiment = Experiment(

@@ -73,7 +73,7 @@ def test_importing_is_cheap_and_changes_nothing():
 
 def test_random_state_and_files_are_left_alone_by_import():
     code = (
-        "import torch, os; before = torch.get_rng_state(), os.getcwd(); import lit_meta.stream, lit_meta.zoo; "
+        "import torch, os; before = torch.get_rng_state(), os.getcwd(); import lit_meta.streams.fit, lit_meta.zoo; "
         "assert torch.equal(torch.get_rng_state(), before[0]) and os.getcwd() == before[1]"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)

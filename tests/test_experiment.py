@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from lit_meta.evaluation.accuracy import accuracy_by_batching
-from lit_meta.experiment import Experiment, load_experiment, run_experiment, write_config
+from lit_meta.experiments.run import Experiment, load_experiment, run_experiment, write_config
 
 CONFIG = """
 name: small

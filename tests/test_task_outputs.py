@@ -12,10 +12,10 @@ from torch import nn
 from lit_meta import EWC, MAS, NACA, SI, MetaplasticModule, fit_stream, scenario
 from lit_meta.callbacks import ContinualEvaluation
 from lit_meta.data import experience_tensors, joint
-from lit_meta.experiment import Experiment
+from lit_meta.experiments.run import Experiment
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.results import told_tasks
-from lit_meta.task_outputs import TaskOutputs, only_classes
+from lit_meta.streams.task_masking import TaskOutputs, only_classes
 
 
 def module(rule=None, *, loss="cross_entropy", outputs=10):

@@ -6,7 +6,7 @@ from torch import nn
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step
-from lit_meta.callbacks.ledger import CostLedger
+from lit_meta.cost.ledger import CostLedger
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.networks import build_network
 from lit_meta.rules import NACA, Rule

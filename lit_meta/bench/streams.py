@@ -11,7 +11,7 @@ from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.bench._work import quiet
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
-from lit_meta.stream import fit_stream
+from lit_meta.streams.fit import fit_stream
 
 _BATCH = 32
 

@@ -1,9 +1,7 @@
 """Lightning callbacks that watch learning, and one that ends it."""
 
 from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
-from lit_meta.callbacks.figure_log import FigureLog, log_figures, log_run
-from lit_meta.callbacks.ledger import CostLedger
 from lit_meta.callbacks.stop_at_accuracy import StopAtAccuracy
 from lit_meta.callbacks.weight_change import WeightChange
 
-__all__ = ["ContinualEvaluation", "CostLedger", "FigureLog", "StopAtAccuracy", "WeightChange", "log_figures", "log_run"]
+__all__ = ["ContinualEvaluation", "StopAtAccuracy", "WeightChange"]

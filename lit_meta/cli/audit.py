@@ -11,7 +11,7 @@ from lit_meta.cli.console import add_command, console, percent, table
 if TYPE_CHECKING:
     from torch import nn
 
-    from lit_meta.experiment import Experiment
+    from lit_meta.experiments.run import Experiment
 
 
 def add(commands: Any) -> None:
@@ -74,7 +74,7 @@ def audit(options: argparse.Namespace) -> dict[str, Any]:
 def _trained(name: str) -> tuple[nn.Module, Experiment, int]:
     """The network of a zoo entry or of a run folder, its experiment, and the seed it is of."""
     from lit_meta import zoo
-    from lit_meta.experiment import Experiment, load_experiment
+    from lit_meta.experiments.run import Experiment, load_experiment
     from lit_meta.networks import build_network
     from lit_meta.utils.io import load_tensors
 

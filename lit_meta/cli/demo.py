@@ -32,10 +32,10 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
 
     from lit_meta import zoo
     from lit_meta.data import scenario
-    from lit_meta.experiment import build_module, build_rules, load_experiment, run_seed
+    from lit_meta.experiments.run import build_module, build_rules, load_experiment, run_seed
     from lit_meta.figures import accuracy_matrix
     from lit_meta.integrations import Metaplasticity
-    from lit_meta.stream import fit_stream
+    from lit_meta.streams.fit import fit_stream
     from lit_meta.utils.io import check_folder, save_json
 
     # Networks this small fit one core; more threads would only wait for each other.

@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    from lit_meta.experiment import benchmarks_of, load_experiment, run_experiment
+    from lit_meta.experiments.run import benchmarks_of, load_experiment, run_experiment
     from lit_meta.figures import accuracy_matrix
     from lit_meta.utils.validation import require_one_of
     from lit_meta.zoo import percent
@@ -106,7 +106,8 @@ def recorders(
     options: argparse.Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any
 ) -> list[Callback]:
     """The cost ledger, and the callbacks that the options ask for; the joint bound has no stream to record."""
-    from lit_meta.callbacks import ContinualEvaluation, CostLedger, StopAtAccuracy, WeightChange
+    from lit_meta.callbacks import ContinualEvaluation, StopAtAccuracy, WeightChange
+    from lit_meta.cost.ledger import CostLedger
 
     found: list[Callback] = [CostLedger()]
     if learner == "joint":

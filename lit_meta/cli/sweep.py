@@ -20,8 +20,8 @@ def add(commands: Any) -> None:
 
 
 def sweep(options: argparse.Namespace) -> dict[str, Any]:
-    from lit_meta.sweep import run_sweep
-    from lit_meta.sweep_config import load_sweep
+    from lit_meta.experiments.sweep import run_sweep
+    from lit_meta.experiments.sweep_config import load_sweep
 
     described = load_sweep(options.config)
     if options.trials is not None:

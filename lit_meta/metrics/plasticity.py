@@ -15,7 +15,7 @@ from lit_meta.metrics.matrix import AccuracyMatrix
 class Plasticity(AccuracyMatrix):
     """Accuracy on each experience just learned, less that of a fresh network trained on it alone.
 
-    See `lit_meta.functional.plasticity.plasticity`; `lit_meta.fresh.fresh_accuracies` trains the fresh networks.
+    See `lit_meta.functional.plasticity.plasticity`; `lit_meta.streams.from_scratch.fresh_accuracies` trains the fresh networks.
 
     Args:
         experiences: number of experiences.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
 from lit_meta.callbacks.weight_change import read_weight_change
-from lit_meta.experiment import Experiment
+from lit_meta.experiments.run import Experiment
 from lit_meta.functional import matrix
 from lit_meta.functional.interval import bootstrap_interval
 from lit_meta.functional.stability import stability_gap
@@ -163,7 +163,7 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Reads a folder that `lit_meta.experiment.run_experiment` wrote.
+    """Reads a folder that `lit_meta.experiments.run.run_experiment` wrote.
 
     Raises:
         FileNotFoundError: a file is missing: not a run folder, or a run that is not finished.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_meta.checkpoints import Checkpoints
 from lit_meta.core.layers import weight_layers
-from lit_meta.experiment import network_for_seed
+from lit_meta.experiments.run import network_for_seed
 from lit_meta.functional.weight_change import change_map, changed_fraction
 from lit_meta.report.palette import SEQUENTIAL, Series, new_figure, plain, styled
 from lit_meta.report.runs import Estimate, Run
+from lit_meta.streams.checkpoints import Checkpoints
 
 _MAP_SIZE = (40, 64)
 

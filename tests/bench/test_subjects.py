@@ -11,8 +11,8 @@ from torch import nn
 
 from lit_meta.bench import benchmarks, naca, readout, rules, spiking
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
-from lit_meta.callbacks import CostLedger
 from lit_meta.core.session import Session
+from lit_meta.cost import CostLedger
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC, NACA, Rule
 

@@ -12,10 +12,10 @@ from lit_meta.callbacks import ContinualEvaluation, WeightChange
 from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
 from lit_meta.callbacks.weight_change import read_weight_change
 from lit_meta.evaluation.activations import hidden_activity, spike_raster
-from lit_meta.fresh import fresh_accuracies
 from lit_meta.functional.stability import end_matrix, stability_gap
 from lit_meta.functional.weight_change import change_map, changed_fraction
 from lit_meta.networks import build_network
+from lit_meta.streams.from_scratch import fresh_accuracies
 
 
 def module(seed: int = 0) -> MetaplasticModule:

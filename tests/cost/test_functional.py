@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_meta.cost.operations import layer_macs, layer_synaptic_operations
 from lit_meta.functional import cost
-from lit_meta.metrics.operations import layer_macs, layer_synaptic_operations
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_meta import CostLedger, MetaplasticModule, fit_stream, scenario
-from lit_meta.metrics.arithmetic import ArithmeticCounter
-from lit_meta.metrics.cost import Cost
-from lit_meta.metrics.memory import SavedTensors
-from lit_meta.metrics.operations import OperationCounter
+from lit_meta.cost.arithmetic import ArithmeticCounter
+from lit_meta.cost.memory import SavedTensors
+from lit_meta.cost.operations import OperationCounter
+from lit_meta.cost.totals import Cost
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC, NACA, RULES, Rule, build_rule
 from lit_meta.utils.paths import configs_folder

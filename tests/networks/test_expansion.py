@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from lit_meta import Session
-from lit_meta.metrics.operations import OperationCounter
+from lit_meta.cost.operations import OperationCounter
 from lit_meta.networks import PatchNet, RandomExpansion, SpikingPatchNet
 from lit_meta.rules import CriticalPeriod, RecursiveReadout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_meta.experiment import Experiment, write_config
+from lit_meta.experiments.run import Experiment, write_config
 
 MakeRun = Callable[..., Path]
 

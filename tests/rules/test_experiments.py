@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lit_meta.experiment import load_experiment, run_seed
+from lit_meta.experiments.run import load_experiment, run_seed
 
 SHORT = ["--scenario.experiences=3", "--max_epochs=5"]
 

@@ -14,10 +14,10 @@ import yaml
 
 from lit_meta.cli import main
 from lit_meta.data import experience_tensors, scenario
-from lit_meta.experiment import Experiment, load_experiment, run_seed
-from lit_meta.stream import fit_stream
-from lit_meta.sweep import run_sweep, validation_benchmark
-from lit_meta.sweep_config import Dimension, Sweep, load_sweep
+from lit_meta.experiments.run import Experiment, load_experiment, run_seed
+from lit_meta.experiments.sweep import run_sweep, validation_benchmark
+from lit_meta.experiments.sweep_config import Dimension, Sweep, load_sweep
+from lit_meta.streams.fit import fit_stream
 
 optuna = pytest.importorskip("optuna", reason="needs optuna: pip install optuna")
 
@@ -67,7 +67,7 @@ def test_the_best_is_the_best_and_a_run_gives_its_number_again(whole: tuple[Path
     assert "no test data was seen" in best.note
     # The number again, from the parts: the experiment of best.yaml on what was held out of the first two experiences.
     benchmark = validation_benchmark(best, seed=0, experiences=2, validation=0.2)
-    from lit_meta.experiment import build_module
+    from lit_meta.experiments.run import build_module
 
     result = fit_stream(
         build_module(best, 0), benchmark, max_epochs=best.max_epochs, batch_size=best.batch_size, accelerator="cpu"
@@ -82,7 +82,7 @@ def test_trials_compute_in_the_precision_of_the_experiment(tmp_path: Path, monke
         seen.append(torch.get_float32_matmul_precision())
         return fit_stream(*arguments, **named)
 
-    monkeypatch.setattr("lit_meta.sweep.fit_stream", look)
+    monkeypatch.setattr("lit_meta.experiments.sweep.fit_stream", look)
     run_sweep(make(experiment=replace(EXPERIMENT, matmul_precision="medium"), trials=1), tmp_path, accelerator="cpu")
     assert seen == ["medium"]
     assert torch.get_float32_matmul_precision() == "highest"

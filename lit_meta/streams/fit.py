@@ -20,13 +20,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
-from lit_meta.callbacks.ledger import CostLedger
-from lit_meta.checkpoints import Checkpoints
+from lit_meta.cost.ledger import CostLedger
 from lit_meta.evaluation.accuracy import Protocol, accuracy_of
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.functional import matrix
 from lit_meta.integrations.callback import Metaplasticity
-from lit_meta.task_outputs import TaskOutputs
+from lit_meta.streams.checkpoints import Checkpoints
+from lit_meta.streams.task_masking import TaskOutputs
 from lit_meta.utils.io import check_folder
 
 
@@ -116,7 +116,7 @@ def fit_stream(
         module: a `MetaplasticModule`, or any LightningModule with the callback `Metaplasticity` among ``callbacks``;
             calling it with inputs (batch, ...) must give outputs (batch, classes).
         benchmark: an Avalanche benchmark, such as `lit_meta.scenario` makes. One whose ``form`` is ``"task"`` tells the task
-            of every sample: only the outputs of its classes are open, see `lit_meta.task_outputs`.
+            of every sample: only the outputs of its classes are open, see `lit_meta.streams.task_masking`.
         max_epochs: passes over each experience's data.
         batch_size: samples in a training step.
         seed: of the order of samples, and of anything random in the network's training.

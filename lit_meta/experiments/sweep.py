@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from lit_meta.experiment import Experiment, build_module
-from lit_meta.stream import fit_stream
-from lit_meta.sweep_config import Dimension, Sweep
+from lit_meta.experiments.run import Experiment, build_module
+from lit_meta.experiments.sweep_config import Dimension, Sweep
+from lit_meta.streams.fit import fit_stream
 from lit_meta.utils.io import load_yaml, save_json
 from lit_meta.utils.modes import matmul_precision
 

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from lit_meta.stream import fit_stream
+from lit_meta.streams.fit import fit_stream
 
 
 def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: Any, **options: Any) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lit_meta.experiment import Experiment, build_module, load_experiment
+from lit_meta.experiments.run import Experiment, build_module, load_experiment
 from lit_meta.utils.io import load_yaml
 from lit_meta.utils.paths import config_file
 from lit_meta.utils.validation import require_one_of

@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from lit_meta.evaluation.accuracy import accuracy_by_batching
-from lit_meta.experiment_config import Experiment, load_experiment
+from lit_meta.experiments.config import Experiment, load_experiment
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
-from lit_meta.stream import StreamResult, fit_stream
+from lit_meta.streams.fit import StreamResult, fit_stream
 from lit_meta.utils.io import check_folder, load_yaml, save_json, save_tensors
 from lit_meta.utils.modes import matmul_precision
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lit_meta.cost.totals import Cost
 from lit_meta.functional.cost import (
     convolution_macs,
     convolution_synaptic_operations,
@@ -17,7 +18,6 @@ from lit_meta.functional.cost import (
     linear_synaptic_operations,
     nonzero_count,
 )
-from lit_meta.metrics.cost import Cost
 from lit_meta.networks.gates import InputGate
 from lit_meta.networks.spiking import SpikingNetwork
 from lit_meta.networks.spiking_patches import SpikingPatchNet

@@ -17,12 +17,12 @@ from torch.utils.hooks import RemovableHandle
 from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.core.layers import WEIGHT_LAYERS
 from lit_meta.core.rule import EVENTS, Rule
+from lit_meta.cost.arithmetic import ArithmeticCounter
+from lit_meta.cost.memory import SavedTensors, tensor_bytes
+from lit_meta.cost.operations import OperationCounter
+from lit_meta.cost.totals import Cost
 from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_MAC, published_operations
 from lit_meta.integrations.callback import Metaplasticity
-from lit_meta.metrics.arithmetic import ArithmeticCounter
-from lit_meta.metrics.cost import Cost
-from lit_meta.metrics.memory import SavedTensors, tensor_bytes
-from lit_meta.metrics.operations import OperationCounter
 
 
 class CostLedger(L.Callback):
