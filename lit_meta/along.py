@@ -9,9 +9,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_meta.report.palette import learner_series, run_series
 from lit_meta.report.runs import Estimate
 from lit_meta.report.stream_figures import accuracy_along_stream
+from lit_meta.report.style import learner_series, run_series
 from lit_meta.results import committed
 
 

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from lit_meta.callbacks._experience import experience_index
+from lit_meta.data.module import experience_index
 from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_of
 from lit_meta.utils.io import save_json
 from lit_meta.utils.validation import require_one_of

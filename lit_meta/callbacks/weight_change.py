@@ -9,8 +9,8 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from lit_meta.callbacks._experience import experience_index
 from lit_meta.core.layers import weight_layers
+from lit_meta.data.module import experience_index
 from lit_meta.functional.weight_change import change_map, changed_fraction, relative_change
 from lit_meta.utils.io import load_tensors, save_json, save_tensors
 

@@ -33,8 +33,8 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta import zoo
     from lit_meta.data import scenario
     from lit_meta.experiments.run import build_module, build_rules, load_experiment, run_seed
-    from lit_meta.figures import accuracy_matrix
     from lit_meta.integrations import Metaplasticity
+    from lit_meta.report.stream_figures import accuracy_matrices
     from lit_meta.streams.fit import fit_stream
     from lit_meta.utils.io import check_folder, save_json
 
@@ -89,7 +89,7 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
     for label, result in results.items():
         if result.forgetting is not None:
             file = figures / f"accuracy_matrix_{re.sub('[^a-z]+', '_', label.lower()).strip('_')}.png"
-            accuracy_matrix(result.accuracy_matrix.tolist(), f"{label} on split-digits").savefig(file)
+            accuracy_matrices({f"{label} on split-digits": result.accuracy_matrix}).savefig(file, dpi=150)
     facts = {"zoo": found, "learners": {label: result.to_dict() for label, result in results.items()}}
     save_json(run_dir / "metrics.json", facts)
     out.print(f"[bold]3.[/bold] metrics.json and the accuracy matrices as pictures are in {run_dir}", soft_wrap=True)

@@ -46,8 +46,10 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
     from lit_meta.experiments.run import benchmarks_of, load_experiment, run_experiment
-    from lit_meta.figures import accuracy_matrix
+    from lit_meta.report.stream_figures import accuracy_matrices
     from lit_meta.utils.validation import require_one_of
     from lit_meta.zoo import percent
 
@@ -95,9 +97,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     title = f"{experiment.name}: {experiment.scenario['name']}, protocol {experiment.protocol}"
     table(title, columns, rows, f"mean ± standard deviation over {len(experiment.seeds)} seed(s)")
     if "rule" in report:
-        accuracy_matrix(report["rule"]["accuracy_matrix"], experiment.name).savefig(
-            _figures(run_dir) / "accuracy_matrix.png"
-        )
+        matrix = torch.tensor(report["rule"]["accuracy_matrix"])
+        accuracy_matrices({experiment.name: matrix}).savefig(_figures(run_dir) / "accuracy_matrix.png", dpi=150)
     console().print(f"results are in {run_dir}", soft_wrap=True)
     return report
 

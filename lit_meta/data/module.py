@@ -49,6 +49,13 @@ def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
 
+def experience_index(trainer: lightning.Trainer, fits: int) -> int:
+    """The position of the experience in its stream where the data module knows it, else the number of fits before."""
+    experience = getattr(getattr(trainer, "datamodule", None), "train_experience", None)
+    index = getattr(experience, "current_experience", None)
+    return fits if index is None else int(index)
+
+
 class ExperienceDataModule(lightning.LightningDataModule):
     """One experience to train on, and a stream of experiences to be tested on.
 

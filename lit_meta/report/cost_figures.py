@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from lit_meta.report.palette import FAINT, PAPER, Series, new_figure, styled
 from lit_meta.report.runs import Estimate
+from lit_meta.report.style import FAINT, PAPER, Series, new_figure, styled
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def cost_against_accuracy(points: Sequence[CostPoint]) -> Figure:
 
     Example:
         >>> import torch
-        >>> from lit_meta.report.palette import run_series
+        >>> from lit_meta.report.style import run_series
         >>> one = CostPoint("EWC", 2.0, 64.0, Estimate.of(torch.tensor([0.4, 0.5])), run_series(0))
         >>> [axes.get_xlabel() for axes in cost_against_accuracy([one]).axes]
         ['training time (s)', 'weights and memory (KiB)']

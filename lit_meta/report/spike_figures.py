@@ -10,7 +10,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from torch import Tensor
 
-from lit_meta.report.palette import INK, new_figure, styled
+from lit_meta.report.style import INK, new_figure, styled
 
 NEURONS = 120  # shown of a layer at most, evenly chosen
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from lit_meta.report.palette import FAINT, INK, PAPER, SEQUENTIAL, Series, new_figure, plain, styled
 from lit_meta.report.runs import Estimate
+from lit_meta.report.style import FAINT, INK, PAPER, SEQUENTIAL, Series, new_figure, plain, styled
 
 _NUMBERS_UP_TO = 12  # more columns leave no room for a number in each cell
 
@@ -59,7 +59,7 @@ def accuracy_along_stream(
 
     Example:
         >>> import torch
-        >>> from lit_meta.report.palette import run_series
+        >>> from lit_meta.report.style import run_series
         >>> line = Estimate.of(torch.rand(3, 4))
         >>> accuracy_along_stream({"EWC": (line, run_series(0))}, {}).axes[0].get_xlabel()
         'experiences learned'
@@ -94,7 +94,7 @@ def forgetting_by(what: str, labels: Sequence[str], panels: Mapping[str, tuple[T
 
     Example:
         >>> import torch
-        >>> from lit_meta.report.palette import run_series
+        >>> from lit_meta.report.style import run_series
         >>> panels = {"EWC": (torch.ones(2), torch.tensor([0.2, 1.0]), run_series(0))}
         >>> forgetting_by("class", ["0", "1"], panels).axes[0].get_xlabel()
         'class'

@@ -10,8 +10,8 @@ from torch import Tensor
 from lit_meta.core.layers import weight_layers
 from lit_meta.experiments.run import network_for_seed
 from lit_meta.functional.weight_change import change_map, changed_fraction
-from lit_meta.report.palette import SEQUENTIAL, Series, new_figure, plain, styled
 from lit_meta.report.runs import Estimate, Run
+from lit_meta.report.style import SEQUENTIAL, Series, new_figure, plain, styled
 from lit_meta.streams.checkpoints import Checkpoints
 
 _MAP_SIZE = (40, 64)
@@ -95,7 +95,7 @@ def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]
 
     Example:
         >>> import torch
-        >>> from lit_meta.report.palette import run_series
+        >>> from lit_meta.report.style import run_series
         >>> line = (Estimate.of(torch.rand(2, 3)), run_series(0))
         >>> synapses_changed({"layers.0": {"EWC": line}}).axes[0].get_title(loc="left")
         'layers.0'

@@ -7,11 +7,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from lit_meta.report.gallery import along_stream_plate, cost_plate, plates
-from lit_meta.report.page import page
-from lit_meta.report.palette import save_figure
-from lit_meta.report.plate import Plate
+from lit_meta.report.html import page
+from lit_meta.report.panel import Panel
+from lit_meta.report.panels import along_stream_panel, cost_panel, run_panels
 from lit_meta.report.runs import Run, read_run
+from lit_meta.report.style import save_figure
 
 
 def write_report(
@@ -43,15 +43,15 @@ def write_report(
     written: list[str] = []
     gallery = []
     for run in runs:
-        figures, left_out = plates(run)
+        figures, left_out = run_panels(run)
         gallery.append((figures, left_out))
-        for plate in figures:
-            written += map(str, save_figure(plate.figure, run.folder / "figures", plate.name))
+        for panel in figures:
+            written += map(str, save_figure(panel.figure, run.folder / "figures", panel.name))
         if on_run is not None:
             on_run(run.name)
     comparison = compare(runs) if len(runs) > 1 else []
-    for plate in comparison:
-        written += map(str, save_figure(plate.figure, target.parent / f"{target.stem}_figures", plate.name))
+    for panel in comparison:
+        written += map(str, save_figure(panel.figure, target.parent / f"{target.stem}_figures", panel.name))
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(runs, gallery, comparison), encoding="utf-8")
     facts = [
@@ -61,7 +61,7 @@ def write_report(
     return {"page": str(target), "figures": written, "runs": facts}
 
 
-def compare(runs: Sequence[Run]) -> list[Plate]:
+def compare(runs: Sequence[Run]) -> list[Panel]:
     """Figures of several runs together: only runs measured in the same way share an axis."""
 
     def kind(run: Run) -> tuple[str, int, str]:
@@ -72,17 +72,17 @@ def compare(runs: Sequence[Run]) -> list[Plate]:
     for number, group in enumerate(groups):
         streams = [run for run in group if run.streams]
         if len(streams) > 1:
-            found.append(_numbered(along_stream_plate(streams), number, len(groups), kind(group[0])))
+            found.append(_numbered(along_stream_panel(streams), number, len(groups), kind(group[0])))
         if len(group) > 1:
-            found.append(_numbered(cost_plate(group), number, len(groups), kind(group[0])))
+            found.append(_numbered(cost_panel(group), number, len(groups), kind(group[0])))
     return found
 
 
-def _numbered(plate: Plate, number: int, groups: int, kind: tuple[str, int, str]) -> Plate:
+def _numbered(panel: Panel, number: int, groups: int, kind: tuple[str, int, str]) -> Panel:
     if groups == 1:
-        return plate
-    title = f"{plate.title}: {kind[0]}, {kind[1]} experiences, protocol {kind[2]}"
-    return Plate(f"{plate.name}_{number + 1}", title, plate.caption, plate.summary, plate.figure)
+        return panel
+    title = f"{panel.title}: {kind[0]}, {kind[1]} experiences, protocol {kind[2]}"
+    return Panel(f"{panel.name}_{number + 1}", title, panel.caption, panel.summary, panel.figure)
 
 
 def _accuracies(run: Run) -> dict[str, dict[str, float]]:

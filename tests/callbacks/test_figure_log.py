@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_meta import MetaplasticModule, fit_stream, scenario
-from lit_meta.callbacks import FigureLog, log_run
 from lit_meta.networks import build_network
+from lit_meta.report.figure_log import FigureLog, log_run
 
 
 def logged(folder: str) -> dict[str, list[int]]:

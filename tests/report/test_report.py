@@ -11,14 +11,14 @@ import torch
 import yaml
 
 from lit_meta.cli import main
-from lit_meta.report import plates, read_run, write_report
+from lit_meta.report import read_run, run_panels, write_report
 from lit_meta.report.cost_figures import pareto_front
-from lit_meta.report.gallery import cost_plate
-from lit_meta.report.page import batching_table, page
-from lit_meta.report.palette import COLORS, learner_series, run_series
-from lit_meta.report.stream_plates import _by_class
+from lit_meta.report.html import batching_table, page
+from lit_meta.report.panels import cost_panel
+from lit_meta.report.stream_panels import _by_class
+from lit_meta.report.style import COLORS, learner_series, run_series
+from lit_meta.report.text import summary
 from lit_meta.report.weight_figures import first_and_last
-from lit_meta.report.words import summary
 from lit_meta.report.write import compare
 from lit_meta.utils.io import load_tensors
 from tests.report.conftest import MakeRun
@@ -91,8 +91,8 @@ def test_forgetting_by_class_follows_the_order_of_classes(make_run: MakeRun) -> 
 
 
 def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
-    found, left_out = plates(read_run(make_run({"rule": RULE})))
-    assert [plate.name for plate in found] == [
+    found, left_out = run_panels(read_run(make_run({"rule": RULE})))
+    assert [panel.name for panel in found] == [
         "accuracy_along_stream",
         "accuracy_matrix",
         "forgetting",
@@ -107,8 +107,8 @@ def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
 
 
 def test_a_run_of_the_joint_bound_alone(make_run: MakeRun) -> None:
-    found, left_out = plates(read_run(make_run({"joint": JOINT})))
-    assert [plate.name for plate in found] == ["cost_accuracy"]
+    found, left_out = run_panels(read_run(make_run({"joint": JOINT})))
+    assert [panel.name for panel in found] == ["cost_accuracy"]
     assert any("no stream of experiences" in text for text in left_out)
 
 
@@ -135,7 +135,7 @@ def test_runs_measured_differently_share_no_axis(make_run: MakeRun) -> None:
         for name, protocol in (("a", "standard"), ("b", "paper"), ("c", "standard"))
     ]
     together = compare(runs)
-    assert [plate.name for plate in together] == ["side_by_side_2", "cost_accuracy_2"]
+    assert [panel.name for panel in together] == ["side_by_side_2", "cost_accuracy_2"]
     assert together[0].title.endswith("side by side: split-digits, 2 experiences, protocol standard")
     assert "EWC (a)" in together[0].summary
     assert "EWC (b)" not in together[0].summary
@@ -188,9 +188,9 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
 def test_energy_has_a_panel_where_every_learner_counted_it(make_run: MakeRun) -> None:
     counted = read_run(make_run({"rule": RULE, "joint": JOINT}, folder="a", cost={"energy_joules": 0.004}))
     not_counted = read_run(make_run({"rule": RULE}, folder="b"))
-    panels = [axes.get_xlabel() for axes in cost_plate([counted]).figure.axes]
+    panels = [axes.get_xlabel() for axes in cost_panel([counted]).figure.axes]
     assert panels[2] == "estimated energy (mJ)"
-    assert len(cost_plate([counted, not_counted]).figure.axes) == 2
+    assert len(cost_panel([counted, not_counted]).figure.axes) == 2
 
 
 def test_a_run_records_what_it_is_asked_for(tmp_path: Path) -> None:
@@ -213,8 +213,8 @@ def test_a_run_records_what_it_is_asked_for(tmp_path: Path) -> None:
     assert not list((run_dir / "joint").rglob("weight_change.json"))
     for learner in run.learners.values():
         assert learner.cost("energy_joules") > 0
-    found, left_out = plates(run)
-    assert {"synapses_changed", "weight_change", "cost_accuracy"} <= {plate.name for plate in found}
+    found, left_out = run_panels(run)
+    assert {"synapses_changed", "weight_change", "cost_accuracy"} <= {panel.name for panel in found}
     assert run.streams["rule"].seeds[0].classes == [sorted(classes) for classes in run.streams["rule"].seeds[0].classes]
     assert [text.split(":")[0] for text in left_out] == ["Forgetting by class", "Spike raster"]
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lit_meta.report.cost_figures import CostPoint, cost_against_accuracy
-from lit_meta.report.network_plates import raster, synapses, weight_map
-from lit_meta.report.palette import Series, learner_series, run_series
-from lit_meta.report.plate import Plate
+from lit_meta.report.network_panels import raster, synapses, weight_map
+from lit_meta.report.panel import Panel
 from lit_meta.report.runs import Estimate, Run
 from lit_meta.report.stream_figures import accuracy_along_stream
-from lit_meta.report.stream_plates import along_stream, forgetting, forgetting_by_class, matrices
-from lit_meta.report.words import learner_label
+from lit_meta.report.stream_panels import along_stream, forgetting, forgetting_by_class, matrices
+from lit_meta.report.style import Series, learner_series, run_series
+from lit_meta.report.text import learner_label
 
 
-def plates(run: Run) -> tuple[list[Plate], list[str]]:
+def run_panels(run: Run) -> tuple[list[Panel], list[str]]:
     """All figures that can be made of a run, and a sentence on each that cannot."""
-    found: list[Plate] = []
+    found: list[Panel] = []
     left_out: list[str] = []
     if run.streams:
         found += [along_stream(run), matrices(run), forgetting(run)]
@@ -29,7 +29,7 @@ def plates(run: Run) -> tuple[list[Plate], list[str]]:
             found.append(by_class)
     else:
         left_out.append("Accuracy along the stream, accuracy matrix, forgetting: the run has no stream of experiences.")
-    found.append(cost_plate([run]))
+    found.append(cost_panel([run]))
     for made, name in (
         (weight_map(run), "Weight-change map"),
         (synapses(run), "Synapses changed by each experience"),
@@ -46,14 +46,14 @@ def plates(run: Run) -> tuple[list[Plate], list[str]]:
     return found, left_out
 
 
-def along_stream_plate(runs: Sequence[Run]) -> Plate:
+def along_stream_panel(runs: Sequence[Run]) -> Panel:
     """The rules of several runs of one scenario in one picture."""
     lines: dict[str, tuple[Estimate, Series]] = {}
     for index, run in enumerate(runs):
         main = next(iter(run.streams.values()))
         lines[f"{learner_label(run, main.name)} ({run.name})"] = (main.seen, run_series(index))
     ends = "; ".join(f"{label} ends at {100 * float(found.mean[-1]):.1f} %" for label, (found, _) in lines.items())
-    return Plate(
+    return Panel(
         "side_by_side",
         "Accuracy along the stream, side by side",
         "Each line is a run's rule: mean accuracy on the experiences seen so far. Bands: 95 % bootstrap intervals over seeds. "
@@ -63,7 +63,7 @@ def along_stream_plate(runs: Sequence[Run]) -> Plate:
     )
 
 
-def cost_plate(runs: Sequence[Run]) -> Plate:
+def cost_panel(runs: Sequence[Run]) -> Panel:
     """Cost against accuracy, for all learners of all runs."""
     points = []
     for index, run in enumerate(runs):
@@ -89,7 +89,7 @@ def cost_plate(runs: Sequence[Run]) -> Plate:
         f"{p.label}: {100 * float(p.accuracy.mean):.1f} % in {p.seconds:.2g} s with {p.kibibytes:.0f} KiB"
         for p in points
     )
-    return Plate(
+    return Panel(
         "cost_accuracy",
         "What accuracy costs",
         "Up and to the left is better. The thin line, where more than one learner is on it, is the Pareto front: what lies on "

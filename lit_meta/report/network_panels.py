@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 
 from lit_meta.networks import SpikingNetwork
-from lit_meta.report.palette import Series, learner_series
-from lit_meta.report.plate import Plate
+from lit_meta.report.panel import Panel
 from lit_meta.report.runs import Estimate, Run
 from lit_meta.report.spike_figures import spikes_raster
+from lit_meta.report.style import Series, learner_series
+from lit_meta.report.text import learner_label, rule_name
 from lit_meta.report.weight_figures import first_and_last, shares_changed, synapses_changed, weight_change_maps
-from lit_meta.report.words import learner_label, rule_name
 
 
-def weight_map(run: Run) -> Plate | str:
+def weight_map(run: Run) -> Panel | str:
     """Where weights changed over the stream, or why it cannot be shown."""
     found = {name: first_and_last(run, name) for name in ("rule", "naive") if name in run.streams}
     weights = {learner_label(run, name): pairs for name, pairs in found.items() if pairs is not None}
@@ -23,7 +23,7 @@ def weight_map(run: Run) -> Plate | str:
         f"{label}: " + ", ".join(f"{100 * share:.0f} % of {layer}" for layer, share in shares_changed(pairs).items())
         for label, pairs in weights.items()
     )
-    return Plate(
+    return Panel(
         "weight_change",
         "Which weights the stream changed",
         "Difference between the first weights and the last, in units of the layer's typical first weight, averaged over blocks "
@@ -34,7 +34,7 @@ def weight_map(run: Run) -> Plate | str:
     )
 
 
-def synapses(run: Run) -> Plate | str:
+def synapses(run: Run) -> Panel | str:
     """How many synapses each experience changed, or why it cannot be shown."""
     names = list(run.learners)
     layers: dict[str, dict[str, tuple[Estimate, Series]]] = {}
@@ -53,7 +53,7 @@ def synapses(run: Run) -> Plate | str:
         for layer, entry in layers.items()
         for label, (found, _) in entry.items()
     )
-    return Plate(
+    return Panel(
         "synapses_changed",
         "Synapses changed by each experience",
         "Share of a layer's synapses that moved by more than 1 % of its typical weight while an experience was learned. "
@@ -63,7 +63,7 @@ def synapses(run: Run) -> Plate | str:
     )
 
 
-def raster(run: Run) -> Plate | str:
+def raster(run: Run) -> Panel | str:
     """Spikes of two test samples, or why they cannot be shown."""
     from lit_meta.data import experience_tensors, scenario
     from lit_meta.evaluation.activations import spike_raster
@@ -91,7 +91,7 @@ def raster(run: Run) -> Plate | str:
         for title, raster in samples.items()
     )
     classes = list(benchmark.class_names) if len(benchmark.class_names) <= 12 else []
-    return Plate(
+    return Panel(
         "spikes",
         "Spikes",
         "Each mark is a spike of one neuron at one time step, for one test sample of the first experience and one of the last, "

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Plate:
+class Panel:
     """A figure with its words.
 
     Attributes:

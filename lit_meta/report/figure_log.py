@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import Logger
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lit_meta.callbacks._experience import experience_index
 from lit_meta.callbacks.weight_change import WeightChange
+from lit_meta.data.module import experience_index
 from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_of
 from lit_meta.networks import SpikingNetwork
 from lit_meta.utils.validation import require_one_of
@@ -66,10 +66,10 @@ class FigureLog(L.Callback):
     def figures(self, pl_module: L.LightningModule) -> dict[str, Figure]:
         """What is logged after the experiences learned so far, by tag."""
         from lit_meta.evaluation.activations import spike_raster
-        from lit_meta.report.palette import learner_series, run_series
         from lit_meta.report.runs import Estimate
         from lit_meta.report.spike_figures import spikes_raster
         from lit_meta.report.stream_figures import accuracy_along_stream, accuracy_matrices
+        from lit_meta.report.style import learner_series, run_series
         from lit_meta.report.weight_figures import synapses_changed
 
         matrix = torch.stack([self.rows[index] for index in sorted(self.rows)])
@@ -106,7 +106,7 @@ def log_figures(loggers: Iterable[Logger], figures: Mapping[str, Figure], *, ste
     Raises:
         ValueError: no logger takes figures.
     """
-    from lit_meta.report.palette import styled
+    from lit_meta.report.style import styled
 
     takers = figure_loggers(loggers)
     for tag, figure in figures.items():
@@ -131,11 +131,11 @@ def log_run(run_dir: Any, logger: Logger) -> list[str]:
         ValueError: the logger takes no figures, or the folder cannot be read.
         FileNotFoundError: the folder holds no finished run.
     """
-    from lit_meta.report import plates, read_run
+    from lit_meta.report import read_run, run_panels
 
     figure_loggers([logger])
     run = read_run(run_dir)
-    figures = {plate.name: plate.figure for plate in plates(run)[0]}
+    figures = {panel.name: panel.figure for panel in run_panels(run)[0]}
     log_figures([logger], figures, step=run.length)
     return list(figures)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_meta.report.palette import Series, learner_series
-from lit_meta.report.plate import Plate
+from lit_meta.report.panel import Panel
 from lit_meta.report.runs import LearnerRun, Run
 from lit_meta.report.stream_figures import accuracy_along_stream, accuracy_matrices, forgetting_by
-from lit_meta.report.words import learner_label
+from lit_meta.report.style import Series, learner_series
+from lit_meta.report.text import learner_label
 
 
-def along_stream(run: Run) -> Plate:
+def along_stream(run: Run) -> Panel:
     """Accuracy along the stream, with the bounds of the run."""
     names = list(run.learners)
     lines = {
@@ -24,7 +24,7 @@ def along_stream(run: Run) -> Plate:
         if not learner.is_stream
     }
     ends = "; ".join(f"{label} ends at {100 * float(found.mean[-1]):.1f} %" for label, (found, _) in lines.items())
-    return Plate(
+    return Panel(
         "accuracy_along_stream",
         "Accuracy along the stream",
         "After each experience the network is tested on all experiences it has seen so far. A learner that forgets everything "
@@ -34,11 +34,11 @@ def along_stream(run: Run) -> Plate:
     )
 
 
-def matrices(run: Run) -> Plate:
+def matrices(run: Run) -> Panel:
     """Accuracy matrices of up to three learners."""
     shown = {learner_label(run, name): learner.matrices.mean(0) for name, learner in list(run.streams.items())[:3]}
     main = next(iter(run.streams.values())).matrices.mean(0)
-    return Plate(
+    return Panel(
         "accuracy_matrix",
         "Accuracy matrix",
         "Row: the experience learned last. Column: the experience tested. The diagonal is what was just learned; below it is "
@@ -49,7 +49,7 @@ def matrices(run: Run) -> Plate:
     )
 
 
-def forgetting(run: Run) -> Plate:
+def forgetting(run: Run) -> Panel:
     """What was lost of each experience."""
     names = list(run.learners)
     panels = {}
@@ -57,7 +57,7 @@ def forgetting(run: Run) -> Plate:
         mean = learner.matrices.mean(0)
         panels[learner_label(run, name)] = (mean.diagonal(), mean[-1], learner_series(name, names))
     labels = [str(i + 1) for i in range(run.length)]
-    return Plate(
+    return Panel(
         "forgetting",
         "Forgetting, experience by experience",
         "The length of a line is what was lost between learning an experience and the end of the stream. Experiences stand in "
@@ -67,7 +67,7 @@ def forgetting(run: Run) -> Plate:
     )
 
 
-def forgetting_by_class(run: Run) -> Plate | None:
+def forgetting_by_class(run: Run) -> Panel | None:
     """What was lost of each class; None where experiences hold several classes or it was not kept which."""
     names = list(run.learners)
     panels = {}
@@ -78,7 +78,7 @@ def forgetting_by_class(run: Run) -> Plate | None:
             return None
         labels, learned, final = found
         panels[learner_label(run, name)] = (learned, final, learner_series(name, names))
-    return Plate(
+    return Panel(
         "forgetting_by_class",
         "Forgetting, class by class",
         "As above, by class: each seed learned the classes in another order, so that less hangs on the place in the stream "

@@ -9,13 +9,13 @@ from importlib.resources import files
 
 import torch
 
-from lit_meta.report.palette import css_variables, inline_svg
-from lit_meta.report.plate import Plate
+from lit_meta.report.panel import Panel
 from lit_meta.report.runs import Estimate, Run
-from lit_meta.report.words import learner_label, protocol, rule_name, setting, summary
+from lit_meta.report.style import css_variables, inline_svg
+from lit_meta.report.text import learner_label, protocol, rule_name, setting, summary
 
 
-def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Plate], list[str]]], comparison: Sequence[Plate]) -> str:
+def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Panel], list[str]]], comparison: Sequence[Panel]) -> str:
     """The page.
 
     Args:
@@ -158,13 +158,13 @@ def _overview(runs: Sequence[Run]) -> str:
     return text
 
 
-def _figures(prefix: str, figures: Sequence[Plate]) -> str:
+def _figures(prefix: str, figures: Sequence[Panel]) -> str:
     parts = []
-    for plate in figures:
-        name = f"{_identifier(prefix)}-{plate.name}"
+    for panel in figures:
+        name = f"{_identifier(prefix)}-{panel.name}"
         parts.append(
-            f'<figure id="{name}"><h3>{escape(plate.title)}</h3>{inline_svg(plate.figure, name, plate.summary)}'
-            f"<figcaption>{escape(plate.caption)}</figcaption></figure>"
+            f'<figure id="{name}"><h3>{escape(panel.title)}</h3>{inline_svg(panel.figure, name, panel.summary)}'
+            f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
         )
     return "\n".join(parts)
 
