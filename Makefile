@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run side by side, one thread each.
 WORKERS ?= 2
 
-.PHONY: demo test check results clean
+.PHONY: demo test check docs clean
 
 demo: $(READY)
 	$(BIN)/lit-meta demo
@@ -20,9 +20,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Writes the tables of the README from the zoo's cards and docs/results/.
-results: $(READY)
-	$(BIN)/lit-meta results README.md
+# Writes the tables and figures of docs/ from the zoo's cards and docs/results/.
+docs: $(READY)
+	for table in results classification leak along; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_meta._version import __version__
-from lit_meta.cli import along, audit, bench, demo, evaluate, leak, listing, report, results, run, sweep, zoo
+from lit_meta.cli import audit, bench, demo, evaluate, listing, report, run, sweep, zoo
 from lit_meta.cli.console import error_console
 
 # Each module has add(subparsers), which registers its commands and their functions.
-_COMMANDS = (demo, run, sweep, evaluate, audit, bench, report, zoo, results, leak, along, listing)
+_COMMANDS = (demo, run, sweep, evaluate, audit, bench, report, zoo, listing)
 
 
 def parser() -> argparse.ArgumentParser:

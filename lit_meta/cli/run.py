@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from lit_meta.experiments.run import benchmarks_of, load_experiment, run_experiment
+    from lit_meta.experiments.summary import percent
     from lit_meta.report.stream_figures import accuracy_matrices
     from lit_meta.utils.validation import require_one_of
-    from lit_meta.zoo import percent
 
     experiment = load_experiment(options.config, [f"--{change}" for change in options.overrides])
     run_dir = Path(options.run_dir or Path("runs") / experiment.name)

@@ -27,12 +27,13 @@ def add(commands: Any) -> None:
 
 def list_entries(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta import zoo
+    from lit_meta.experiments.summary import accuracies
 
     cards = [zoo.card(name) for name in zoo.names()]
     rows = [
         (
             card["name"] + ("" if card["protocol"] == "standard" else f" ({card['protocol']})"),
-            *zoo.accuracies(card["results"]),
+            *accuracies(card["results"]),
         )
         for card in cards
     ]

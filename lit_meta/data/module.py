@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from lit_meta.data.scenario import bulk_view
+from lit_meta.data.scenarios import bulk_view
 
 # Primes: (seed, experience, epoch) near to each other never share a generator's seed.
 _SEED_STRIDE = 1_000_003
@@ -20,7 +20,7 @@ _EPOCH_STRIDE = 7_368_787
 def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
     """All samples and labels of an experience.
 
-    Experiences of `lit_meta.data.scenario` are read in one indexing operation; those of any other Avalanche
+    Experiences of `lit_meta.data.scenarios` are read in one indexing operation; those of any other Avalanche
     benchmark item by item, through the transforms of their data set.
 
     Args:
@@ -65,7 +65,7 @@ class ExperienceDataModule(lightning.LightningDataModule):
     Lightning puts its own `DistributedSampler` in the place of the shuffling.) The last batch of an epoch may
     be smaller than the others.
 
-    Batches of experiences of `lit_meta.data.scenario` are taken out of their tensor by a single indexing
+    Batches of experiences of `lit_meta.data.scenarios` are taken out of their tensor by a single indexing
     operation, so that loader workers would only cost; Lightning's advice to have more of them does not apply
     here, and is filtered where the stream is run. Experiences of other Avalanche benchmarks are read item by
     item, every epoch anew, so that random transforms stay random.

@@ -15,6 +15,7 @@ from torch import nn
 
 from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.config import Experiment, load_experiment
+from lit_meta.experiments.summary import summary
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
@@ -32,7 +33,6 @@ __all__ = [
     "run_experiment",
     "run_seed",
     "summarize",
-    "summary",
     "versions",
 ]
 
@@ -112,20 +112,6 @@ def run_seed(
             callbacks=() if callbacks is None else callbacks(benchmark),
         )
     return result, module
-
-
-def summary(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean and standard deviation (of the sample, n - 1) of one number over seeds; None where it is not defined.
-
-    Example:
-        >>> summary([1.0, 2.0, 3.0])
-        {'mean': 2.0, 'sd': 1.0, 'values': [1.0, 2.0, 3.0]}
-    """
-    known = [v for v in values if v is not None]
-    if not known:
-        return None
-    sd = statistics.stdev(known) if len(known) > 1 else None
-    return {"mean": statistics.fmean(known), "sd": sd, "values": known}
 
 
 def summarize(results: Sequence[StreamResult]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_meta.data import load_source
-from lit_meta.data.audio import hertz_to_mel, log_mel, mel_filterbank, mel_to_hertz, read_wav
+from lit_meta.data.readers.wav import read_wav
+from lit_meta.functional.audio import hertz_to_mel, log_mel, mel_filterbank, mel_to_hertz
 
 
 def write_wav(file: Path, samples: np.ndarray, rate: int = 8000, channels: int = 1) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lit_meta.data import load_source, scenario
-from lit_meta.data.gesture import Events, event_counts, read_aedat, read_gestures
+from lit_meta.data.readers.aedat import Events, read_aedat
+from lit_meta.data.sources.dvs_gesture import event_counts, read_gestures
 
 Event = tuple[int, int, int, int]  # x, y, polarity, time
 HEADER = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#Start-Time: 2017-01-01 00:00:00 (TZ+0000)\r\n#!END-HEADER\r\n"

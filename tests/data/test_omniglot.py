@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lit_meta.data import load_source
-from lit_meta.data.omniglot import area_weights, read_strokes, stroke_frames
+from lit_meta.data.readers.strokes import read_strokes
+from lit_meta.data.sources.omniglot import area_weights, stroke_frames
 
 needs_data = pytest.mark.skipif(
     "LIT_META_DATA" not in os.environ, reason="the data sets are not here: LIT_META_DATA is not set"

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lit_meta.data import data_root, load_source, source_names
-from lit_meta.data._source import stratified_split
-from lit_meta.data.images import read_idx
+from lit_meta.data.readers.idx import read_idx
+from lit_meta.data.sources.base import stratified_split
 
 needs_data = pytest.mark.skipif(
     "LIT_META_DATA" not in os.environ, reason="the data sets are not here: LIT_META_DATA is not set"

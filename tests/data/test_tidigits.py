@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_meta.data import load_source, scenario
-from lit_meta.data.tidigits import read_sphere
+from lit_meta.data.readers.sphere import read_sphere
 
 
 def sphere(samples: np.ndarray, *, order: str = "10", **changes: object) -> bytes:

@@ -1,0 +1,292 @@
+"""Continual-learning scenarios over the data sources, as Avalanche benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, reduce
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lit_meta.data.sources import load_source
+from lit_meta.data.sources.base import Source, stratified_split
+from lit_meta.data.view import TensorView, concatenate
+from lit_meta.utils.registry import unknown
+
+Form = Literal["class", "domain", "task"]
+_ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    source: str
+    experiences: int
+    permuted: bool = False
+
+
+_RECIPES = {
+    "split-digits": _Recipe("digits", 10),
+    "split-mnist": _Recipe("mnist", 10),
+    "split-cifar10": _Recipe("cifar10", 10),
+    "split-fsdd": _Recipe("fsdd", 10),
+    "split-omniglot-latin": _Recipe("omniglot-latin", 26),
+    "split-omniglot-greek": _Recipe("omniglot-greek", 24),
+    "split-strokes-latin": _Recipe("strokes-latin", 26),
+    "split-dvs-gesture": _Recipe("dvs-gesture", 11),
+    "split-tidigits": _Recipe("tidigits", 11),
+    "permuted-mnist": _Recipe("mnist", 10, permuted=True),
+    "permuted-digits": _Recipe("digits", 10, permuted=True),
+}
+
+
+def scenario_names() -> tuple[str, ...]:
+    """The names of the scenarios, in alphabetical order."""
+    return tuple(sorted(_RECIPES))
+
+
+def scenario(
+    name: str,
+    *,
+    experiences: int | None = None,
+    form: Form | None = None,
+    seed: int = 0,
+    class_order: Sequence[int] | None = None,
+    validation: float = 0.0,
+    input_range: Sequence[float] | None = None,
+    root: str | Path | None = None,
+) -> Any:
+    """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
+
+    In ``split-*`` every experience brings classes of its own, in a random order that the seed decides, in one of three forms:
+
+    - ``"class"``-incremental (the default), with a single head: labels stay the source's own, so that the output of a network
+      is indexed by the original class.
+    - ``"domain"``-incremental: the label is the position of a sample's class among those of its experience, in the order of
+      classes, so that all experiences have the same few labels, and which experience a sample is of need never be known.
+    - ``"task"``-incremental: labels as in ``"class"``, but `lit_meta.fit_stream` opens, in learning and in testing, only the
+      outputs of the classes of a sample's own experience. The network is then told the task of every test sample, so its
+      accuracy is not to be set beside that of the other forms.
+
+    ``permuted-*`` is domain-incremental: every experience has all classes, under a pixel permutation of its own (the first:
+    none). No experience carries a task label other than 0.
+
+    Args:
+        name: one of `scenario_names`.
+        experiences: length of the stream; for ``split-*`` a divisor of the number of classes. Default: one
+            class an experience, and 10 for ``permuted-*``.
+        form: ``"class"``, ``"domain"`` or ``"task"`` (``split-*`` only).
+        seed: decides the order of the classes, or the permutations, and which samples are for validation.
+        class_order: the order of the classes, in place of the seed's (``split-*`` only).
+        validation: the part of the training samples, class by class, that is taken out of the training stream
+            and becomes ``benchmark.validation_stream`` (as long as the others), so that hyperparameters can
+            be chosen without the test samples. ``permuted-*`` takes the same images in every experience.
+        input_range: what 0 and 1 of the source become, values between them in proportion: ``(-1, 1)`` for images around 0.
+            Default: samples as the source has them.
+        root: the folder that holds the data sets, see `load_source`.
+
+    Returns:
+        An `avalanche.benchmarks.CLScenario` with ``train_stream``, ``test_stream`` and, if asked for,
+        ``validation_stream``, and with the attributes ``name`` and ``form`` (str), ``classes`` (int),
+        ``class_names``, ``class_order`` and ``input_shape`` (tuples).
+
+    Raises:
+        KeyError: if there is no scenario of that name.
+        ValueError: if an argument does not fit the scenario.
+        FileNotFoundError: if the data is absent.
+
+    Example:
+        >>> benchmark = scenario("split-digits", experiences=5, class_order=range(10))
+        >>> [sorted(e.classes_in_this_experience) for e in benchmark.train_stream]
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+        >>> benchmark = scenario("split-digits", experiences=5, class_order=range(10), form="domain")
+        >>> benchmark.class_names
+        ('0/2/4/6/8', '1/3/5/7/9')
+    """
+    if name not in _RECIPES:
+        raise unknown("scenario", name, _RECIPES)
+    recipe = _RECIPES[name]
+    if not 0 <= validation < 1:
+        raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
+    length = recipe.experiences if experiences is None else experiences
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise ValueError(f"expected experiences to be a positive integer, got {length!r}")
+    if recipe.permuted and class_order is not None:
+        raise ValueError(f"class_order has no effect on {name}, where every experience has all classes; leave it out")
+    if recipe.permuted and form is not None:
+        raise ValueError(f"{name} is domain-incremental and has no other form; leave form out, got {form!r}")
+    if form is not None and form not in get_args(Form):
+        raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
+
+    source = load_source(recipe.source, root)
+    if input_range is not None:
+        source = _rescaled(source, *_bounds(input_range))
+    generator = torch.Generator().manual_seed(seed)
+    order = tuple(range(len(source.classes)))
+    if not recipe.permuted:
+        order = _class_order(source, class_order, generator)
+        if len(order) % length:
+            divisors = [n for n in range(1, len(order) + 1) if len(order) % n == 0]
+            raise ValueError(
+                f"{name} has {len(order)} classes, which {length} experiences cannot share equally; "
+                f"choose one of {', '.join(map(str, divisors))}"
+            )
+    groups = torch.tensor(order).reshape(length, -1) if not recipe.permuted else None
+    if groups is not None and form == "domain" and groups.shape[1] == 1:
+        raise ValueError(
+            f"with form='domain' an experience needs two classes or more; {length} experiences have one each"
+        )
+
+    train = torch.arange(len(source.train_y))
+    parts = {"train": (source.train_x, source.train_y, train)}
+    if validation:
+        # A generator of its own: the order of classes must be the same with and without validation.
+        train, held_out = stratified_split(source.train_y, validation, torch.Generator().manual_seed(seed))
+        parts["train"] = (source.train_x, source.train_y, train)
+        parts["validation"] = (source.train_x, source.train_y, held_out)
+    parts["test"] = (source.test_x, source.test_y, torch.arange(len(source.test_y)))
+
+    if groups is None:
+        permutations = _permutations(length, source, generator)
+        streams = {
+            stream: [
+                TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations
+            ]
+            for stream, (x, y, index) in parts.items()
+        }
+    else:
+        position = torch.empty(len(order), dtype=torch.long)
+        position[groups] = torch.arange(groups.shape[1]).expand_as(groups)
+        labels = {id(y): position[y] if form == "domain" else y for _, y, _ in parts.values()}
+        streams = {
+            stream: [TensorView(x, labels[id(y)], index[torch.isin(y[index], group)]) for group in groups]
+            for stream, (x, y, index) in parts.items()
+        }
+    benchmark = _benchmark(streams)
+    benchmark.name = name
+    benchmark.form = form or ("domain" if recipe.permuted else "class")
+    benchmark.class_names = source.classes
+    if groups is not None and form == "domain":
+        benchmark.class_names = tuple("/".join(source.classes[c] for c in column) for column in groups.T.tolist())
+    benchmark.classes = len(benchmark.class_names)
+    benchmark.class_order = order
+    benchmark.input_shape = source.input_shape
+    return benchmark
+
+
+def joint(benchmark: Any) -> Any:
+    """The same data with a single training experience that holds everything: the upper bound of a scenario.
+
+    Args:
+        benchmark: an Avalanche benchmark, from `scenario` or from anywhere else.
+
+    Returns:
+        A benchmark whose training stream has one experience and whose other streams are the same as before.
+        Attributes that `scenario` attaches are carried over.
+
+    Example:
+        >>> benchmark = joint(scenario("split-digits"))
+        >>> len(benchmark.train_stream), len(benchmark.test_stream)
+        (1, 10)
+    """
+    views = [bulk_view(experience) for experience in benchmark.train_stream]
+    streams: dict[str, list[Any]] = {
+        stream: [e.dataset if (view := bulk_view(e)) is None else view for e in experiences]
+        for stream, experiences in benchmark.streams.items()
+        if stream != "train"
+    }
+    known = [view for view in views if view is not None]
+    if known and len(known) == len(views):
+        whole: Any = concatenate(known)
+    else:
+        whole = reduce(lambda one, other: one.concat(other), (e.dataset for e in benchmark.train_stream))
+    result = _benchmark({"train": [whole], **streams})
+    for attribute in _ATTRIBUTES:
+        if hasattr(benchmark, attribute):
+            setattr(result, attribute, getattr(benchmark, attribute))
+    return result
+
+
+def bulk_view(experience: Any) -> TensorView | None:
+    """The tensors behind an experience of a `scenario`, for access to many samples at once.
+
+    Args:
+        experience: an Avalanche experience.
+
+    Returns:
+        The view, or ``None`` if the experience is not from `scenario`, or if its data set has been replaced
+        since (by one with other transforms, say), so that the tensors would not be what its items are.
+    """
+    view, dataset = getattr(experience, "tensor_view", None) or (None, None)
+    return view if view is not None and dataset is experience.dataset else None
+
+
+def _bounds(input_range: Sequence[float]) -> tuple[float, float]:
+    try:
+        low, high = (float(bound) for bound in input_range)
+    except (TypeError, ValueError):
+        raise ValueError(f"input_range must be two numbers, got {input_range!r}") from None
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError(f"input_range must be two finite numbers, the smaller first, got {input_range!r}")
+    return low, high
+
+
+@lru_cache(maxsize=1)
+def _rescaled(source: Source, low: float, high: float) -> Source:
+    """A copy, shared by the benchmarks of all seeds."""
+    width = high - low
+    # Which test samples were held out of training is asked of the source alone, never of a benchmark.
+    return replace(
+        source,
+        train_x=source.train_x * width + low,
+        test_x=source.test_x * width + low,
+        held_out_x=None,
+        held_out_y=None,
+    )
+
+
+def _class_order(source: Source, class_order: Sequence[int] | None, generator: torch.Generator) -> tuple[int, ...]:
+    number = len(source.classes)
+    if class_order is None:
+        return tuple(torch.randperm(number, generator=generator).tolist())
+    order = tuple(int(label) for label in class_order)
+    if sorted(order) != list(range(number)):
+        raise ValueError(f"expected class_order to hold each of 0..{number - 1} once, got {order}")
+    return order
+
+
+def _permutations(length: int, source: Source, generator: torch.Generator) -> list[Tensor]:
+    pixels = int(torch.Size(source.input_shape).numel())
+    return [torch.arange(pixels) if i == 0 else torch.randperm(pixels, generator=generator) for i in range(length)]
+
+
+def _benchmark(streams: dict[str, list[Any]]) -> Any:
+    """An Avalanche benchmark of `TensorView`s (or of Avalanche data sets) for each stream."""
+    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
+
+    views = {name: [d if isinstance(d, TensorView) else None for d in data] for name, data in streams.items()}
+    datasets = {
+        name: [_avalanche_dataset(d) if isinstance(d, TensorView) else d for d in data]
+        for name, data in streams.items()
+    }
+    benchmark = with_classes_timeline(benchmark_from_datasets(**datasets))
+    # The data sets of a benchmark from elsewhere need not have task labels.
+    if all(hasattr(d, "targets_task_labels") for data in datasets.values() for d in data):
+        benchmark = with_task_labels(benchmark)
+    for name, stream in benchmark.streams.items():
+        for experience, view in zip(stream, views[name], strict=True):
+            if view is not None:
+                experience.tensor_view = (view, experience.dataset)
+    return benchmark
+
+
+def _avalanche_dataset(view: TensorView) -> Any:
+    from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
+    from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
+
+    targets = DataAttribute(view.targets.tolist(), "targets")
+    task_labels = TaskLabels(ConstantSequence(0, len(view)))
+    return TaskAwareSupervisedClassificationDataset([view], data_attributes=[targets, task_labels])

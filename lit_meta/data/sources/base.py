@@ -1,0 +1,117 @@
+"""What a data source is, where sources are looked for, and the error for one that is not there."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A labelled data set, split into training and test samples.
+
+    The tensors are shared by everything that loads the same source in one process: treat them as read-only.
+
+    Attributes:
+        name: the name it is loaded by.
+        train_x: training samples, float32 in [0, 1], ``(samples, *shape)``.
+        train_y: training labels, int64, ``(samples,)``.
+        test_x: test samples, float32 in [0, 1], ``(samples, *shape)``.
+        test_y: test labels, int64, ``(samples,)``.
+        classes: the name of every label, in the order of the labels.
+        held_out_x: the part of the test samples that comes from the official *training* set
+            (CIFAR-10), or ``None``.
+        held_out_y: the labels of ``held_out_x``, or ``None``.
+    """
+
+    name: str
+    train_x: Tensor
+    train_y: Tensor
+    test_x: Tensor
+    test_y: Tensor
+    classes: tuple[str, ...]
+    held_out_x: Tensor | None = None
+    held_out_y: Tensor | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """The shape of one sample."""
+        return tuple(self.train_x.shape[1:])
+
+
+def cache_folder() -> Path:
+    """The per-user cache folder: ``$XDG_CACHE_HOME/lit_meta``, or ``~/.cache/lit_meta``."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "lit_meta"
+
+
+def data_root() -> Path:
+    """The folder of the data sets: ``$LIT_META_DATA``, or else ``data`` in the per-user cache folder."""
+    root = os.environ.get("LIT_META_DATA")
+    return Path(root).expanduser() if root else cache_folder() / "data"
+
+
+def missing(what: str, where: Path, how: str) -> FileNotFoundError:
+    """Builds the error for data that is not there.
+
+    Args:
+        what: the data that was wanted.
+        where: the file or folder that was looked for.
+        how: how to get it, a sentence without a full stop.
+
+    Returns:
+        The exception, to be raised by the caller.
+    """
+    return FileNotFoundError(
+        f"{what} not found: expected {where}. {how}. "
+        "The folder it is looked for in is the argument root=, or else the environment variable "
+        "LIT_META_DATA."
+    )
+
+
+def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Splits indices in two, class by class.
+
+    Args:
+        y: labels, ``(samples,)``.
+        fraction: the part of every class that goes to the second half, between 0 and 1 (exclusive).
+        generator: decides which samples; nothing else does.
+
+    Returns:
+        The sorted indices of the first and of the second part.
+
+    Raises:
+        ValueError: if the fraction is out of range, or leaves a class without a sample on either side.
+
+    Example:
+        >>> y = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+        >>> first, second = stratified_split(y, 0.25, torch.Generator().manual_seed(0))
+        >>> y[first].tolist(), y[second].tolist()
+        ([0, 0, 0, 1, 1, 1], [0, 1])
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"expected a fraction between 0 and 1 (exclusive), got {fraction}")
+    first, second = [], []
+    for label in y.unique().tolist():
+        members = (y == label).nonzero().flatten()
+        count = round(fraction * len(members))
+        if not 0 < count < len(members):
+            raise ValueError(
+                f"a fraction of {fraction} leaves class {label} ({len(members)} samples) with {count} "
+                f"samples on "
+                "one side and the rest on the other; choose a fraction that leaves some on both"
+            )
+        members = members[torch.randperm(len(members), generator=generator)]
+        second.append(members[:count])
+        first.append(members[count:])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values
+
+
+def unit_interval(images: np.ndarray) -> Tensor:
+    """Bytes from 0 to 255 as float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)).div_(255)

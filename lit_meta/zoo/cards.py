@@ -1,0 +1,73 @@
+"""What an entry says of itself: its card, and the page made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lit_meta.experiments.config import is_classification
+from lit_meta.experiments.run import build_rules
+from lit_meta.experiments.summary import percent
+from lit_meta.utils.io import load_yaml
+from lit_meta.utils.paths import zoo_folder
+from lit_meta.utils.registry import unknown
+
+
+def names() -> list[str]:
+    """The names of all entries.
+
+    Example:
+        >>> "naca-mlp-digits" in names()
+        True
+    """
+    return sorted(path.parent.name for path in zoo_folder().glob("*/card.yaml"))
+
+
+def card(name: str) -> dict[str, Any]:
+    """Everything that is known of an entry: network, rule, scenario, protocol, results, sha256 of its files.
+
+    Raises:
+        KeyError: no entry of that name; the nearest are named.
+        ValueError: the card is damaged.
+    """
+    if name not in names():
+        raise unknown("zoo entry", name, names())
+    described = load_yaml(zoo_folder() / name / "card.yaml")
+    absent = {"experiment", "seed", "sha256", "results", "protocol"} - described.keys()
+    if absent:
+        raise ValueError(f"the card of {name!r} lacks {', '.join(sorted(absent))}: fetch the entry again")
+    return described
+
+
+def readme(described: Mapping[str, Any]) -> str:
+    """The page of an entry, made from its card."""
+    experiment, results = described["experiment"], described["results"]
+    rules = build_rules(experiment["rule"])
+    length = f"{experiment['scenario'].get('experiences', 'default')} experiences"
+    stream = "all classes in one experience" if is_classification(experiment) else length
+    lines = [
+        f"# {described['name']}",
+        "",
+        f"`{experiment['network']['name']}` trained by `{rules}` on `{experiment['scenario']['name']}` "
+        f"({stream}), protocol `{described['protocol']}`.",
+        "",
+        "| learner | average accuracy (%) | forgetting (points) |",
+        "|---|---|---|",
+    ]
+    for learner, result in results.items():
+        if learner == "seed_average_accuracy":
+            continue
+        cells = (percent(result[quantity]) for quantity in ("average_accuracy", "forgetting"))
+        lines += [f"| {learner} | {' | '.join(cells)} |"]
+    lines += [
+        "",
+        f"Mean ± standard deviation over the seeds {experiment['seeds']}; the weights here are of seed {described['seed']}.",
+        *(["", experiment["note"]] if experiment["note"] else []),
+        "",
+        "Remade by:",
+        "",
+        f"    {described['command']}",
+        f"    lit-meta zoo add {described['command'].split('--run_dir ')[-1].split()[0]}",
+        "",
+    ]
+    return "\n".join(lines)

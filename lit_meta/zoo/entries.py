@@ -1,0 +1,143 @@
+"""Entries: loading them, and making them from runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from lit_meta.experiments.config import LEARNERS, is_classification
+from lit_meta.experiments.run import Experiment, build_module
+from lit_meta.integrations.module import MetaplasticModule
+from lit_meta.networks import build_network
+from lit_meta.rules import RULES
+from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256
+from lit_meta.utils.paths import zoo_folder
+from lit_meta.zoo.cards import card, readme
+
+FILES = ("model.safetensors", "rule.safetensors")
+
+
+def load(name: str) -> nn.Module:
+    """A trained network, in evaluation mode, on the CPU.
+
+    Raises:
+        KeyError: no entry of that name.
+        ValueError: a file is damaged or is not the one that the card describes.
+
+    Example:
+        >>> load("naca-mlp-digits")(torch.zeros(1, 1, 8, 8)).shape
+        torch.Size([1, 10])
+    """
+    described = card(name)
+    network = build_network(**described["experiment"]["network"])
+    network.load_state_dict(_tensors(name, described, "model.safetensors"))
+    return network.eval()
+
+
+def load_module(name: str) -> MetaplasticModule:
+    """A trained network with its rule and the rule's memory, ready for the next experience.
+
+    Raises:
+        KeyError: no entry of that name.
+        ValueError: a file is damaged or is not the one that the card describes.
+
+    Example:
+        >>> module = load_module("ewc-mlp-digits")
+        >>> sorted(module.plasticity.rules[0].state)
+        ['anchor', 'importance']
+    """
+    described = card(name)
+    weights, tensors = (_tensors(name, described, file) for file in FILES)
+    module = build_module(Experiment.from_dict(described["experiment"]), described["seed"])
+    module.network.load_state_dict(weights)
+    for number, rule in enumerate(module.plasticity.rules if module.plasticity is not None else ()):
+        prefix = f"{number}:"
+        rule.state.load_state_dict({k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)})
+    return module
+
+
+def export(name: str, folder: str | Path) -> Path:
+    """Copies an entry to ``folder/name``.
+
+    Raises:
+        KeyError: no entry of that name.
+        FileExistsError: the copy is there already.
+    """
+    card(name)
+    target = Path(folder) / name
+    if target.exists():
+        raise FileExistsError(f"{target} is there already")
+    shutil.copytree(zoo_folder() / name, target)
+    return target
+
+
+def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
+    """Makes a zoo entry from a finished run; replaces the entry of the same name.
+
+    Raises:
+        FileNotFoundError: the run is not finished.
+        ValueError: a learner is missing that shows the rule between its bounds; or the rule or the scenario tells tasks in
+            testing, and the network of an entry is tested by itself.
+    """
+    run = Path(run_dir)
+    for file in (*FILES, "metrics.json", "config.yaml", "accuracy_matrix.csv"):
+        if not (run / file).is_file():
+            raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
+    experiment = Experiment.from_dict(load_yaml(run / "config.yaml"))
+    if experiment.tasks_told:
+        raise ValueError(f"{run} was told the task of every sample, and the network of a zoo entry is tested by itself")
+    for spec in [experiment.rule] if isinstance(experiment.rule, dict) else experiment.rule or []:
+        if RULES[spec["name"]].needs_tasks:
+            raise ValueError(
+                f"{run} learned with {spec['name']}, which must be told the task of every sample: the network of a zoo entry "
+                "is tested by itself, without its rule, and would answer ungated"
+            )
+    metrics = load_json(run / "metrics.json")
+    # Where all classes are one experience, naive training is the joint bound.
+    needed = LEARNERS[:2] if is_classification(experiment.to_dict()) else LEARNERS
+    absent = [learner for learner in needed if learner not in metrics]
+    if absent:
+        raise ValueError(
+            f"{run} has no {' and no '.join(absent)} learner: an entry shows the rule between its bounds, so run them as well "
+            "(lit-meta run --resume)"
+        )
+    seed = experiment.seeds[0]
+    results: dict[str, Any] = {"seed_average_accuracy": metrics["rule"]["average_accuracy"]["values"][0]}
+    for learner in (*needed, *(control for control in experiment.controls if control in metrics)):
+        results[learner] = {q: metrics[learner][q] for q in ("average_accuracy", "forgetting", "cost")}
+    try:
+        rows = [[float(v) for v in row.split(",")] for row in load_text(run / "accuracy_matrix.csv").split()]
+    except ValueError as error:
+        raise ValueError(f"{run / 'accuracy_matrix.csv'} is damaged: {error}") from None
+    folder = (zoo or zoo_folder()) / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in FILES:
+        shutil.copy(run / file, folder / file)
+    described = {
+        "name": experiment.name,
+        "command": metrics["command"],
+        "protocol": experiment.protocol,
+        "seed": seed,
+        "experiment": experiment.to_dict(),
+        "results": results,
+        "accuracy_matrix": rows,
+        "sha256": {file: sha256(folder / file) for file in FILES},
+        "versions": metrics["versions"],
+    }
+    (folder / "card.yaml").write_text(yaml.safe_dump(described, sort_keys=False, width=120))
+    (folder / "README.md").write_text(readme(described))
+    return folder
+
+
+def _tensors(name: str, described: Mapping[str, Any], file: str) -> dict[str, torch.Tensor]:
+    path = zoo_folder() / name / file
+    tensors = load_tensors(path)
+    if sha256(path) != described["sha256"][file]:
+        raise ValueError(f"{path} is not the file that the card describes (sha256 differs): fetch the entry again")
+    return tensors

@@ -1,0 +1,93 @@
+"""Whether an entry is what its card says: files and accuracy, measured anew."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from lit_meta.evaluation.accuracy import Protocol
+from lit_meta.evaluation.accuracy import evaluate as evaluate_network
+from lit_meta.experiments.run import Experiment
+from lit_meta.functional import matrix
+from lit_meta.utils.io import sha256
+from lit_meta.utils.modes import matmul_precision
+from lit_meta.utils.paths import zoo_folder
+from lit_meta.zoo.cards import card
+from lit_meta.zoo.entries import FILES, load
+
+
+def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | None = None) -> dict[str, Any]:
+    """Tests an entry anew on a scenario with the class order it was trained in.
+
+    The last row of the accuracy matrix is measured now; the rows before it are those of training, without which
+    forgetting is not defined.
+
+    Args:
+        name: of the entry.
+        scenario: name of a scenario with as many classes; None takes the one it was trained on.
+        protocol: how test batches are made; None takes the card's.
+
+    Returns:
+        ``name, scenario, protocol, average_accuracy, forgetting, accuracy_matrix, naive, joint, seconds``; on another
+        scenario than the trained one, forgetting, matrix and bounds are None. Where all classes were one experience
+        there is no forgetting, and naive training is the joint bound.
+
+    Raises:
+        KeyError: an unknown entry or scenario.
+    """
+    from lit_meta.data import scenario as make_scenario
+
+    described = card(name)
+    experiment = Experiment.from_dict(described["experiment"])
+    own = scenario in (None, experiment.scenario["name"])
+    benchmark = make_scenario(**(experiment.scenario if own else {"name": scenario}), seed=described["seed"])
+    protocol = protocol or experiment.protocol
+    started = time.perf_counter()
+    with matmul_precision(experiment.matmul_precision):
+        row = evaluate_network(load(name), benchmark, protocol=protocol)
+    seconds = time.perf_counter() - started
+    found: dict[str, Any] = {
+        "name": name,
+        "scenario": benchmark.name,
+        "protocol": protocol,
+        "average_accuracy": float(row.mean()),
+        "forgetting": None,
+        "accuracy_matrix": None,
+        "naive": None,
+        "joint": None,
+        "seconds": seconds,
+    }
+    if own and protocol == experiment.protocol:
+        measured = torch.cat([torch.tensor(described["accuracy_matrix"])[:-1], row.unsqueeze(0)])
+        found["accuracy_matrix"] = measured.tolist()
+        found["forgetting"] = float(matrix.forgetting(measured)) if len(measured) > 1 else None
+        for bound in described["results"].keys() & {"naive", "joint"}:
+            found[bound] = described["results"][bound]["average_accuracy"]["mean"]
+    return found
+
+
+def verify(name: str) -> list[str]:
+    """What is wrong with an entry; empty where its files are those of the card and it performs as the card says.
+
+    Without the data there is no knowing how it performs, and that is named too.
+    """
+    described = card(name)
+    problems = []
+    for file in FILES:
+        path = zoo_folder() / name / file
+        if not path.is_file():
+            problems.append(f"{file} is missing")
+        elif sha256(path) != described["sha256"][file]:
+            problems.append(f"{file} is not the file that the card describes (sha256 differs)")
+    if problems:
+        return problems
+    try:
+        accuracy = evaluate(name)["average_accuracy"]
+    except FileNotFoundError as error:
+        return [f"files whole, accuracy not measured: {str(error).split('. ')[0]}"]
+    stated = described["results"]["seed_average_accuracy"]
+    if abs(accuracy - stated) > 0.002:
+        problems.append(f"average accuracy is {accuracy:.4f}, the card says {stated:.4f}")
+    return problems

@@ -1,0 +1,44 @@
+"""The page on classification says what the committed results say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from docs.tables import classification, results
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
+PAGE = RESULTS.parent / "classification.md"
+
+
+def test_the_page_holds_the_table_of_the_committed_results():
+    assert classification.table(classification.rows(RESULTS)) in PAGE.read_text()
+
+
+def test_the_script_writes_the_table(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
+    assert classification.main(page)
+    assert classification.table(classification.rows(RESULTS)) in page.read_text()
+
+
+def test_classification_is_not_among_the_streams():
+    names = {row["name"] for row in results.found(RESULTS)}
+    assert names
+    assert not names & {path.stem for path in RESULTS.glob("*-classification.json")}
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make it with lit-meta run naca-mlp-mnist-classification"):
+        classification.rows(tmp_path)
+    for path in RESULTS.glob("*-classification.json"):
+        shutil.copy(path, tmp_path)
+    path = tmp_path / "naca-snn-mnist-classification.json"
+    report = json.loads(path.read_text())
+    del report["rule"]
+    path.write_text(json.dumps(report))
+    with pytest.raises(ValueError, match="no results of the rule"):
+        classification.rows(tmp_path)
