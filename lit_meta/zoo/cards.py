@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lit_meta.experiments.config import is_classification
@@ -23,6 +24,11 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in zoo_folder().glob("*/card.yaml"))
 
 
+def entry_folder(name: str) -> Path:
+    """Where the files of an entry lie, or would."""
+    return zoo_folder() / name
+
+
 def card(name: str) -> dict[str, Any]:
     """Everything that is known of an entry: network, rule, scenario, protocol, results, sha256 of its files.
 
@@ -32,7 +38,7 @@ def card(name: str) -> dict[str, Any]:
     """
     if name not in names():
         raise unknown("zoo entry", name, names())
-    described = load_yaml(zoo_folder() / name / "card.yaml")
+    described = load_yaml(entry_folder(name) / "card.yaml")
     absent = {"experiment", "seed", "sha256", "results", "protocol"} - described.keys()
     if absent:
         raise ValueError(f"the card of {name!r} lacks {', '.join(sorted(absent))}: fetch the entry again")

@@ -17,8 +17,7 @@ from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import RULES
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256
-from lit_meta.utils.paths import zoo_folder
-from lit_meta.zoo.cards import card, readme
+from lit_meta.zoo.cards import card, entry_folder, readme
 
 FILES = ("model.safetensors", "rule.safetensors")
 
@@ -73,7 +72,7 @@ def export(name: str, folder: str | Path) -> Path:
     target = Path(folder) / name
     if target.exists():
         raise FileExistsError(f"{target} is there already")
-    shutil.copytree(zoo_folder() / name, target)
+    shutil.copytree(entry_folder(name), target)
     return target
 
 
@@ -115,7 +114,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         rows = [[float(v) for v in row.split(",")] for row in load_text(run / "accuracy_matrix.csv").split()]
     except ValueError as error:
         raise ValueError(f"{run / 'accuracy_matrix.csv'} is damaged: {error}") from None
-    folder = (zoo or zoo_folder()) / experiment.name
+    folder = entry_folder(experiment.name) if zoo is None else zoo / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copy(run / file, folder / file)
@@ -136,7 +135,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
 
 
 def _tensors(name: str, described: Mapping[str, Any], file: str) -> dict[str, torch.Tensor]:
-    path = zoo_folder() / name / file
+    path = entry_folder(name) / file
     tensors = load_tensors(path)
     if sha256(path) != described["sha256"][file]:
         raise ValueError(f"{path} is not the file that the card describes (sha256 differs): fetch the entry again")

@@ -13,8 +13,7 @@ from lit_meta.experiments.run import Experiment
 from lit_meta.functional import matrix
 from lit_meta.utils.io import sha256
 from lit_meta.utils.modes import matmul_precision
-from lit_meta.utils.paths import zoo_folder
-from lit_meta.zoo.cards import card
+from lit_meta.zoo.cards import card, entry_folder
 from lit_meta.zoo.entries import FILES, load
 
 
@@ -76,7 +75,7 @@ def verify(name: str) -> list[str]:
     described = card(name)
     problems = []
     for file in FILES:
-        path = zoo_folder() / name / file
+        path = entry_folder(name) / file
         if not path.is_file():
             problems.append(f"{file} is missing")
         elif sha256(path) != described["sha256"][file]:

@@ -135,7 +135,8 @@ def test_fsdd_has_the_official_split_and_is_cached_outside_the_data(recordings: 
 
 
 def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lit_meta.data import audio, sources
+    from lit_meta.data import sources
+    from lit_meta.data.sources import spoken_digits
 
     folder = recordings / "data" / "fsdd" / "recordings"
     first = load_source("fsdd", root=recordings / "data")
@@ -145,7 +146,7 @@ def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch:
         raise AssertionError(f"{file} was read though it is in the cache")
 
     with monkeypatch.context() as context:
-        context.setattr(audio, "read_wav", refuse)
+        context.setattr(spoken_digits, "read_wav", refuse)
         again = load_source("fsdd", root=recordings / "data")
     torch.testing.assert_close(again.train_x, first.train_x, rtol=0, atol=0)
 

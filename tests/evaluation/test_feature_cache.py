@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lit_meta import EWC, CriticalPeriod, MetaplasticModule, RecursiveReadout, fit_stream, kept_features, scenario
+from lit_meta import EWC, CriticalPeriod, MetaplasticModule, RecursiveReadout, fit_stream, scenario
+from lit_meta.evaluation import feature_cache
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.networks import ContextNet, PatchNet
 
@@ -72,7 +73,7 @@ def test_an_output_that_is_not_the_heads_is_computed_in_full():
 
 
 def test_what_takes_too_much_memory_is_computed_anew(monkeypatch):
-    monkeypatch.setattr(kept_features, "_MOST_BYTES", 100)
+    monkeypatch.setattr(feature_cache, "_MOST_BYTES", 100)
     network, batches = network_of(), torch.rand(3, 5, 3).unbind()
     kept, calls = KeptFeatures(network), calls_of(network[0])
     for _ in range(2):

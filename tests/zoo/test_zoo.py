@@ -17,7 +17,7 @@ from lit_meta.utils.paths import zoo_folder
 def copied_zoo(tmp_path, monkeypatch):
     """A copy of the zoo that a test may damage."""
     shutil.copytree(zoo_folder(), tmp_path / "zoo")
-    monkeypatch.setattr(zoo, "zoo_folder", lambda: tmp_path / "zoo")
+    monkeypatch.setattr("lit_meta.zoo.cards.zoo_folder", lambda: tmp_path / "zoo")
     return tmp_path / "zoo"
 
 
@@ -88,7 +88,9 @@ def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verifie
     measured = zoo.evaluate
     chosen = ["ewc-mlp-digits", "naca-mlp-digits"]
     monkeypatch.setattr(zoo, "names", lambda: chosen)
-    monkeypatch.setattr(zoo, "evaluate", lambda name: absent(name) if name == chosen[0] else measured(name))
+    monkeypatch.setattr(
+        "lit_meta.zoo.verification.evaluate", lambda name: absent(name) if name == chosen[0] else measured(name)
+    )
     assert main(["zoo", "verify"]) == 1
     printed = " ".join(capsys.readouterr().out.split())
     assert "the pictures are not here" in printed.replace("│ ", "")
