@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,12 +17,20 @@ class LocalGradients:
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
 
-    def learn(self, watch: LayerWatch, rule: Rule, targets: Tensor | None, loss_divisor: float) -> None:
+    def learn(
+        self,
+        watch: LayerWatch,
+        rule: Rule,
+        local_error: Callable[[Layer, Tensor, Tensor], Tensor],
+        targets: Tensor | None,
+        loss_divisor: float,
+    ) -> None:
         """Adds the gradients of all hidden blocks that the forward pass has left.
 
         Args:
             watch: that has seen the forward pass.
             rule: brings the local errors.
+            local_error: the rule's `Rule.local_error`, as the session calls it.
             targets: class labels, (batch,).
             loss_divisor: what the host divided the loss by.
 
@@ -31,7 +41,7 @@ class LocalGradients:
             raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
 
         def error(layer: Layer, output: Tensor) -> Tensor:
-            return rule.local_error(layer, output, targets)
+            return local_error(layer, output, targets)
 
         for name, gradient in watch.local_gradients(error, 1.0 / loss_divisor).items():
             held = self._held.get(name)

@@ -11,7 +11,7 @@ A host (a plain loop, Lightning, Avalanche) calls the events below in this order
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from lit_meta.core.batches import unpack as unpack_batch
 from lit_meta.core.block_hooks import LayerWatch
 from lit_meta.core.checks import check_inputs, check_processes, check_rules
 from lit_meta.core.evaluation_hooks import EvaluationWatch
+from lit_meta.core.event_calls import EventCalls, Observer
 from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.local_learning import LocalGradients
 from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
@@ -62,6 +63,7 @@ class Session:
         self.rules = check_rules(rules)
         weight_layers(self.network)
         self._answer = {event: [rule for rule in self.rules if rule.overrides(event)] for event in EVENTS}
+        self._calls = EventCalls(self._answer)
         self._watch: LayerWatch | None = None
         self._evaluation: EvaluationWatch | None = None
         self._all = Synapses(network, (), [])
@@ -93,8 +95,8 @@ class Session:
         self._steps = 0
         self._in_experience = True
         if not resumed:
-            for rule in self._answer["begin_experience"]:
-                rule.begin_experience(self._all)
+            for begin in self._calls["begin_experience"]:
+                begin(self._all)
 
     def end_experience(self, data: Iterable[object] | None = None) -> None:
         """Ends an experience: rules that need boundaries consolidate.
@@ -124,8 +126,8 @@ class Session:
                 )
         self._in_experience = False
         self._unbind()
-        for rule in rules:
-            rule.end_experience(self._all, Batches(self.network, data, self._unpack))
+        for end in self._calls["end_experience"]:
+            end(self._all, Batches(self.network, data, self._unpack))
         for rule in self.rules:
             rule.leave_experience()
         self.experiences += 1
@@ -157,8 +159,8 @@ class Session:
                 if rule.needs_labels:
                     raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
         self._targets = targets
-        for rule in self._answer["before_forward"]:
-            rule.before_forward(self._all, inputs, targets)
+        for before in self._calls["before_forward"]:
+            before(self._all, inputs, targets)
         if self._watch is not None:
             self._watch.start()
 
@@ -174,12 +176,12 @@ class Session:
         if self._watch is not None:
             try:
                 self._watch.check_seen()
-                for rule in self._answer["local_error"]:
-                    self._local.learn(self._watch, rule, self._targets, loss_divisor)
+                for rule, error in zip(self._answer["local_error"], self._calls["local_error"], strict=True):
+                    self._local.learn(self._watch, rule, error, self._targets, loss_divisor)
             finally:
                 self._watch.stop()
-        for rule in self._answer["after_backward"]:
-            rule.after_backward(self._all)
+        for after in self._calls["after_backward"]:
+            after(self._all)
 
     def before_step(self, optimizer: Optimizer | None = None) -> None:
         """Before the optimizer's step (and before clipping): rules change the gradients.
@@ -196,8 +198,8 @@ class Session:
             pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
             if len(pairs) != len(synapses):
                 synapses = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
-            for rule in self._answer["gradient"] if len(synapses) else ():
-                rule.gradient(synapses)
+            for gradient in self._calls["gradient"] if len(synapses) else ():
+                gradient(synapses)
         if self._answer["update"] and len(synapses):
             self._before = (synapses, self._scratch.copy(synapses.names, synapses.parameters))
         self._steps += 1
@@ -209,8 +211,8 @@ class Session:
         synapses, before = self._before
         self._before = None
         with torch.no_grad():
-            for rule in self._answer["update"]:
-                rule.update(synapses, before)
+            for update in self._calls["update"]:
+                update(synapses, before)
 
     @contextmanager
     def step(self, inputs: Tensor, targets: Tensor | None, optimizer: Optimizer) -> Iterator[None]:
@@ -248,8 +250,28 @@ class Session:
         """Brings parameters that rules work out from their memory up to date; comes by itself before evaluation."""
         # Tensors made in inference mode could not be changed outside it; what a rule keeps must outlive an evaluation.
         with torch.inference_mode(False), torch.no_grad():
-            for rule in self._answer["synchronize"]:
-                rule.synchronize(self._all)
+            for synchronize in self._calls["synchronize"]:
+                synchronize(self._all)
+
+    def observe(self, observer: Observer) -> AbstractContextManager[None]:
+        """Within the block, every event that a rule answers runs inside a context that the observer gives.
+
+        For instruments that count or time what rules do: the rules do not know, and where nobody observes nothing is paid.
+
+        Args:
+            observer: called with the rule and the event's name just before the rule answers.
+
+        Example:
+            >>> from contextlib import nullcontext
+            >>> from lit_meta.rules import NACA
+            >>> events = []
+            >>> session = Session(nn.Sequential(nn.Linear(4, 3), nn.Sigmoid(), nn.Linear(3, 2)), NACA())
+            >>> with session.observe(lambda rule, event: nullcontext(events.append((type(rule).__name__, event)))):
+            ...     session.begin_experience()
+            >>> events
+            [('NACA', 'begin_experience')]
+        """
+        return self._calls.observe(observer)
 
     @property
     def answers(self) -> frozenset[str]:
@@ -306,8 +328,8 @@ class Session:
         if inputs or self._answer["local_error"]:
 
             def on_input(layer: Layer, x: Tensor) -> None:
-                for rule in inputs:
-                    rule.layer_input(layer, x)
+                for layer_input in self._calls["layer_input"]:
+                    layer_input(layer, x)
 
             if self._watch is not None and self._watch.fits(self.network):
                 self._watch.open()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.core.layers import WEIGHT_LAYERS
-from lit_meta.core.rule import EVENTS, Rule
+from lit_meta.core.rule import Rule
 from lit_meta.cost.arithmetic import ArithmeticCounter
 from lit_meta.cost.memory import SavedTensors, tensor_bytes
 from lit_meta.cost.operations import OperationCounter
@@ -69,7 +70,7 @@ class CostLedger(L.Callback):
         self._counter: OperationCounter | None = None
         self._handles: list[RemovableHandle] = []
         self._rules: tuple[Rule, ...] = ()
-        self._wrapped: list[tuple[Rule, str]] = []
+        self._observing = ExitStack()
         self._saved: SavedTensors | None = None
         self._arithmetic = ArithmeticCounter()
         self._present = Cost()
@@ -95,12 +96,14 @@ class CostLedger(L.Callback):
         self._release()
         # Lightning gives its hooks no list of callbacks but the Trainer's.
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        self._rules = tuple(rule for c in callbacks if isinstance(c, Metaplasticity) for rule in c.rules)
+        plasticity = [callback for callback in callbacks if isinstance(callback, Metaplasticity)]
+        self._rules = tuple(rule for callback in plasticity for rule in callback.rules)
         self._counter = OperationCounter(pl_module, local=any(rule.overrides("local_error") for rule in self._rules))
         self._present, self._epochs = Cost(), 0
         self._arithmetic.operations = 0
-        for rule in self._rules:
-            self._wrap(rule)
+        for callback in plasticity:
+            if callback.session is not None:
+                self._observing.enter_context(callback.session.observe(lambda rule, event: self._arithmetic))
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._started = time.perf_counter()
@@ -164,20 +167,6 @@ class CostLedger(L.Callback):
             p.numel() for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         )
 
-    def _wrap(self, rule: Rule) -> None:
-        """Counts the arithmetic of every event that the rule answers, without the rule's knowing."""
-        for event in EVENTS:
-            if not rule.overrides(event):
-                continue
-            answer: Callable[..., Any] = getattr(rule, event)
-
-            def counted(*arguments: Any, answer: Callable[..., Any] = answer, **named: Any) -> Any:
-                with self._arithmetic:
-                    return answer(*arguments, **named)
-
-            setattr(rule, event, counted)
-            self._wrapped.append((rule, event))
-
     def _end_saving(self) -> None:
         if self._saved is not None:
             self._saved.__exit__(None, None, None)
@@ -202,9 +191,7 @@ class CostLedger(L.Callback):
 
     def _release(self) -> None:
         self._end_saving()
-        for rule, event in self._wrapped:
-            vars(rule).pop(event, None)
-        self._wrapped = []
+        self._observing.close()
         for handle in self._handles:
             handle.remove()
         self._handles = []
