@@ -20,6 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from lit_meta.core._buffers import Recycled
 from lit_meta.core._linear_block import simple_block
 from lit_meta.core.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
+from lit_meta.utils.validation import all_finite
 
 
 @dataclass
@@ -191,7 +192,7 @@ class LayerWatch:
                     f"the local error of block {capture.layer.name!r} has shape {tuple(error.shape)}, "
                     f"but the block's output has {tuple(capture.output.shape)}"
                 )
-            if not math.isfinite(error.sum().item()):
+            if not all_finite(error):
                 raise ValueError(
                     f"the local error of block {capture.layer.name!r} is not finite; no weight was changed"
                 )
@@ -253,7 +254,7 @@ def _own_parameters(layer: Layer) -> list[tuple[str, nn.Parameter]]:
 
 
 def _check_finite(gradient: Tensor, layer: Layer) -> None:
-    if not bool(torch.isfinite(gradient.sum())):
+    if not all_finite(gradient):
         raise ValueError(
             f"the local gradient of block {layer.name!r} overflows half precision; no weight was changed. Scale its inputs "
             "down, or use bfloat16"

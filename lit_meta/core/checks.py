@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lit_meta.core.rule import Rule
+from lit_meta.utils.validation import all_finite
 
 
 def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
@@ -76,7 +76,6 @@ def check_inputs(inputs: Tensor) -> None:
     """
     if inputs.numel() == 0:
         raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}")
-    # A sum is one cheap pass and is finite when all terms are; only where it is not are the terms looked at.
-    if inputs.is_floating_point() and not math.isfinite(inputs.sum().item()) and not bool(torch.isfinite(inputs).all()):
+    if not all_finite(inputs):
         bad = int((~torch.isfinite(inputs)).sum())
         raise ValueError(f"the inputs hold {bad} NaN or infinite values of {inputs.numel()}; no weight was changed")

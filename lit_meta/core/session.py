@@ -27,6 +27,7 @@ from lit_meta.core.event_calls import EventCalls, Observer
 from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.local_learning import LocalGradients
 from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
+from lit_meta.utils.validation import all_finite
 
 
 class Session:
@@ -120,7 +121,7 @@ class Session:
             )
         self.synchronize()
         for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
-            if not bool(torch.isfinite(parameter.detach().sum())):
+            if not all_finite(parameter):
                 raise ValueError(
                     f"parameter {name!r} is not finite: training has diverged, try a smaller learning rate"
                 )

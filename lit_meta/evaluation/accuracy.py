@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.utils.modes import evaluating
-from lit_meta.utils.validation import require_one_of
+from lit_meta.utils.validation import all_finite, require_one_of
 
 Protocol = Literal["standard", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("standard", "paper")
@@ -79,7 +79,7 @@ def predict(
                 told = context(experiences[start : start + batch_size])
             with told:
                 outputs = class_scores(network(batch.to(device)), len(batch))
-            if not bool(torch.isfinite(outputs.sum())):
+            if not all_finite(outputs):
                 raise ValueError("the network's outputs are not finite: it has diverged")
             found.append(outputs.argmax(1).cpu())
     return torch.cat(found)

@@ -9,6 +9,27 @@ import torch
 from torch import Tensor
 
 
+def all_finite(values: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity.
+
+    A sum is one cheap pass, and finite only where all its terms are. It is taken in single precision at least, since halves
+    add up to more than they can hold; where it overflows all the same, the terms themselves are looked at.
+
+    Args:
+        values: any shape and type.
+
+    Example:
+        >>> all_finite(torch.full((1000,), 6e4, dtype=torch.float16)), all_finite(torch.tensor([1.0, float("nan")]))
+        (True, False)
+    """
+    if not values.is_floating_point() and not values.is_complex():
+        return True
+    values = values.detach()
+    half = values.dtype in (torch.float16, torch.bfloat16)
+    total = values.sum(dtype=torch.float32) if half else values.sum()
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
+
+
 def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
     """Holds that ``targets`` are integer labels in ``range(classes)``.
 
