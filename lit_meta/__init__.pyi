@@ -15,6 +15,7 @@ from . import rules as rules
 from . import streams as streams
 from . import utils as utils
 from . import zoo as zoo
+from .core.errors import DivergedError as DivergedError
 from .core.rule import Rule as Rule
 from .core.session import Session as Session
 from .cost.ledger import CostLedger as CostLedger

@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_meta.core._buffers import Recycled
 from lit_meta.core._linear_block import simple_block
+from lit_meta.core.errors import DivergedError
 from lit_meta.core.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
 from lit_meta.utils.validation import all_finite
 
@@ -177,7 +178,8 @@ class LayerWatch:
             Parameter name to gradient, for the parameters of hidden blocks.
 
         Raises:
-            ValueError: an error of another shape than its output, or not finite.
+            ValueError: an error of another shape than its output.
+            DivergedError: an error that is not finite.
         """
         gradients: dict[str, Tensor] = {}
         if self._verify:
@@ -193,7 +195,7 @@ class LayerWatch:
                     f"but the block's output has {tuple(capture.output.shape)}"
                 )
             if not all_finite(error):
-                raise ValueError(
+                raise DivergedError(
                     f"the local error of block {capture.layer.name!r} is not finite; no weight was changed"
                 )
             factor = scale

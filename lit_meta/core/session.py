@@ -22,6 +22,7 @@ from lit_meta.core.batches import Batches, BatchFunction
 from lit_meta.core.batches import unpack as unpack_batch
 from lit_meta.core.block_hooks import LayerWatch
 from lit_meta.core.checks import check_inputs, check_processes, check_rules
+from lit_meta.core.errors import DivergedError
 from lit_meta.core.evaluation_hooks import EvaluationWatch
 from lit_meta.core.event_calls import EventCalls, Observer
 from lit_meta.core.layers import uncompiled, weight_layers
@@ -107,7 +108,8 @@ class Session:
                 that consolidate on it. A shuffled loader is read in the order of its data set.
 
         Raises:
-            ValueError: no step was taken in this experience, training has diverged, or a rule needs the data and there is none.
+            ValueError: no step was taken in this experience, or a rule needs the data and there is none.
+            DivergedError: a parameter is not finite.
         """
         if not self._in_experience:
             raise ValueError("end_experience came without begin_experience")
@@ -122,7 +124,7 @@ class Session:
         self.synchronize()
         for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
             if not all_finite(parameter):
-                raise ValueError(
+                raise DivergedError(
                     f"parameter {name!r} is not finite: training has diverged, try a smaller learning rate"
                 )
         self._in_experience = False

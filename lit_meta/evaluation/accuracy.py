@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_meta.core.errors import DivergedError
 from lit_meta.utils.modes import evaluating
 from lit_meta.utils.validation import all_finite, require_one_of
 
@@ -60,7 +61,8 @@ def predict(
         (samples,) of integers, on the CPU.
 
     Raises:
-        ValueError: the network gives something else than (batch, classes), or not finite values.
+        ValueError: the network gives something else than (batch, classes).
+        DivergedError: its outputs are not finite.
 
     Example:
         >>> predict(nn.Identity(), torch.eye(3), batch_size=2)
@@ -80,7 +82,7 @@ def predict(
             with told:
                 outputs = class_scores(network(batch.to(device)), len(batch))
             if not all_finite(outputs):
-                raise ValueError("the network's outputs are not finite: it has diverged")
+                raise DivergedError("the network's outputs are not finite: it has diverged")
             found.append(outputs.argmax(1).cpu())
     return torch.cat(found)
 

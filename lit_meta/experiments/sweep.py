@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lit_meta.core.errors import DivergedError
 from lit_meta.experiments.run import Experiment, build_module
 from lit_meta.experiments.sweep_config import Dimension, Sweep
 from lit_meta.streams.fit import fit_stream
@@ -153,10 +154,8 @@ def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, benchmark: Any, a
                 protocol=part.protocol,
                 accelerator=accelerator,
             )
-    except ValueError as error:
-        if "diverged" in str(error):
-            return 0.0
-        raise
+    except DivergedError:
+        return 0.0
     return result.average_accuracy
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_meta.core.errors import DivergedError
 from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
 from lit_meta.utils.validation import check_class_labels
@@ -95,7 +96,9 @@ class ReadoutRule(Rule):
             )
         features = inputs if inputs.dtype == torch.float64 else inputs.float()
         if not bool(torch.isfinite(features.sum())):
-            raise ValueError(f"the input of the head {layer.name!r} is not finite; nothing was learned from this batch")
+            raise DivergedError(
+                f"the input of the head {layer.name!r} is not finite; nothing was learned from this batch"
+            )
         self._targets = None
         # Counted when the step is certain, so that an abandoned one leaves no trace.
         self._pending.append((features, targets))

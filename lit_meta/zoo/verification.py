@@ -72,6 +72,8 @@ def verify(name: str) -> list[str]:
 
     Without the data there is no knowing how it performs, and that is named too.
     """
+    from lit_meta.data.sources.base import MissingDataError
+
     described = card(name)
     problems = []
     for file in FILES:
@@ -84,8 +86,8 @@ def verify(name: str) -> list[str]:
         return problems
     try:
         accuracy = evaluate(name)["average_accuracy"]
-    except FileNotFoundError as error:
-        return [f"files whole, accuracy not measured: {str(error).split('. ')[0]}"]
+    except MissingDataError as error:
+        return [f"files whole, accuracy not measured: {error.expected}"]
     stated = described["results"]["seed_average_accuracy"]
     if abs(accuracy - stated) > 0.002:
         problems.append(f"average accuracy is {accuracy:.4f}, the card says {stated:.4f}")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lit_meta.core.errors import DivergedError
 from lit_meta.evaluation.accuracy import accuracy_of, predict
 from lit_meta.networks import build_network
 
@@ -58,7 +59,7 @@ def test_modes_of_submodules_come_back(experiences):
 def test_a_diverged_network_is_not_scored():
     network = nn.Linear(3, 3)
     network.weight.data.fill_(float("nan"))
-    with pytest.raises(ValueError, match="diverged"):
+    with pytest.raises(DivergedError, match="diverged"):
         predict(network, torch.ones(2, 3))
 
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from lit_meta.cli import main
+from lit_meta.core.errors import DivergedError
 from lit_meta.data import experience_tensors, scenario
 from lit_meta.experiments.run import Experiment, load_experiment, run_seed
 from lit_meta.experiments.sweep import run_sweep, validation_benchmark
@@ -150,6 +151,19 @@ def test_a_setting_that_diverges_counts_as_nothing_and_ends_nothing(tmp_path: Pa
     by_rate = {one["values"]["optimizer.init_args.lr"]: one["accuracy"] for one in facts["trials"]}
     assert by_rate[1e30] == 0.0
     assert facts["best"]["values"]["optimizer.init_args.lr"] == 0.1
+
+
+@pytest.mark.parametrize("error", (DivergedError("no longer finite"), ValueError("something else has diverged")))
+def test_only_divergence_counts_as_nothing(error, monkeypatch, tmp_path: Path) -> None:
+    def fit(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("lit_meta.experiments.sweep.fit_stream", fit)
+    if isinstance(error, DivergedError):
+        assert [one["accuracy"] for one in run_sweep(make(trials=1), tmp_path, accelerator="cpu")["trials"]] == [0.0]
+    else:
+        with pytest.raises(ValueError, match="something else"):
+            run_sweep(make(trials=1), tmp_path, accelerator="cpu")
 
 
 def test_the_values_go_where_the_learner_reads_them() -> None:

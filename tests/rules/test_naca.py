@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import NACA, Session
+from lit_meta.core.errors import DivergedError
 from lit_meta.core.rule import Layer
 from lit_meta.networks import MLP
 
@@ -245,7 +246,7 @@ def test_a_local_error_that_is_not_finite_stops_before_the_weights(batch):
     one_step(network, rule, *batch, lr=0.0)
     rule.state["projection"]["0"][0] = float("nan")
     rule._tables.clear()
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(DivergedError, match="not finite"):
         one_step(network, rule, *batch)
     assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import yaml
 
 from lit_meta import fit_stream, scenario, zoo
 from lit_meta.cli import main
+from lit_meta.data.sources.base import missing
 from lit_meta.utils.paths import zoo_folder
 
 
@@ -83,7 +85,7 @@ def test_a_damaged_file_is_named(copied_zoo):
 
 def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verified(monkeypatch, capsys):
     def absent(name):
-        raise FileNotFoundError("the pictures are not here")
+        raise missing("the pictures", Path("nowhere"), "Paint them")
 
     measured = zoo.evaluate
     chosen = ["ewc-mlp-digits", "naca-mlp-digits"]
@@ -93,7 +95,8 @@ def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verifie
     )
     assert main(["zoo", "verify"]) == 1
     printed = " ".join(capsys.readouterr().out.split())
-    assert "the pictures are not here" in printed.replace("│ ", "")
+    assert "the pictures not found: expected nowhere" in printed.replace("│ ", "")
+    assert "Paint them" not in printed
     assert "whole │" in printed
 
 

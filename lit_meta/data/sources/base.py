@@ -56,7 +56,17 @@ def data_root() -> Path:
     return Path(root).expanduser() if root else cache_folder() / "data"
 
 
-def missing(what: str, where: Path, how: str) -> FileNotFoundError:
+class MissingDataError(FileNotFoundError):
+    """Data that are not on this machine.
+
+    Attributes:
+        expected: what was not found, and where it was looked for.
+    """
+
+    expected = ""
+
+
+def missing(what: str, where: Path, how: str) -> MissingDataError:
     """Builds the error for data that is not there.
 
     Args:
@@ -67,11 +77,13 @@ def missing(what: str, where: Path, how: str) -> FileNotFoundError:
     Returns:
         The exception, to be raised by the caller.
     """
-    return FileNotFoundError(
-        f"{what} not found: expected {where}. {how}. "
-        "The folder it is looked for in is the argument root=, or else the environment variable "
+    expected = f"{what} not found: expected {where}"
+    error = MissingDataError(
+        f"{expected}. {how}. The folder it is looked for in is the argument root=, or else the environment variable "
         "LIT_META_DATA."
     )
+    error.expected = expected
+    return error
 
 
 def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
