@@ -8,7 +8,6 @@ from operator import attrgetter
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -18,6 +17,7 @@ from lit_meta.core.checks import check_rules
 from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
+from lit_meta.integrations import _lightning
 
 
 class Metaplasticity(L.Callback):
@@ -55,14 +55,13 @@ class Metaplasticity(L.Callback):
 
     @property
     def state_key(self) -> str:
-        return self._generate_state_key(rules=[type(rule).__name__ for rule in self.rules], network=self._network)
+        return _lightning.state_key(self, rules=[type(rule).__name__ for rule in self.rules], network=self._network)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        strategy = trainer.strategy
         local = any(rule.overrides("local_error") for rule in self.rules)
-        if local and isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        if local and _lightning.misses_unused_parameters(trainer.strategy):
             raise ValueError(
                 "with a local rule the loss does not reach hidden layers, so DDP must be told to expect unused parameters: "
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
@@ -101,9 +100,9 @@ class Metaplasticity(L.Callback):
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         session = self._session
-        if trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0:
+        if _lightning.logs_this_step(trainer):
             for name, value in session.scalars().items():
-                self.log(name, value)
+                _lightning.log(self, name, value)
         session.before_step(optimizer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -108,7 +108,7 @@ def log_figures(loggers: Iterable[Logger], figures: Mapping[str, Figure], *, ste
     """
     from lit_meta.report.style import styled
 
-    takers = figure_loggers(loggers)
+    takers: list[Any] = [*figure_loggers(loggers)]
     for tag, figure in figures.items():
         # The report's figures are transparent, to stand on any page; a logger's viewer may have any ground.
         figure.set_facecolor("white")
@@ -147,7 +147,7 @@ def figure_loggers(loggers: Iterable[Logger]) -> list[Logger]:
         ValueError: there is none.
     """
     given = list(loggers)
-    found = [logger for logger in given if hasattr(logger.experiment, "add_figure")]
+    found = [logger for logger in given if hasattr(getattr(logger, "experiment", None), "add_figure")]
     if not found:
         names = ", ".join(type(logger).__name__ for logger in given) or "none"
         raise ValueError(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import signal
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +22,7 @@ from lit_meta.cost.ledger import CostLedger
 from lit_meta.evaluation.accuracy import Protocol, accuracy_of
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.functional import matrix
+from lit_meta.integrations import _lightning
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.streams.checkpoints import Checkpoints
 from lit_meta.streams.task_masking import TaskOutputs
@@ -251,7 +250,7 @@ class _Learner:
     def plasticity(self) -> list[Metaplasticity]:
         """The metaplasticity callbacks: those given to the Trainer, and those that the module brings along."""
         brought = self.module.configure_callbacks()
-        found = [*self.trainer.callbacks, *(brought if isinstance(brought, Sequence) else [brought])]
+        found = [*_lightning.callbacks_of(self.trainer), *(brought if isinstance(brought, Sequence) else [brought])]
         return list({id(c): c for c in found if isinstance(c, Metaplasticity)}.values())
 
     @property
@@ -271,27 +270,19 @@ class _Learner:
     @property
     def epochs(self) -> int:
         """Passes that the last experience took; fewer than its ``max_epochs`` where a callback stopped it."""
-        return int(self.trainer.fit_loop.epoch_progress.current.completed)
+        return _lightning.completed_epochs(self.trainer)
 
     def fit(self, data: L.LightningDataModule, max_epochs: int, index: int) -> int:
         """One experience; returns the optimizer steps it took."""
         trainer = self.trainer
         before = trainer.global_step
-        # A Trainer counts epochs over all its fits and stops at once when it has had max_epochs of them. Here the count
-        # is the experience's, as the optimizer and its schedule are.
-        trainer.fit_loop.epoch_progress.reset()
-        trainer.fit_loop.max_epochs = max_epochs
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            with nullcontext() if self.outputs is None else self.outputs.learning(index):
-                trainer.fit(self.module, datamodule=data)
-        except SystemExit:  # What Lightning makes of an interrupt, after which it would ignore all others.
-            if not trainer.interrupted:
-                raise
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, handler)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        # Epochs are counted in the experience, as the optimizer and its schedule are made for it.
+        _lightning.restart_epochs(trainer, max_epochs)
+        with (
+            _lightning.interrupts_as_usual(trainer),
+            nullcontext() if self.outputs is None else self.outputs.learning(index),
+        ):
+            trainer.fit(self.module, datamodule=data)
         steps = trainer.global_step - before
         batches = int(trainer.num_training_batches)
         expected = max_epochs * math.ceil(batches / trainer.accumulate_grad_batches) * len(trainer.optimizers)

@@ -1,0 +1,92 @@
+"""What `lit_meta.integrations._lightning` relies on in Lightning, so that a release that moves it fails here, by name."""
+
+from __future__ import annotations
+
+import signal
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader, TensorDataset
+
+from lit_meta.integrations import _lightning
+from tests.rules.drivers import trainer
+
+
+class Module(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0]).square().mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.fixture
+def loader():
+    return DataLoader(TensorDataset(torch.ones(12, 4)), batch_size=4)
+
+
+def test_callbacks_are_listed_in_the_order_in_which_they_run():
+    first, second = L.Callback(), L.Callback()
+    assert _lightning.callbacks_of(trainer(callbacks=[first, second])) == [first, second]
+
+
+def test_state_keys_are_formed_by_lightning():
+    callback = L.Callback()
+    assert hasattr(callback, "_generate_state_key")
+    assert _lightning.state_key(callback, rules=["EWC"]) == "Callback{'rules': ['EWC']}"
+
+
+@pytest.mark.parametrize(("told", "misses"), ((True, False), (False, True)))
+def test_ddp_tells_whether_it_expects_unused_parameters(told, misses):
+    strategy = DDPStrategy(find_unused_parameters=told)
+    assert strategy._ddp_kwargs == {"find_unused_parameters": told}
+    assert _lightning.misses_unused_parameters(strategy) == misses
+    assert not _lightning.misses_unused_parameters(trainer().strategy)
+
+
+def test_epochs_are_counted_in_the_fit_loop_and_can_start_again(loader):
+    module, fitted = Module(), trainer(max_epochs=2)
+    fitted.fit(module, loader)
+    assert _lightning.completed_epochs(fitted) == 2
+    fitted.fit(module, loader)  # Lightning's own count is over all fits, so that nothing is left to do.
+    assert fitted.global_step == 6
+    _lightning.restart_epochs(fitted, 3)
+    fitted.fit(module, loader)
+    assert fitted.global_step == 6 + 9
+    assert _lightning.completed_epochs(fitted) == 3
+
+
+def test_a_loop_that_counts_elsewhere_is_named():
+    other = trainer()
+    del other.fit_loop.epoch_progress
+    with pytest.raises(RuntimeError, match="counts epochs in a place that lit_meta does not know"):
+        _lightning.restart_epochs(other, 1)
+
+
+def test_an_interrupt_is_one_and_can_be_repeated(loader):
+    class Interrupts(L.Callback):
+        def on_train_batch_start(self, *args):
+            raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    fitted = trainer(callbacks=[Interrupts()])
+    with pytest.raises(KeyboardInterrupt), _lightning.interrupts_as_usual(fitted):
+        fitted.fit(Module(), loader)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_callback_can_log_once_attached(loader):
+    class Logs(L.Callback):
+        def on_train_batch_start(self, fitted, module, *args):
+            _lightning.log(self, "a", torch.tensor(2.0))
+
+    fitted = trainer(callbacks=[Logs()])
+    fitted.fit(Module(), loader)
+    assert float(fitted.callback_metrics["a"]) == 2.0
+    assert not _lightning.logs_this_step(fitted)  # There is no logger.
