@@ -12,6 +12,7 @@ from lit_meta.functional.neuromodulation import (
     plasticity_modulation,
 )
 from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
+from lit_meta.functional.per_sample import gradient_power_sums
 from lit_meta.functional.projection import (
     gram_rows,
     hebbian_subspace_step,
@@ -51,6 +52,7 @@ __all__ = [
     "discriminant_readout",
     "encoding_thresholds",
     "expectation_code",
+    "gradient_power_sums",
     "gram_rows",
     "hebbian_subspace_step",
     "hidden_update",

@@ -1,24 +1,39 @@
-"""Sums over samples of a function of each sample's own gradient: the machinery behind importances."""
+"""Sums over samples of a function of each sample's own gradient: the machinery behind importances.
+
+Per-sample gradients are computed by the first of these ways that is right for a network, tried on a few samples and
+remembered for as long as the network lives:
+
+1. ``(|δ|^power)ᵀ (|a|^power)``, one matrix product a layer (a its input, δ the gradient at its output), where every
+   parameter belongs to an `nn.Linear` that runs once on (batch, features);
+2. `torch.func`: ``vmap`` of ``grad``;
+3. a loop over the samples, for what the others cannot follow.
+
+Each is compared with the loop on samples of the batch, on random ones and on blank ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
-from torch.func import functional_call, grad, vmap
 
-Power = Literal[1, 2]
-Sums = dict[str, Tensor]
-# From the output of some samples, and the position of the first of them, to vectors v (batch, classes): the gradient of a
-# sample is Jᵀv, and where there are several vectors, their powers are summed.
-Cotangents = Callable[[Tensor, int], Iterator[Tensor]]
-_Cotangents = Callable[[Tensor], Iterator[Tensor]]
-Path = Callable[[nn.Module, dict[str, nn.Parameter], Tensor, _Cotangents, Power], Sums]
+from lit_meta.functional._batch_tree import blank, count_samples, sample_leaves, scrambled, take
+from lit_meta.functional._gradient_paths import (
+    Cotangents,
+    Path,
+    Power,
+    Problem,
+    Sums,
+    linear_sums,
+    loop_sums,
+    vmap_sums,
+)
+from lit_meta.functional._module_state import ModuleState
 
 # Per-sample gradients held at once by the general path: 2²⁵ numbers are 128 MiB in single precision.
 _GRADIENTS_AT_ONCE = 2**25
@@ -39,12 +54,6 @@ def mean_power(
     The network is in eval mode meanwhile, so that a normalisation layer treats every sample alone too, and is put back
     as it was.
 
-    Where every parameter asked for belongs to an `nn.Linear` that runs once on (batch, features), the sums come from
-    ``(|δ|^power)ᵀ (|a|^power)``, one matrix product a layer (a its input, δ the gradient at its output), without any
-    gradient of a single sample. That path is compared with plain autograd on the first two samples and left where they
-    differ (a weight used outside its layer, samples that see each other); otherwise, and for every other layer,
-    per-sample gradients come from `torch.func`.
-
     Args:
         network: gives (batch, classes) from `inputs`. Only parameters that require a gradient are considered.
         inputs: (samples, ...), at least one.
@@ -57,37 +66,85 @@ def mean_power(
         For each parameter, by name, the mean in its own shape.
 
     Raises:
-        ValueError: unknown names, an output that is not (batch, classes), or nothing that requires a gradient.
+        ValueError: unknown names, an output that is not (batch, classes), a state left over from an earlier batch, or
+            nothing that requires a gradient.
     """
-    parameters = wanted(network, names)
-    if chunk_size is not None and chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
-    totals = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    with _evaluating(network), torch.enable_grad():
-        sums = choose_path(network, parameters, inputs, power)
-        size = chunk_size or (
-            _SAMPLES_AT_ONCE
-            if sums is linear_sums
-            else max(1, _GRADIENTS_AT_ONCE // sum(p.numel() for p in parameters.values()))
-        )
-        for start in range(0, len(inputs), size):
-            chunk = inputs[start : start + size]
-            for name, total in sums(network, parameters, chunk, partial(_at, cotangents, start), power).items():
-                totals[name] += total
+    problem = Problem(network, wanted(network, names), network, scalar=False)
+    totals = _sums(problem, inputs, cotangents, power, chunk_size)
     return {name: total / len(inputs) for name, total in totals.items()}
 
 
-def _at(cotangents: Cotangents, start: int, output: Tensor) -> Iterator[Tensor]:
-    if output.dim() != 2:
-        raise ValueError(f"the network must give (batch, classes), got {tuple(output.shape)}.")
-    return cotangents(output.detach(), start)
+def gradient_power_sums(
+    function: Callable[[Any], Tensor],
+    batch: Any,
+    network: nn.Module,
+    *,
+    power: Power = 2,
+    names: Collection[str] | None = None,
+    chunk_size: int | None = None,
+) -> Sums:
+    """``Σ |g|^power`` over the samples of a batch, g the gradient of ``function`` on *one* sample.
+
+    Sums of several batches add up; divided by the number of samples they are the expectation. Memory is bounded: no more
+    per-sample gradients exist at once than `chunk_size` says.
+
+    The network is in eval mode meanwhile, and whatever it keeps beside its parameters (buffers, membrane potentials,
+    counters) starts for every sample as it was before the call, and is put back after it.
+
+    Args:
+        function: from a batch of any number of samples, in the form of `batch`, to the mean of their losses, a
+            scalar. It runs the network. What it gives for a batch of one sample is that sample's loss. Noise that it
+            draws makes each sample's gradient a random one, from a single draw.
+        batch: tensors (samples, ...) in any nesting of dictionaries, lists and tuples.
+        network: owns the parameters. It may be a part of what `function` runs.
+        power: 2 for squares, 1 for absolute values.
+        names: the parameters wanted (default: all of the network that require a gradient).
+        chunk_size: samples at once; None chooses by memory. It does not change the result.
+
+    Returns:
+        For each parameter, by name, the sum in its own shape; zero for one that the loss does not depend on.
+
+    Raises:
+        ValueError: unknown names, tensors of a batch that disagree in their first dimension, no samples, a result that
+            is not a scalar, a state left over from an earlier batch, or nothing that requires a gradient.
+
+    Example:
+        >>> network = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.zeros_(network.weight)
+        >>> batch = {"x": torch.tensor([[1.0, 2.0], [3.0, 0.0]]), "y": torch.tensor([[1.0], [1.0]])}
+        >>> def loss(batch):
+        ...     return 0.5 * nn.functional.mse_loss(network(batch["x"]), batch["y"])
+        >>> gradient_power_sums(loss, batch, network)
+        {'weight': tensor([[10.,  4.]])}
+    """
+
+    def one(output: Tensor, _: int) -> Iterator[Tensor]:
+        yield torch.ones_like(output)
+
+    return _sums(Problem(network, wanted(network, names), function, scalar=True), batch, one, power, chunk_size)
 
 
-def _raised(tensor: Tensor, power: Power) -> Tensor:
-    return tensor.square() if power == 2 else tensor.abs()
+def _sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power, chunk_size: int | None) -> Sums:
+    count = count_samples(batch)
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
+    totals = {name: torch.zeros_like(parameter) for name, parameter in problem.parameters.items()}
+    with evaluating(problem.network), torch.enable_grad():
+        way = choose_way(problem, batch, power)
+        size = chunk_size or (
+            _SAMPLES_AT_ONCE
+            if way.path is linear_sums
+            else max(1, _GRADIENTS_AT_ONCE // sum(p.numel() for p in problem.parameters.values()))
+        )
+        for start in range(0, count, size):
+            chunk = batch if size >= count else take(batch, slice(start, start + size))
+            for name, total in way.sums(problem, chunk, cotangents, power, start).items():
+                totals[name] += total
+    return totals
 
 
 def wanted(network: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
+    """The parameters of these names (default: all) among those that require a gradient."""
     trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if isinstance(names, str):
         raise ValueError(f"names must be a collection of parameter names, got the string {names!r}: write [{names!r}].")
@@ -104,131 +161,177 @@ def wanted(network: nn.Module, names: Collection[str] | None) -> dict[str, nn.Pa
 
 
 @contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode, then every module back in the mode it was in (a frozen part may have been in another)."""
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Eval mode, then every module back in the mode it was in (a frozen part may have been in another).
+
+    Recurrent layers on a GPU stay in training mode, without dropout: cuDNN has no backward pass in eval mode. The fused
+    kernel of `nn.MultiheadAttention`, which has none either, is off meanwhile.
+    """
     modes = [(module, module.training) for module in network.modules()]
-    network.eval()
+    dropouts = [(m, m.dropout) for m in network.modules() if isinstance(m, nn.RNNBase) and next(m.parameters()).is_cuda]
+    fused = torch.backends.mha.get_fastpath_enabled()
     try:
+        network.eval()
+        for layer, _ in dropouts:
+            layer.train()
+            layer.dropout = 0.0
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for layer, dropout in dropouts:
+            layer.dropout = dropout
         for module, mode in modes:
             module.training = mode
 
 
-def per_sample_sums(
-    network: nn.Module, parameters: dict[str, nn.Parameter], inputs: Tensor, cotangents: _Cotangents, power: Power
-) -> Sums:
-    """Σ over samples of |g|^power, from gradients of single samples, for any network `torch.func` can follow."""
-    values = {name: parameter.detach() for name, parameter in parameters.items()}
+@dataclass
+class Way:
+    """How per-sample gradients of a network are computed, and which of its modules change when it runs."""
 
-    def output_of(values: dict[str, Tensor], x: Tensor) -> Tensor:
-        output: Tensor = functional_call(network, values, (x.unsqueeze(0),))
-        return output.squeeze(0)
+    path: Path
+    changing: frozenset[str] = frozenset()
 
-    def projected(values: dict[str, Tensor], x: Tensor, cotangent: Tensor) -> Tensor:
-        return (output_of(values, x) * cotangent).sum()
-
-    with torch.no_grad():
-        output = vmap(output_of, in_dims=(None, 0))(values, inputs)
-    totals: Sums = {}
-    for cotangent in cotangents(output):
-        gradients = vmap(grad(projected), in_dims=(None, 0, 0))(values, inputs, cotangent)
-        for name, gradient in gradients.items():
-            raised = _raised(gradient, power).sum(dim=0)
-            totals[name] = totals[name] + raised if name in totals else raised
-    return totals
-
-
-class _NotLinear(Exception):
-    """A network that the matrix-product path cannot take."""
+    def sums(self, problem: Problem, batch: Any, cotangents: Cotangents, power: Power, start: int = 0) -> Sums:
+        """As the path gives them, every run from the state the network is in now; by the loop if the path fails."""
+        with _keeping_state(problem, self.changing) as steady:
+            if self.path is not loop_sums:
+                try:
+                    return self.path(steady, batch, cotangents, power, start)
+                except torch.OutOfMemoryError:
+                    raise
+                except Exception:
+                    # The loop is right by definition: if it fails too, the error is the network's or the caller's own.
+                    sums = loop_sums(steady, batch, cotangents, power, start)
+                    self.path = loop_sums
+                    return sums
+            return loop_sums(steady, batch, cotangents, power, start)
 
 
-def _linear_layers(network: nn.Module, parameters: dict[str, nn.Parameter]) -> dict[str, nn.Linear]:
-    """The Linear layers that own the parameters; raises `_NotLinear` if others own any, or share one."""
-    owners: dict[str, nn.Linear] = {}
-    identities = {id(parameter): name for name, parameter in parameters.items()}
-    found = 0
-    for path, module in network.named_modules():
-        held = [p for p in module.parameters(recurse=False) if id(p) in identities]
-        if held and type(module) is not nn.Linear:
-            raise _NotLinear
-        if held:
-            assert isinstance(module, nn.Linear)
-            owners[path] = module
-        found += len(held)
-    if found != len(parameters):
-        raise _NotLinear
-    return owners
+@contextmanager
+def _keeping_state(problem: Problem, paths: Collection[str] | None) -> Iterator[Problem]:
+    """The same problem with every run starting in the present state of these modules (None: all), restored at the end."""
+    if paths is not None and not paths:
+        yield problem
+        return
+    state = ModuleState(problem.network, paths)
 
+    def run(batch: Any) -> Tensor:
+        state.restore(parameters=False)
+        return problem.run(batch)
 
-def linear_sums(
-    network: nn.Module, parameters: dict[str, nn.Parameter], inputs: Tensor, cotangents: _Cotangents, power: Power
-) -> Sums:
-    """Σ over samples of |g|^power, one matrix product a layer; raises `_NotLinear` where that does not hold."""
-    layers = _linear_layers(network, parameters)
-    raised_inputs: dict[str, Tensor] = {}
-    edges: dict[str, GradientEdge] = {}
-
-    def capture(path: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def hook(_: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> None:
-            if not torch.is_grad_enabled():
-                return  # steps that leave no gradient (those of a spiking network before its last)
-            if path in edges or len(arguments) != 1 or arguments[0].dim() != 2 or len(arguments[0]) != len(inputs):
-                raise _NotLinear
-            # Raised now, and the edge kept in place of the tensor: what follows may work in place.
-            raised_inputs[path] = _raised(arguments[0].detach(), power)
-            edges[path] = get_gradient_edge(output)
-
-        return hook
-
-    handles = [layer.register_forward_hook(capture(path)) for path, layer in layers.items()]
     try:
-        output = network(inputs)
+        yield Problem(problem.network, problem.parameters, run, problem.scalar)
     finally:
-        for handle in handles:
-            handle.remove()
-    if set(edges) != set(layers):
-        raise _NotLinear
-    raised_deltas: dict[str, Tensor] = {}
-    for cotangent in cotangents(output):
-        deltas = torch.autograd.grad(output, list(edges.values()), cotangent, retain_graph=True, allow_unused=True)
-        for path, delta in zip(edges, deltas, strict=True):
-            if delta is not None:
-                raised = _raised(delta, power)
-                raised_deltas[path] = raised_deltas[path] + raised if path in raised_deltas else raised
-    totals: Sums = {}
-    for path, delta in raised_deltas.items():
-        prefix = f"{path}." if path else ""
-        if f"{prefix}weight" in parameters:
-            totals[f"{prefix}weight"] = delta.T @ raised_inputs[path]
-        if f"{prefix}bias" in parameters:
-            totals[f"{prefix}bias"] = delta.sum(dim=0)
-    return totals
+        state.restore()
 
 
-def choose_path(network: nn.Module, parameters: dict[str, nn.Parameter], inputs: Tensor, power: Power) -> Path:
-    """The matrix-product path if it gives, on two samples together, what autograd gives on each alone."""
-    probe = inputs[:2]
+# What was found out about a network, by the form of the problem; a network that is gone takes it along.
+_ways: WeakKeyDictionary[nn.Module, dict[object, Way]] = WeakKeyDictionary()
 
-    def ones(output: Tensor) -> Iterator[Tensor]:
-        if output.dim() != 2:
-            raise ValueError(f"the network must give (batch, classes), got {tuple(output.shape)}.")
-        # A ramp, not ones: the gradient of a sum over classes vanishes behind a softmax.
-        yield torch.linspace(-1.0, 2.0, output.shape[1], device=output.device, dtype=output.dtype).expand_as(output)
 
-    try:
-        fast = linear_sums(network, parameters, probe, ones, power)
-    except _NotLinear:
-        return per_sample_sums
-    slow = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    for x in probe.split(1):
-        output = network(x)
-        gradients = torch.autograd.grad(output, list(parameters.values()), next(ones(output)), allow_unused=True)
-        for total, gradient in zip(slow.values(), gradients, strict=True):
-            if gradient is not None:
-                total += _raised(gradient, power)
-    for name, expected in slow.items():
-        got = fast.get(name, torch.zeros_like(expected))
-        if not torch.allclose(got, expected, rtol=1e-2, atol=1e-3 * float(expected.abs().max())):
-            return per_sample_sums
-    return linear_sums
+def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
+    """The fastest way that equals the loop, remembered for this network and batches of this form."""
+    key = _form(problem, batch, power)
+    ways = _ways.setdefault(problem.network, {})
+    if key not in ways:
+        ways[key] = _probe(problem, batch, power)
+    return ways[key]
+
+
+def _form(problem: Problem, batch: Any, power: Power) -> object:
+    modules = tuple((path, type(module), module.training) for path, module in problem.network.named_modules())
+    leaves = tuple((leaf.dim(), leaf.dtype, leaf.device) for leaf in sample_leaves(batch))
+    code = getattr(problem.run, "__code__", type(problem.run)) if problem.scalar else None
+    return modules, tuple(problem.parameters), leaves, code, power
+
+
+def _ramp(output: Tensor, _: int) -> Iterator[Tensor]:
+    # A ramp, not ones: the gradient of a sum over classes vanishes behind a softmax.
+    yield torch.linspace(-1.0, 2.0, output.shape[-1], device=output.device, dtype=output.dtype).expand_as(output)
+
+
+def _probe(problem: Problem, batch: Any, power: Power) -> Way:
+    devices = sorted({p.device.index or 0 for p in problem.parameters.values() if p.is_cuda})
+    before = ModuleState(problem.network)
+    with torch.random.fork_rng(devices):
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randperm(count_samples(batch), generator=generator)[:2].sort().values
+        samples = take(batch, rows if len(rows) == 2 else rows.repeat(2))
+        try:
+            changing = _require_reset(problem, take(samples, slice(0, 1)), before, devices)
+            references = [(samples, loop_sums(_from(before, problem), samples, _ramp, power))]
+            for other in (scrambled(samples, generator), blank(samples)):
+                try:
+                    references.append((other, loop_sums(_from(before, problem), other, _ramp, power)))
+                except Exception:
+                    continue  # such samples are none to this network; those of the batch are what counts
+            references = [(x, sums) for x, sums in references if all(bool(s.isfinite().all()) for s in sums.values())]
+            path: Path = loop_sums
+            if any(bool(s.any()) for _, sums in references for s in sums.values()):
+                for candidate in (linear_sums, vmap_sums):
+                    matches = _equals(candidate, _from(before, problem), references, power)
+                    changing |= before.changed_paths()
+                    before.restore()
+                    if matches:
+                        path = candidate
+                        break
+        finally:
+            before.restore()
+    return Way(path, changing)
+
+
+def _from(state: ModuleState, problem: Problem) -> Problem:
+    def run(batch: Any) -> Tensor:
+        state.restore(parameters=False)
+        return problem.run(batch)
+
+    return Problem(problem.network, problem.parameters, run, problem.scalar)
+
+
+def _equals(path: Path, problem: Problem, references: list[tuple[Any, Sums]], power: Power) -> bool:
+    for samples, expected in references:
+        try:
+            sums = path(problem, samples, _ramp, power)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            return False  # the loop has run on the same samples: it is the path that cannot follow
+        largest = max(float(s.double().norm()) for s in expected.values())
+        for name, right in expected.items():
+            epsilon = torch.finfo(right.dtype).eps
+            difference = float((sums.get(name, torch.zeros_like(right)) - right).double().norm())
+            # Gradients that are zero but for rounding (of a bias before a normalisation) are measured by the others.
+            allowed = max(1e-5, 64 * epsilon) * float(right.double().norm()) + (64 * epsilon) ** power * largest
+            if not difference <= allowed:
+                return False
+    return True
+
+
+def _require_reset(problem: Problem, sample: Any, before: ModuleState, devices: list[int]) -> frozenset[str]:
+    """The modules that change when the network runs; refuses one that goes on from an earlier batch."""
+
+    def gradient() -> Sums:
+        with torch.random.fork_rng(devices):
+            return loop_sums(problem, sample, _ramp, 1)
+
+    first = gradient()
+    changes = list(before.changes())
+    if not changes:
+        return frozenset()
+    left_over = [(path, key) for path, key, saved in changes if saved is not None and saved.remembers()]
+    if left_over:
+        try:
+            again = gradient()
+            depends = any(not torch.equal(first[name], again[name]) for name in first)
+        except Exception:
+            depends = True
+        if depends:
+            path, key = left_over[0]
+            raise ValueError(
+                f"{path or 'the network'} keeps a state ({key}) from an earlier batch, which would enter the gradients of "
+                "other samples: reset it where the forward pass begins, or after every training batch "
+                "(snntorch.utils.reset(network), spikingjelly's functional.reset_net(network))."
+            )
+    before.restore()
+    return frozenset(path for path, _, _ in changes)

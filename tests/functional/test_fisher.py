@@ -80,6 +80,11 @@ def data():
     return x, torch.randint(0, CLASSES, (11,), generator=generator)
 
 
+def chosen(network, parameters, x):
+    """The way that per-sample gradients of these parameters are computed."""
+    return per_sample.choose_way(per_sample.Problem(network, parameters, network, scalar=False), x, 2).path
+
+
 def looped(network, x, y, labels, loss):
     """E[g²] by autograd of the loss of one sample after another; `exact` sums over the classes."""
     network.eval()
@@ -122,7 +127,7 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("general", (False, True), ids=["chosen path", "general path"])
 def test_equals_a_loop_over_samples(name, labels, loss, general, data, monkeypatch):
     if general:
-        monkeypatch.setattr(per_sample, "choose_path", lambda *_: per_sample.per_sample_sums)
+        monkeypatch.setattr(per_sample, "choose_way", lambda *_: per_sample.Way(per_sample.vmap_sums))
     torch.manual_seed(0)
     network = NETWORKS[name]()
     expected = looped(network, *data, labels, loss)
@@ -142,7 +147,7 @@ def test_equals_a_loop_over_samples(name, labels, loss, general, data, monkeypat
 def test_matrix_product_path_is_taken_where_it_holds(name, fast, data):
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
-    path = per_sample.choose_path(network, dict(network.named_parameters()), data[0], 2)
+    path = chosen(network, dict(network.named_parameters()), data[0])
     assert (path is per_sample.linear_sums) == fast
 
 
@@ -151,7 +156,7 @@ def test_work_in_place_after_a_layer_does_not_mislead_the_matrix_product_path(da
     network = with_norm()
     names = [name for name, _ in network.named_parameters() if not name.startswith("1.")]
     parameters = {name: p for name, p in network.named_parameters() if name in names}
-    assert per_sample.choose_path(network.eval(), parameters, data[0], 2) is per_sample.linear_sums
+    assert chosen(network.eval(), parameters, data[0]) is per_sample.linear_sums
     expected = looped(network, *data, "true", "cross_entropy")
     got = diagonal_fisher(network, *data, names=names)
     assert_same(got, {name: expected[name] for name in names})

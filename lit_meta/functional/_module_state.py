@@ -1,0 +1,119 @@
+"""What a network keeps from one call to the next beside its parameters: membrane potentials, counters, buffers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Parts of every module that a forward pass has no business with; parameters are swapped by `torch.func` meanwhile.
+_STRUCTURE = frozenset(nn.Module().__dict__) - {"_buffers", "training"}
+
+
+class _Saved:
+    """A value and what it contains, so that a replacement and a change in place can both be undone."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        self.copy: Tensor | None = None
+        self.items: dict[Any, _Saved] | list[_Saved] | None = None
+        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            self.copy = value.detach().clone()
+        elif isinstance(value, dict):
+            self.items = {key: _Saved(item) for key, item in value.items()}
+        elif isinstance(value, list):
+            self.items = [_Saved(item) for item in value]
+
+    def restore(self) -> Any:
+        if self.copy is not None:
+            if not _same(self.value, self.copy):
+                with torch.no_grad():
+                    self.value.copy_(self.copy)
+        elif isinstance(self.items, dict):
+            contents = {key: item.restore() for key, item in self.items.items()}
+            self.value.clear()
+            self.value.update(contents)
+        elif self.items is not None:
+            self.value[:] = [item.restore() for item in self.items]
+        return self.value
+
+    def changes(self, value: Any) -> Iterator[_Saved]:
+        """The saved values that differ from those in ``value``."""
+        if self.copy is not None:
+            if not isinstance(value, Tensor) or not _same(value, self.copy):
+                yield self
+        elif isinstance(self.items, dict) and isinstance(value, dict):
+            if self.items.keys() != value.keys():
+                yield self
+            for key in self.items.keys() & value.keys():
+                yield from self.items[key].changes(value[key])
+        elif isinstance(self.items, list) and isinstance(value, list):
+            if len(self.items) != len(value):
+                yield self
+            for item, now in zip(self.items, value, strict=False):
+                yield from item.changes(now)
+        elif self.items is not None or value is not self.value:
+            yield self
+
+    def remembers(self) -> bool:
+        """Whether it is a tensor with content: zeros, an empty tensor and a number are what a reset leaves."""
+        return self.copy is not None and bool(self.copy.any())
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return False
+    with torch.no_grad():
+        return bool(torch.equal(a, b)) or bool(torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True))
+
+
+class ModuleState:
+    """The attributes and buffers of a network's modules at this moment.
+
+    Args:
+        network: the network.
+        paths: only the modules of these names; None for all.
+
+    Example:
+        >>> network = nn.BatchNorm1d(2)
+        >>> state = ModuleState(network)
+        >>> _ = network(torch.randn(8, 2))
+        >>> sorted(state.changed_paths()), state.restore(), int(network.num_batches_tracked)
+        ([''], None, 0)
+    """
+
+    def __init__(self, network: nn.Module, paths: Collection[str] | None = None) -> None:
+        self._saved: dict[str, tuple[nn.Module, dict[str, _Saved]]] = {
+            path: (module, {key: _Saved(value) for key, value in module.__dict__.items() if key not in _STRUCTURE})
+            for path, module in network.named_modules()
+            if paths is None or path in paths
+        }
+
+    def changes(self) -> Iterator[tuple[str, str, _Saved | None]]:
+        """(path of the module, attribute, what was saved of it), None for an attribute that is new."""
+        for path, (module, saved) in self._saved.items():
+            for key, entry in saved.items():
+                for change in entry.changes(module.__dict__.get(key)):
+                    yield path, key, change
+            for key in module.__dict__.keys() - saved.keys() - _STRUCTURE:
+                yield path, key, None
+
+    def changed_paths(self) -> frozenset[str]:
+        """The modules that no longer are as they were."""
+        return frozenset(path for path, _, _ in self.changes())
+
+    def restore(self, *, parameters: bool = True) -> None:
+        """Puts everything back, also where a failed call left something that cannot be read any more.
+
+        Args:
+            parameters: also the lists of their parameters that recurrent layers keep; not while `torch.func` has
+                exchanged the parameters.
+        """
+        for module, saved in self._saved.values():
+            for key in module.__dict__.keys() - saved.keys() - _STRUCTURE:
+                del module.__dict__[key]
+            for key, entry in saved.items():
+                if parameters or not key.startswith("_flat_weight"):
+                    module.__dict__[key] = entry.restore()
