@@ -10,6 +10,7 @@ import lightning as L
 from torch import Tensor
 
 from lit_meta.core.layers import weight_layers
+from lit_meta.core.memory_codec import decode_numbered, encode_numbered
 from lit_meta.data.module import experience_index
 from lit_meta.functional.weight_change import change_map, changed_fraction, relative_change
 from lit_meta.utils.io import load_tensors, save_json, save_tensors
@@ -77,8 +78,7 @@ class WeightChange(L.Callback):
         self.maps.append(maps)
         if self.folder is not None and trainer.is_global_zero:
             save_json(self.folder / "weight_change.json", {"threshold": self.threshold, "experiences": self.records})
-            tensors = {f"{i}:{name}": t for i, found in enumerate(self.maps) for name, t in found.items()}
-            save_tensors(self.folder / "weight_change.safetensors", tensors)
+            save_tensors(self.folder / "weight_change.safetensors", encode_numbered(self.maps))
 
     def _go_on(self, index: int) -> None:
         """Takes up the records of the experiences before ``index``."""
@@ -96,11 +96,7 @@ def read_weight_change(folder: Path) -> tuple[list[dict[str, dict[str, float]]],
     if not (folder / "weight_change.json").is_file():
         return None
     records = json.loads((folder / "weight_change.json").read_text())["experiences"]
-    maps: list[dict[str, Tensor]] = [{} for _ in records]
-    for key, tensor in load_tensors(folder / "weight_change.safetensors").items():
-        position, name = key.split(":", 1)
-        maps[int(position)][name] = tensor
-    return records, maps
+    return records, decode_numbered(load_tensors(folder / "weight_change.safetensors"), len(records))
 
 
 def _weight(module: Any) -> Tensor:

@@ -7,16 +7,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-_SEPARATOR = "/"
+from lit_meta.core.memory_codec import OVERALL, SEPARATOR, decode_key, encode_key
+
+
+def apart(name: str) -> str:
+    """A name, in a rule's state, for memory of a parameter or layer that has not the parameter's shape.
+
+    `State.grow` leaves such memory alone.
+
+    Example:
+        >>> apart("layer.weight")
+        '*layer.weight'
+    """
+    return f"*{name}"
 
 
 class State:
-    """The memory of one rule: ``quantity -> parameter name -> tensor``.
+    """The memory of one rule: ``quantity -> parameter name -> tensor``, and what belongs to no parameter.
 
-    A flat mapping of ``"quantity/parameter"`` to tensors goes to and comes from files, so that a rule's
-    history is saved without pickling and learning can go on where it stopped.
+    A flat mapping of ``"quantity/parameter"`` to tensors goes to and comes from files (`lit_meta.core.memory_codec`), so
+    that a rule's history is saved without pickling and learning can go on where it stopped.
 
     Attributes:
+        overall: by quantity, memory of the rule as a whole: counts, sums over samples, a generator's position.
         fills: by quantity, the value of the entries that are new when a parameter has grown; 0 where none is given.
 
     Example:
@@ -26,30 +39,36 @@ class State:
         ['importance/layer.weight']
         >>> state.tensors("importance", ["layer.weight"])
         [tensor([1., 1.])]
+        >>> state.overall["batches"] = torch.tensor(3)
+        >>> sorted(state)
+        ['batches', 'importance']
     """
 
     def __init__(self) -> None:
         self._quantities: dict[str, dict[str, Tensor]] = {}
+        self.overall: dict[str, Tensor] = {}
         self.fills: dict[str, float] = {}
 
     def __contains__(self, quantity: str) -> bool:
-        return quantity in self._quantities
+        return quantity in self._quantities or quantity in self.overall
 
     def __getitem__(self, quantity: str) -> dict[str, Tensor]:
         if quantity not in self._quantities:
+            if quantity in self.overall:
+                raise KeyError(f"the rule holds one {quantity!r} for all parameters: state.overall[{quantity!r}]")
             raise KeyError(f"the rule holds no {quantity!r}; it holds {sorted(self._quantities) or 'nothing yet'}")
         return self._quantities[quantity]
 
     def __setitem__(self, quantity: str, tensors: Mapping[str, Tensor]) -> None:
-        if not quantity or _SEPARATOR in quantity:
-            raise ValueError(f"a quantity's name is not empty and has no {_SEPARATOR!r}, got {quantity!r}")
+        if not quantity or SEPARATOR in quantity:
+            raise ValueError(f"a quantity's name is not empty and has no {SEPARATOR!r}, got {quantity!r}")
         self._quantities[quantity] = dict(tensors)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._quantities)
+        return iter({**self._quantities, **self.overall})
 
     def __len__(self) -> int:
-        return len(self._quantities)
+        return len(self._quantities.keys() | self.overall.keys())
 
     def tensors(self, quantity: str, names: Iterable[str]) -> list[Tensor]:
         """The tensors of one quantity for the given parameters, in their order.
@@ -95,7 +114,7 @@ class State:
 
     def to(self, device: torch.device) -> None:
         """Moves every tensor to ``device``; does nothing to those already there."""
-        for held in self._quantities.values():
+        for held in (*self._quantities.values(), self.overall):
             for name, tensor in held.items():
                 if tensor.device != device:
                     held[name] = tensor.to(device)
@@ -103,15 +122,14 @@ class State:
     @property
     def bytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(t.numel() * t.element_size() for held in self._quantities.values() for t in held.values())
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.state_dict().values())
 
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping ``"quantity/parameter" -> tensor`` (the tensors themselves, not copies)."""
-        return {
-            f"{quantity}{_SEPARATOR}{name}": t
-            for quantity, held in self._quantities.items()
-            for name, t in held.items()
+        named = {
+            encode_key(quantity, name): t for quantity, held in self._quantities.items() for name, t in held.items()
         }
+        return {**named, **{encode_key(quantity, OVERALL): tensor for quantity, tensor in self.overall.items()}}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Replaces all memory by the given flat mapping; copies every tensor.
@@ -120,9 +138,11 @@ class State:
             ValueError: a key is not of the form ``"quantity/parameter"``.
         """
         quantities: dict[str, dict[str, Tensor]] = {}
+        overall: dict[str, Tensor] = {}
         for key, tensor in tensors.items():
-            quantity, separator, name = key.partition(_SEPARATOR)
-            if not separator or not quantity:
-                raise ValueError(f"a rule's state has keys like 'quantity{_SEPARATOR}parameter', got {key!r}")
-            quantities.setdefault(quantity, {})[name] = tensor.detach().clone()
-        self._quantities = quantities
+            quantity, name = decode_key(key)
+            if name == OVERALL:
+                overall[quantity] = tensor.detach().clone()
+            else:
+                quantities.setdefault(quantity, {})[name] = tensor.detach().clone()
+        self._quantities, self.overall = quantities, overall

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import nn
 
+from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.config import Experiment, load_experiment
 from lit_meta.experiments.summary import summary
@@ -237,7 +238,6 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
 def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult) -> None:
     save_tensors(run_dir / "model.safetensors", module.network.state_dict())
     rules = module.plasticity.rules if module.plasticity is not None else ()
-    tensors = {f"{i}:{key}": t for i, rule in enumerate(rules) for key, t in rule.state.state_dict().items()}
-    save_tensors(run_dir / "rule.safetensors", tensors)
+    save_tensors(run_dir / "rule.safetensors", encode_numbered(rule.state.state_dict() for rule in rules))
     rows = [",".join(f"{v:.6f}" for v in row) for row in result.accuracy_matrix.tolist()]
     (run_dir / "accuracy_matrix.csv").write_text("\n".join(rows) + "\n")

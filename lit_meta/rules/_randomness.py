@@ -22,9 +22,9 @@ def draw_normal(state: State, like: Sequence[Tensor], seed: int) -> list[Tensor]
     """
     generator = torch.Generator(like[0].device)
     if "generator" in state:
-        generator.set_state(state["generator"]["*"].cpu())
+        generator.set_state(state.overall["generator"].cpu())
     else:
         generator.manual_seed(seed)
     drawn = [torch.randn(t.shape, generator=generator, device=t.device, dtype=t.dtype) for t in like]
-    state["generator"] = {"*": generator.get_state()}
+    state.overall["generator"] = generator.get_state()
     return drawn

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.rule import Layer, Rule, Synapses
+from lit_meta.core.state import apart
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
 from lit_meta.utils.validation import check_class_labels
 
@@ -18,7 +19,6 @@ from lit_meta.utils.validation import check_class_labels
 _SAMPLES_AT_ONCE = 4096
 # Only the lower triangle of a second moment is computed, in strips of so many rows.
 _ROWS_AT_ONCE = 1024
-_ALL = "*"
 
 
 class ReadoutRule(Rule):
@@ -124,17 +124,17 @@ class ReadoutRule(Rule):
             return
         head = self._find_head(synapses.network)
         self._grow(head.out_features)
-        counts = self.state["class_counts"][_ALL]
+        counts = self.state.overall["class_counts"]
         samples = int(counts.sum())
         if self._solved is not None and self._solved[0] is counts and self._solved[1:] == (samples, head):
             return
-        shift, class_sums = self.state["shift"][_ALL], self.state["class_sums"][_ALL]
+        shift, class_sums = self.state.overall["shift"], self.state.overall["class_sums"]
         moments = self.state["second_moment"]
         columns = list(self._columns(class_sums.shape[1]))
         found = []
         for number, chosen in enumerate(columns):
             second_moment, sums = moments[_key(number)], class_sums[:, chosen]
-            silent = float(self.state["silent"][_ALL][number]) if "silent" in self.state else 0.0
+            silent = float(self.state.overall["silent"][number]) if "silent" in self.state else 0.0
             if silent:
                 second_moment = second_moment.addr(shift[chosen], shift[chosen], alpha=silent)
             if head.bias is None:
@@ -153,7 +153,7 @@ class ReadoutRule(Rule):
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         if "class_counts" not in self.state:
             return {}
-        counts = self.state["class_counts"][_ALL]
+        counts = self.state.overall["class_counts"]
         return {"samples": counts.sum().float(), "classes": (counts > 0).sum().float()}
 
     # Inner workings.
@@ -162,8 +162,8 @@ class ReadoutRule(Rule):
         """Whether the features of a batch are final."""
         if self.after == 0:
             return True
-        seen = self.state["seen"][_ALL] if "seen" in self.state else torch.zeros((), dtype=torch.long)
-        self.state["seen"] = {_ALL: seen + samples}
+        seen = self.state.overall["seen"] if "seen" in self.state else torch.zeros((), dtype=torch.long)
+        self.state.overall["seen"] = seen + samples
         return bool(seen + samples >= self.after)
 
     def _accumulate(self, features: Tensor, targets: Tensor) -> None:
@@ -173,13 +173,13 @@ class ReadoutRule(Rule):
         width = features.shape[1]
         if "shift" not in self.state:
             wide = features.double()
-            self.state["shift"] = {_ALL: torch.zeros_like(wide[0]) if layer.bias is None else wide.mean(0)}
-            self.state["class_sums"] = {_ALL: wide.new_zeros(layer.out_features, width)}
-            self.state["class_counts"] = {_ALL: wide.new_zeros(layer.out_features)}
+            self.state.overall["shift"] = torch.zeros_like(wide[0]) if layer.bias is None else wide.mean(0)
+            self.state.overall["class_sums"] = wide.new_zeros(layer.out_features, width)
+            self.state.overall["class_counts"] = wide.new_zeros(layer.out_features)
             sizes = [len(chosen) for chosen in self._columns(width)]
             self.state["second_moment"] = {_key(i): wide.new_zeros(size, size) for i, size in enumerate(sizes)}
         self._grow(layer.out_features)
-        shift, sums = self.state["shift"][_ALL], self.state["class_sums"][_ALL]
+        shift, sums = self.state.overall["shift"], self.state.overall["class_sums"]
         if len(shift) != width:
             raise ValueError(
                 f"the head's input has {width} features, and {len(shift)} before: its width must not change"
@@ -196,26 +196,26 @@ class ReadoutRule(Rule):
                 else:
                     # Units of which none was active: their products are known, and added once at the end.
                     if "silent" not in self.state:
-                        self.state["silent"] = {_ALL: torch.zeros_like(shift[: len(columns)])}
-                    self.state["silent"][_ALL][number] += len(part)
+                        self.state.overall["silent"] = torch.zeros_like(shift[: len(columns)])
+                    self.state.overall["silent"][number] += len(part)
                     sums[:, chosen] -= torch.outer(one_hot.sum(0), shift[chosen])
                     continue
                 add_second_moment_(self.state["second_moment"][_key(number)], block)
                 sums[:, chosen] += one_hot.T @ block
-        self.state["class_counts"][_ALL] += torch.bincount(targets, minlength=sums.shape[0])
+        self.state.overall["class_counts"] += torch.bincount(targets, minlength=sums.shape[0])
 
     def _grow(self, classes: int) -> None:
         """Rows for classes that the head has gained."""
         for quantity in ("class_sums", "class_counts"):
-            held = self.state[quantity][_ALL]
+            held = self.state.overall[quantity]
             if classes < len(held):
                 raise ValueError(f"the head has {classes} outputs, and had {len(held)}: a head may grow, not shrink")
             if classes > len(held):
-                self.state[quantity][_ALL] = torch.cat([held, held.new_zeros(classes - len(held), *held.shape[1:])])
+                self.state.overall[quantity] = torch.cat([held, held.new_zeros(classes - len(held), *held.shape[1:])])
 
     def _columns(self, width: int) -> Iterator[Tensor]:
         """The features of each block: every k-th one, so that each block sees all parts of the input."""
-        device = self.state["shift"][_ALL].device
+        device = self.state.overall["shift"].device
         blocks = 1 if self.block is None else -(-width // self.block)
         for first in range(blocks):
             yield torch.arange(first, width, blocks, device=device)
@@ -256,4 +256,4 @@ def add_second_moment_(total: Tensor, features: Tensor) -> None:
 
 
 def _key(block: int) -> str:
-    return f"{_ALL}{block}"
+    return apart(str(block))

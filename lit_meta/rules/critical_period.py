@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_meta.core.layers import weight_layers
 from lit_meta.core.rule import Layer, Rule, Synapses
+from lit_meta.core.state import apart
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.utils.validation import require_in
 
@@ -62,7 +63,7 @@ class CriticalPeriod(Rule):
         >>> y = torch.zeros(20, dtype=torch.long)
         >>> with session.experience(), session.step(x, y, optimizer):
         ...     torch.nn.functional.cross_entropy(network(x), y).backward()
-        >>> int(rule.state["samples"]["*"])
+        >>> int(rule.state.overall["samples"])
         20
     """
 
@@ -99,15 +100,14 @@ class CriticalPeriod(Rule):
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         self._undo, self._written = [], []
         self._learned = self._features(synapses.network)
-        seen = self.state["samples"]["*"] if "samples" in self.state else torch.zeros((), dtype=torch.long)
+        seen = self.state.overall.get("samples", torch.zeros((), dtype=torch.long))
         self._open = bool(seen < self.samples)
         if self._open:
             if "samples" not in self.state:
-                self.state["samples"] = {}
                 self.state["patch_count"], self.state["patch_sum"], self.state["patch_moment"] = {}, {}, {}
                 self.state["history"], self.state["direction"] = {}, {}
                 self.state["drive_sum"], self.state["drive_square"] = {}, {}
-            self._keep("samples", "*", seen + inputs.shape[0])
+            self._keep(self.state.overall, "samples", seen + inputs.shape[0])
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
         if not self._open or layer.name not in self._learned:
@@ -117,12 +117,12 @@ class CriticalPeriod(Rule):
             raise ValueError(
                 f"CriticalPeriod learns Linear and Conv2d layers, {layer.name!r} is {type(module).__name__}"
             )
-        key = f"*{layer.name}"
+        key = apart(layer.name)
         threshold = getattr(module, "drive_threshold", None)
         if threshold is not None:
             self._adapt(key, module, inputs, threshold)
             return
-        count = int(self.state["samples"]["*"])
+        count = int(self.state.overall["samples"])
         generator = torch.Generator().manual_seed(self.seed + count)
         patches = draw_patches(module, inputs.float(), self.patches, generator)
         contrast = getattr(module, "contrast", None)
@@ -141,8 +141,8 @@ class CriticalPeriod(Rule):
             directions = F.normalize(whitened[chosen] + 1e-6, dim=1)
             history = torch.zeros_like(directions)
         directions, history = competitive_hebbian(whitened, directions, history, sweeps=self.sweeps)
-        self._keep("direction", key, directions)
-        self._keep("history", key, history)
+        self._keep(self.state["direction"], key, directions)
+        self._keep(self.state["history"], key, history)
         weight = directions @ matrix
         bias = -(weight @ mean) - self.threshold
         if contrast is not None:
@@ -172,7 +172,7 @@ class CriticalPeriod(Rule):
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         if "samples" not in self.state:
             return {}
-        return {"plastic": (self.state["samples"]["*"] < self.samples).float()}
+        return {"plastic": (self.state.overall["samples"] < self.samples).float()}
 
     # Inner workings.
 
@@ -223,11 +223,10 @@ class CriticalPeriod(Rule):
         """Adds a batch's sums to those of a layer so far, by quantity; returns them in the same order."""
         for quantity, value in totals.items():
             held = self.state[quantity]
-            self._keep(quantity, key, held[key] + value if key in held else value)
+            self._keep(held, key, held[key] + value if key in held else value)
         return [self.state[quantity][key] for quantity in totals]
 
-    def _keep(self, quantity: str, key: str, value: Tensor) -> None:
-        held = self.state[quantity]
+    def _keep(self, held: dict[str, Tensor], key: str, value: Tensor) -> None:
         self._undo.append((held, key, held.get(key)))
         held[key] = value
 

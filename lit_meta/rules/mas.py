@@ -68,8 +68,8 @@ class MAS(PenaltyRule):
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if "batches" not in self.state:
-            self.state["batches"] = {"*": torch.zeros((), dtype=torch.long)}
-        count = self.state["batches"]["*"].add_(1)
+            self.state.overall["batches"] = torch.zeros((), dtype=torch.long)
+        count = self.state.overall["batches"].add_(1)
         if self.interval is not None and int(count) % self.interval == 0:
             found = output_sensitivity(synapses.network, inputs[: self.samples], names=synapses.names)
             if torch.distributed.is_available() and torch.distributed.is_initialized():

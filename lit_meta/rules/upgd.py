@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.state import apart
 from lit_meta.rules._randomness import draw_normal
 from lit_meta.utils.validation import require_in
 
@@ -56,7 +57,7 @@ class UPGD(Rule):
         self._prepare(synapses)
         gradients, parameters = synapses.gradients, [p.detach() for p in synapses.parameters]
         utilities = self.state.tensors("utility", synapses.names)
-        counts = self.state.tensors("weight", [f"*{name}" for name in synapses.names])
+        counts = self.state.tensors("weight", [apart(name) for name in synapses.names])
         torch._foreach_mul_(utilities, self.decay)
         torch._foreach_addcmul_(utilities, gradients, parameters, value=self.decay - 1.0)
         # 1 − decay^t as a running mean of ones: no step counter has to leave the device.
@@ -82,6 +83,5 @@ class UPGD(Rule):
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
             if name not in utilities:
                 utilities[name] = torch.zeros_like(parameter, requires_grad=False)
-                # The star keeps it apart from the parameter, whose shape it does not have.
-                weights[f"*{name}"] = torch.zeros((), device=parameter.device)
+                weights[apart(name)] = torch.zeros((), device=parameter.device)
         self.state["utility"], self.state["weight"] = utilities, weights

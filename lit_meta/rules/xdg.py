@@ -87,10 +87,10 @@ class XdG(Rule):
     # In learning.
 
     def begin_experience(self, synapses: Synapses) -> None:
-        count = int(self.state["experience"]["*"]) + 1 if "experience" in self.state else 0
+        count = int(self.state.overall["experience"]) + 1 if "experience" in self.state else 0
         if self.tasks is not None and count >= len(self.tasks):
             raise ValueError(f"XdG was given the tasks of {len(self.tasks)} experiences, and this is one more")
-        self.state["experience"] = {"*": torch.tensor(count, device=synapses.parameters[0].device)}
+        self.state.overall["experience"] = torch.tensor(count, device=synapses.parameters[0].device)
         self._start(synapses.network)
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
@@ -164,7 +164,7 @@ class XdG(Rule):
 
     def _start(self, network: nn.Module) -> None:
         self._attach(network)
-        self._task = self.task_of(int(self.state["experience"]["*"]))
+        self._task = self.task_of(int(self.state.overall["experience"]))
         self._learning = True
 
     def _attach(self, network: nn.Module) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_meta.core.memory_codec import decode_numbered, encode_numbered
 from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
 
 
@@ -69,7 +70,7 @@ class Checkpoints:
         save_tensors(path / "module.safetensors", module.state_dict())
         described = []
         for number, state in enumerate(rules):
-            tensors = {f"{i}:{k}": t for i, rule in enumerate(state.get("rules", [])) for k, t in rule["state"].items()}
+            tensors = encode_numbered(rule["state"] for rule in state.get("rules", []))
             save_tensors(path / f"rules-{number}.safetensors", tensors)
             names = [rule["name"] for rule in state.get("rules", [])]
             described.append({**state, "rules": names})
@@ -104,13 +105,8 @@ class Checkpoints:
         rules = []
         for number, state in enumerate(progress["rules"]):
             tensors = load_tensors(path / f"rules-{number}.safetensors")
-            entries = [
-                {
-                    "name": name,
-                    "state": {k.split(":", 1)[1]: t for k, t in tensors.items() if k.startswith(f"{i}:")},
-                }
-                for i, name in enumerate(state["rules"])
-            ]
+            memories = decode_numbered(tensors, len(state["rules"]))
+            entries = [{"name": name, "state": memory} for name, memory in zip(state["rules"], memories, strict=True)]
             rules.append({**state, "rules": entries} if entries else {})
         return Saved(
             path=path,

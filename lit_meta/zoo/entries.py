@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import nn
 
+from lit_meta.core.memory_codec import decode_numbered
 from lit_meta.experiments.config import LEARNERS, is_classification
 from lit_meta.experiments.run import Experiment, build_module
 from lit_meta.integrations.module import MetaplasticModule
@@ -55,9 +56,9 @@ def load_module(name: str) -> MetaplasticModule:
     weights, tensors = (_tensors(name, described, file) for file in FILES)
     module = build_module(Experiment.from_dict(described["experiment"]), described["seed"])
     module.network.load_state_dict(weights)
-    for number, rule in enumerate(module.plasticity.rules if module.plasticity is not None else ()):
-        prefix = f"{number}:"
-        rule.state.load_state_dict({k[len(prefix) :]: t for k, t in tensors.items() if k.startswith(prefix)})
+    rules = module.plasticity.rules if module.plasticity is not None else ()
+    for rule, memory in zip(rules, decode_numbered(tensors, len(rules)), strict=True):
+        rule.state.load_state_dict(memory)
     return module
 
 

@@ -144,7 +144,7 @@ def test_the_readout_waits_for_features_that_still_learn():
     batches = [(x[i : i + 20], y[i : i + 20]) for i in (0, 20, 40)]
     rule = RecursiveReadout(ridge=1e-2, after=40)
     learn(waiting, [small_rule(samples=40), rule], batches)
-    assert int(rule.state["class_counts"]["*"].sum()) == 40
+    assert int(rule.state.overall["class_counts"].sum()) == 40
     late.load_state_dict(waiting.state_dict())
     learn(late, RecursiveReadout(ridge=1e-2), batches[1:])
     torch.testing.assert_close(waiting.eval()(x), late.eval()(x))

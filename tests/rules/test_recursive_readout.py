@@ -169,7 +169,7 @@ def test_a_million_samples_in_float32_match_a_float64_batch_solution():
     session.end_experience()
     fresh = torch.randn(2000, width, generator=generator) @ mixing + 30.0
     found = session.rules[0]
-    assert int(found.state["class_counts"]["*"].sum()) == 1_000_000
+    assert int(found.state.overall["class_counts"].sum()) == 1_000_000
     outputs = fresh.double() @ network[0].weight.detach().double().T + network[0].bias.detach().double()
     reference = fresh.double() @ expected[:-1] + expected[-1]
     torch.testing.assert_close(outputs, reference, atol=2e-3, rtol=0)
@@ -312,7 +312,7 @@ def test_blocks_that_are_silent_in_a_batch_count_as_what_they_are(bias):
         network.eval()(x)
         heads[batch] = torch.cat([p.detach().flatten() for p in network.parameters()])
         if batch == 20:
-            assert rule.state["silent"]["*"].tolist() == [60.0, 60.0]
+            assert rule.state.overall["silent"].tolist() == [60.0, 60.0]
         else:
             assert "silent" not in rule.state
     torch.testing.assert_close(heads[20], heads[120], atol=1e-5, rtol=1e-4)
