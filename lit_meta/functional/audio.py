@@ -1,4 +1,4 @@
-"""Sound as pictures: mel bands and log-mel spectrograms."""
+"""Features of sound: mel bands and log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -74,9 +74,8 @@ def mel_filterbank(*, bands: int, fft_size: int, sample_rate: int) -> Tensor:
     empty = (weight.sum(1) == 0).nonzero().flatten().tolist()
     if empty:
         raise ValueError(
-            f"no frequency of a transform of {fft_size} samples at {sample_rate} Hz falls into the bands "
-            f"{empty} "
-            f"of {bands}; take fewer bands or a longer transform"
+            f"no frequency of a transform of {fft_size} samples at {sample_rate} Hz falls into bands {empty} "
+            f"of {bands}; use fewer bands or a longer transform"
         )
     return weight.float()
 
@@ -94,10 +93,9 @@ def log_mel(
 ) -> Tensor:
     """The log-mel spectrogram of one recording, stretched to a fixed number of frames and scaled to [0, 1].
 
-    Power spectrum (Hann window) -> mel bands -> decibels, of which the loudest ``dynamic_range`` are kept ->
+    Power spectrum (Hann window) -> mel bands -> decibels, clipped ``dynamic_range`` below the maximum ->
     mean over equal parts of the recording's duration -> (dB - min) / (max - min). Every step sees this
-    recording only, so that the features of a sample never depend on what else is in the data set or the
-    batch.
+    recording only, so the features of a sample never depend on the rest of the data set or of the batch.
 
     Args:
         waveform: samples, ``(time,)``.
@@ -135,7 +133,7 @@ def log_mel(
     power = mel_filterbank(bands=bands, fft_size=fft_size, sample_rate=sample_rate) @ spectrum.abs().square()
     decibel = 10 * torch.log10(power.clamp(min=1e-10))
     decibel = decibel.clamp(min=decibel.max().item() - dynamic_range)
-    # A mean over frames where there are more of them than wanted, repetition where there are fewer.
+    # Averages frames where there are more than requested, repeats them where there are fewer.
     features = torch.nn.functional.adaptive_avg_pool1d(decibel, frames)
     low, high = features.min(), features.max()
     return (features - low) / (high - low) if high > low else torch.zeros_like(features)

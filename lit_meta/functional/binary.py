@@ -1,4 +1,4 @@
-"""Binary values in a network that learns by gradients: the sign, with straight-through derivatives."""
+"""Binary values in a network trained by gradients: the sign, with straight-through derivatives."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def binary_sign(values: Tensor, *, reach: float = float("inf")) -> Tensor:
 
 
 def shrinking_step_factor(hidden: Tensor, step: Tensor, *, metaplasticity: float) -> Tensor:
-    r"""How much of a step of hidden weights is taken: all of it, but less of what would bring a weight nearer to 0.
+    r"""Fraction of a step that hidden weights take: all of it, except where the step would bring a weight nearer to 0.
 
     .. math:: f = 1 - \tanh^2(m |W^h|) \quad \text{where } step · W^h < 0, \qquad f = 1 \text{ elsewhere}
 
@@ -81,6 +81,6 @@ def shrinking_step_factor(hidden: Tensor, step: Tensor, *, metaplasticity: float
         tensor([0.4200, 1.0000, 0.4200])
     """
     shrinks = step * hidden < 0
-    # 1 - tanh² as it stands cancels in single precision beyond m|W| = 9; 1/cosh² does not.
+    # In single precision 1 - tanh² cancels to 0 beyond m|W| = 9; 1/cosh² does not.
     resistance = torch.cosh((metaplasticity * hidden).clamp(-40.0, 40.0)).square_().reciprocal_()
     return torch.where(shrinks, resistance, torch.ones_like(resistance))

@@ -23,7 +23,7 @@ _EXACT = 2**24
 def linear_macs(samples: int, inputs: int, outputs: int) -> int:
     """Multiply-accumulates of a fully connected layer, ``samples · inputs · outputs``; a bias adds none.
 
-    Its weight gradient takes as many again, and so does its input gradient.
+    The weight gradient takes as many again, and so does the input gradient.
 
     Args:
         samples: rows of the input, over all leading dimensions.
@@ -45,23 +45,23 @@ def convolution_output_size(
 
     Args:
         size: of the input, one number a spatial dimension.
-        kernel: its size; here as below one number for all dimensions, or one for each.
+        kernel: its size; this and the options below are one number for all dimensions, or one for each.
         stride: steps between positions.
         padding: zeros on either side.
         dilation: distance between the kernel's elements.
 
     Raises:
-        ValueError: numbers that do not fit, or a kernel larger than the padded input.
+        ValueError: a wrong number of values, or a kernel larger than the padded input.
 
     Example:
         >>> convolution_output_size((28, 28), 5, stride=2, padding=2)
         (14, 14)
     """
     wide = tuple(_each(v, len(size), name) for name, v in _named(kernel, stride, padding, dilation))
-    found = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, *wide, strict=True))
-    if any(n < 1 for n in found):
+    output = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(size, *wide, strict=True))
+    if any(n < 1 for n in output):
         raise ValueError(f"a kernel of {kernel} (dilation {dilation}) does not fit into an input of {tuple(size)}")
-    return found
+    return output
 
 
 def convolution_macs(
@@ -75,8 +75,8 @@ def convolution_macs(
 ) -> int:
     """Multiply-accumulates of a convolution, ``samples · C_in/groups · Πkernel · C_out · Πoutput_size``.
 
-    Products with padded zeros count, as they do in dense libraries. For a transposed convolution give the input's size
-    in place of the output's: every input position meets every element of the kernel.
+    Products with padded zeros count, as dense libraries compute them. For a transposed convolution, pass the input's
+    size in place of the output's: every input position meets every element of the kernel.
 
     Args:
         samples: in the batch.
@@ -104,7 +104,7 @@ def nonzero_count(values: Tensor, dim: int | tuple[int, ...] | None = None) -> T
 
     Args:
         values: of any type.
-        dim: what is counted over, dimensions that hold fewer than 2²⁴ values together; None is all of any number.
+        dim: dimensions to count over, which must hold fewer than 2²⁴ values together; None counts all, however many.
 
     Returns:
         int64.
@@ -115,7 +115,7 @@ def nonzero_count(values: Tensor, dim: int | tuple[int, ...] | None = None) -> T
     """
     if not values.is_floating_point() or (dim is None and values.numel() >= _EXACT):
         return (values != 0).sum(dim=dim)
-    # Compared into numbers and summed in single precision: a fifth of the time that summing truth values takes.
+    # Comparing into numbers and summing in single precision takes a fifth of the time of summing booleans.
     values = values.detach()
     return torch.ne(values, 0, out=torch.empty_like(values)).sum(dim=dim, dtype=torch.float32).long()
 
@@ -170,14 +170,14 @@ def convolution_fan_out(
     if not 1 <= dimensions <= 3:
         raise ValueError(f"a convolution has 1 to 3 spatial dimensions, got an input of size {tuple(size)}")
     output = convolution_output_size(size, kernel, stride=stride, padding=padding, dilation=dilation)
-    found = torch.ones((), dtype=torch.long, device=device)
+    fan_out = torch.ones((), dtype=torch.long, device=device)
     wide = (_each(v, dimensions, name) for name, v in _named(kernel, stride, padding, dilation))
     for n, o, k, s, p, d in zip(size, output, *wide, strict=True):
         # Where every element of the kernel lands, for every output position; the count is a product over dimensions.
         lands = torch.arange(o, device=device)[:, None] * s - p + torch.arange(k, device=device) * d
         inside = lands[(lands >= 0) & (lands < n)]
-        found = found.unsqueeze(-1) * torch.bincount(inside, minlength=n)
-    return found
+        fan_out = fan_out.unsqueeze(-1) * torch.bincount(inside, minlength=n)
+    return fan_out
 
 
 def convolution_synaptic_operations(
@@ -209,12 +209,17 @@ def convolution_synaptic_operations(
         tensor(40)
     """
     options = {"stride": stride, "padding": padding, "dilation": dilation}
-    reached = convolution_fan_out(spikes.shape[2:], kernel, device=spikes.device, **options)
-    return (nonzero_count(spikes, dim=(0, 1)) * reached).sum() * (out_channels // groups)
+    fan_out = convolution_fan_out(spikes.shape[2:], kernel, device=spikes.device, **options)
+    return (nonzero_count(spikes, dim=(0, 1)) * fan_out).sum() * (out_channels // groups)
 
 
 def lif_updates(samples: int, neurons: int, steps: int) -> int:
-    """Membrane updates of leaky integrate-and-fire neurons, one multiply-accumulate a neuron and step.
+    """Membrane updates of leaky integrate-and-fire neurons, one multiply-accumulate per neuron and step.
+
+    Args:
+        samples: in the batch.
+        neurons: in the layer.
+        steps: time steps of the simulation.
 
     Example:
         >>> lif_updates(256, 1000, 20)
@@ -231,11 +236,11 @@ def energy(
     picojoules_per_mac: float = PICOJOULES_PER_MAC,
     picojoules_per_accumulate: float = PICOJOULES_PER_ACCUMULATE,
 ) -> float:
-    """Joules of so many multiply-accumulates and accumulates; arithmetic alone, no memory traffic.
+    """Energy of the arithmetic, in joules; memory traffic is not counted.
 
     Args:
         macs: multiply-accumulates.
-        accumulates: additions without a product, as a spike causes.
+        accumulates: additions without a product, as caused by a spike.
         picojoules_per_mac: 4.6 at 45 nm.
         picojoules_per_accumulate: 0.9 at 45 nm.
 
@@ -253,14 +258,14 @@ def published_operations(
 ) -> float:
     """Operations by the convention published with NACA: epochs times a count over the weights of the layers.
 
-    With ``w = Σ weights`` (mn + nk for sizes m, n, k): SGD ``2w``, EWC ``2w + tasks · w``, NACA ``w``. It counts one
-    sample, whatever the number of samples, and nothing of NACA's forward pass; use it to compare with published tables only.
+    With ``w = Σ weights`` (mn + nk for sizes m, n, k): SGD ``2w``, EWC ``2w + tasks · w``, NACA ``w``. It counts a single
+    sample, whatever their number, and leaves out NACA's forward pass; use it only to compare with published tables.
 
     Args:
         sizes: units of every layer, from the input to the output.
-        rule: whose count.
+        rule: the learning rule.
         epochs: passes over the data.
-        tasks: past tasks that EWC remembers.
+        tasks: number of past tasks that EWC remembers.
 
     Raises:
         ValueError: an unknown rule, or fewer than two sizes.
@@ -285,10 +290,10 @@ def _named(kernel: Size, stride: Size, padding: Size, dilation: Size) -> tuple[t
 
 
 def _each(value: Size, dimensions: int, name: str) -> tuple[int, ...]:
-    found = (value,) * dimensions if isinstance(value, int) else tuple(value)
-    if len(found) != dimensions:
+    values = (value,) * dimensions if isinstance(value, int) else tuple(value)
+    if len(values) != dimensions:
         raise ValueError(f"{name} must be one number or {dimensions}, got {value}")
-    return found
+    return values
 
 
 def _natural(**values: int) -> None:

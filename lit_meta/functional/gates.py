@@ -1,4 +1,4 @@
-"""Input-driven gates: which hidden units a sample (or a batch) lets speak."""
+"""Input-driven gates: which hidden units a sample (or a batch) lets through."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def nearest_index(features: int, units: int, *, device: torch.device | str | None = None) -> Tensor:
-    """Which of `features` values each of `units` values takes under nearest resampling.
+    """For each of `units` outputs, the index of the input value that nearest-neighbour resampling gives it.
 
-    Made by `torch.nn.functional.interpolate` itself, so it rounds as that does; make it once for a size and
-    hand it to the gates as `index`.
+    Computed by `torch.nn.functional.interpolate` itself, so it rounds exactly as that does. Compute it once for each
+    size and pass it to the gates as `index`.
 
     Args:
-        features: values of the input, at least 1.
-        units: values wanted, at least 1.
-        device: where the index is made.
+        features: number of input values, at least 1.
+        units: number of output values, at least 1.
+        device: device of the index.
 
     Returns:
         (units,) int64.
@@ -53,7 +53,7 @@ def _resampled(x: Tensor, units: int, index: Tensor | None) -> Tensor:
     if index is None:
         index = nearest_index(x.shape[1], units, device=x.device)
     elif index.shape != (units,):
-        raise ValueError(f"index must have shape ({units},), one entry a unit, got {tuple(index.shape)}.")
+        raise ValueError(f"index must have shape ({units},), one entry per unit, got {tuple(index.shape)}.")
     return x.index_select(1, index)
 
 
@@ -85,9 +85,9 @@ def batch_gate(
 ) -> Tensor:
     """The published gate, ``g = logistic(s (ū − τ))``, ``ū`` the resampled *batch mean* of the input.
 
-    Because of the mean a prediction depends on the other samples of its batch, and where batches hold one
-    class each the gate tells the network which class it is looking at. It reproduces published numbers; to
-    compare learning rules use `sample_gate` or `top_k_gate`.
+    Because of the mean, a prediction depends on the other samples in its batch, and where each batch holds a
+    single class, the gate reveals that class to the network. It is kept to reproduce published numbers; to
+    compare learning rules, use `sample_gate` or `top_k_gate`.
 
     Args:
         x: (batch, ...), the raw input of the network.
@@ -95,7 +95,7 @@ def batch_gate(
         margin: δ; the gate opens at ``τ = max(ū) − δ``. The paper: 0.2, for CIFAR-10 0.1.
         threshold: an absolute τ in place of a margin. The paper: 0.8 for MathGreek.
         slope: s, the steepness of the logistic.
-        index: `nearest_index` of this size, to save making it again.
+        index: `nearest_index` of this size, to avoid recomputing it.
 
     Returns:
         (units,), every entry in [0, 1].
@@ -112,7 +112,7 @@ def batch_gate(
         tensor([0., 0., 1., 1.])
     """
     _check_batch(x)
-    # The mean first: resampling commutes with it and then touches one row only.
+    # The mean comes first: resampling commutes with it and then touches a single row.
     mean = x.flatten(1).to(torch.promote_types(x.dtype, torch.float32)).mean(dim=0, keepdim=True)
     return _open(_resampled(mean, units, index), margin, threshold, slope)[0]
 
@@ -126,7 +126,7 @@ def sample_gate(
     slope: float = 1000.0,
     index: Tensor | None = None,
 ) -> Tensor:
-    """A gate of each sample's own, ``g_b = logistic(s (u_b − τ_b))``: no sample sees another.
+    """A separate gate for each sample, ``g_b = logistic(s (u_b − τ_b))``: no sample sees another.
 
     Args:
         x: (batch, ...), the raw input of the network.
@@ -134,7 +134,7 @@ def sample_gate(
         margin: δ; the gate opens at ``τ_b = max(u_b) − δ``.
         threshold: an absolute τ in place of a margin.
         slope: s, the steepness of the logistic.
-        index: `nearest_index` of this size, to save making it again.
+        index: `nearest_index` of this size, to avoid recomputing it.
 
     Returns:
         (batch, units), every entry in [0, 1]; for a batch of one the same as `batch_gate`.
@@ -153,15 +153,15 @@ def sample_gate(
 
 
 def top_k_gate(x: Tensor, units: int, k: int, *, index: Tensor | None = None) -> Tensor:
-    """Open exactly the k units whose resampled input is largest, for each sample on its own.
+    """Opens exactly the k units with the largest resampled input, for each sample separately.
 
-    Equal inputs are taken in the order of the units, whatever the batch and the device.
+    Ties are broken by the order of the units, on every device and in every batch.
 
     Args:
         x: (batch, ...), the raw input of the network.
         units: hidden units the gate multiplies.
         k: units to open, from 1 to `units`.
-        index: `nearest_index` of this size, to save making it again.
+        index: `nearest_index` of this size, to avoid recomputing it.
 
     Returns:
         (batch, units) of 0 and 1; every row sums to k.
@@ -176,7 +176,7 @@ def top_k_gate(x: Tensor, units: int, k: int, *, index: Tensor | None = None) ->
     drive = _resampled(x, units, index)
     if not 1 <= k <= units:
         raise ValueError(f"a top-k gate over {units} units can open from 1 to {units} of them, got k={k}.")
-    # Which of several equal entries `topk` picks is not defined, the k-th largest value is.
+    # Which of several equal entries `topk` picks is undefined, but the k-th largest value is not.
     smallest = drive.topk(k, dim=1).values[:, -1:]
     above = drive > smallest
     equal = drive == smallest

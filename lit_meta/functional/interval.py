@@ -11,15 +11,15 @@ def bootstrap_interval(
 ) -> tuple[Tensor, Tensor]:
     """Percentile bootstrap interval of the mean over seeds.
 
-    Seeds are drawn with replacement, as many as there are; the interval holds the middle ``confidence`` of the means of
-    many such draws. With few seeds it is too narrow: of five it covers the true mean of normal values in about 83 % of
-    cases instead of 95 %, and it never reaches beyond the least and the greatest value. Say how many seeds there were.
+    As many seeds as there are get drawn with replacement; the interval spans the middle ``confidence`` of the means of
+    many such draws. With few seeds it is too narrow: with five it covers the true mean of normal values in about 83 % of
+    cases instead of 95 %, and it never extends beyond the smallest and the largest value. Report the number of seeds.
 
     Args:
-        values: ``(seeds, ...)``; every further dimension is treated alone, with the same draws.
+        values: ``(seeds, ...)``; further dimensions are treated independently, with the same draws.
         confidence: share of the draws inside, above 0 and below 1.
         resamples: number of draws.
-        seed: of the draws; the global random state is left alone.
+        seed: of the draws; the global random state is untouched.
 
     Returns:
         ``(low, high)``, each of the shape of ``values[0]``.
@@ -41,14 +41,14 @@ def bootstrap_interval(
             f"expected floating-point values (seeds, ...), got {values.dtype} of shape {tuple(values.shape)}"
         )
     if values.isnan().any():
-        raise ValueError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN: leave out what has no value")
+        raise ValueError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN: leave out seeds without a value")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(values), (resamples, len(values)), generator=generator)
-    # How often each seed is in each draw, so that all means are one matrix product.
+    # How often each seed appears in each draw, so that one matrix product gives all means.
     counts = torch.zeros(resamples, len(values), dtype=values.dtype)
     counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=values.dtype))
     means = (counts.to(values.device) @ values.reshape(len(values), -1) / len(values)).sort(0).values

@@ -1,8 +1,8 @@
 r"""Continual-learning measures as pure functions of the accuracy matrix.
 
 ``R[i, j]`` is the accuracy on test experience j after training experience i (both counted from 0), NaN where
-it was not measured. A stream that is not over yet has its later rows unmeasured; every measure is taken at
-the last measured row, k below. A measure that needs an entry which was not measured raises.
+it was not measured. While a stream is still running, its later rows are unmeasured; every measure is taken at
+the last measured row, k below. A measure that needs an unmeasured entry raises.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def final_accuracies(matrix: Tensor) -> Tensor:
         ``(test experiences,)``, NaN where not measured.
 
     Raises:
-        ValueError: if nothing was measured, or if the matrix is not one of accuracies.
+        ValueError: if nothing was measured, or if the matrix is not a floating-point matrix.
 
     Example:
         >>> final_accuracies(torch.tensor([[1.0, 0.0], [0.5, 0.75]]))
@@ -56,7 +56,7 @@ def average_accuracy(matrix: Tensor) -> Tensor:
 
 
 def anytime_accuracy(matrix: Tensor) -> Tensor:
-    """Mean over the stream of the accuracy on what has been seen so far: mean_{i <= k} mean_{j <= i} R[i, j].
+    """Accuracy on the experiences seen so far, averaged over the stream: mean_{i <= k} mean_{j <= i} R[i, j].
 
     Args:
         matrix: accuracies R, ``(experiences, experiences)``.
@@ -83,20 +83,20 @@ def anytime_accuracy(matrix: Tensor) -> Tensor:
 
 
 def minimum_accuracy(matrix: Tensor) -> Tensor:
-    """Mean worst accuracy on earlier experiences since then: mean_{j < k} min_{j < i <= k} R[i, j].
+    """Worst accuracy on each earlier experience since it was learned, averaged: mean_{j < k} min_{j < i <= k} R[i, j].
 
     Args:
         matrix: accuracies R, ``(experiences, experiences)``.
 
     Returns:
-        A scalar; NaN after a single experience, where there is none before it.
+        A scalar; NaN after a single experience, which has none before it.
 
     Raises:
         ValueError: if the matrix is not square, or if an entry below the diagonal was not measured.
 
     Source:
         De Lange, van de Ven & Tuytelaars, Continual evaluation for lifelong learning, ICLR 2023 (min-ACC,
-        with one evaluation an experience; evaluating more often, as they do, can only lower it).
+        with one evaluation per experience; evaluating more often, as they do, can only lower it).
 
     Example:
         >>> matrix = torch.tensor([[1.0, 0.0, 0.0], [0.25, 1.0, 0.0], [0.5, 0.75, 1.0]])
@@ -111,10 +111,10 @@ def minimum_accuracy(matrix: Tensor) -> Tensor:
 
 
 def forgetting(matrix: Tensor) -> Tensor:
-    """What was lost since each experience was learned: mean_{j < k} (R[j, j] - R[k, j]).
+    """Accuracy lost since each experience was learned: mean_{j < k} (R[j, j] - R[k, j]).
 
     This is what Avalanche's `StreamForgetting` reports after training experience k. (It is not the forgetting
-    of Chaudhry et al., 2018, who take the best accuracy so far in the place of R[j, j].)
+    of Chaudhry et al., 2018, who use the best accuracy so far instead of R[j, j].)
 
     Args:
         matrix: accuracies R, ``(experiences, experiences)``.
@@ -123,7 +123,7 @@ def forgetting(matrix: Tensor) -> Tensor:
         A scalar; 0 after a single experience, as in Avalanche.
 
     Raises:
-        ValueError: if the matrix is not square, or if an entry that counts was not measured.
+        ValueError: if the matrix is not square, or if an entry it needs was not measured.
 
     Source:
         Avalanche 0.6, evaluation/metrics/forgetting_bwt.py.
@@ -139,7 +139,7 @@ def forgetting(matrix: Tensor) -> Tensor:
 
 
 def backward_transfer(matrix: Tensor) -> Tensor:
-    """What later experiences did to earlier ones: mean_{j < k} (R[k, j] - R[j, j]), minus `forgetting`.
+    """Effect of later experiences on earlier ones: mean_{j < k} (R[k, j] - R[j, j]), the negative of `forgetting`.
 
     Args:
         matrix: accuracies R, ``(experiences, experiences)``.
@@ -148,7 +148,7 @@ def backward_transfer(matrix: Tensor) -> Tensor:
         A scalar; 0 after a single experience, as in Avalanche.
 
     Raises:
-        ValueError: if the matrix is not square, or if an entry that counts was not measured.
+        ValueError: if the matrix is not square, or if an entry it needs was not measured.
 
     Source:
         Lopez-Paz & Ranzato, NeurIPS 2017, equation 3; Avalanche's `StreamBWT`.
@@ -161,7 +161,7 @@ def backward_transfer(matrix: Tensor) -> Tensor:
 
 
 def forward_transfer(matrix: Tensor, initial: Tensor) -> Tensor:
-    """What earlier experiences did to the next one: mean_{1 <= j <= min(k + 1, T - 1)} (R[j - 1, j] - b[j]).
+    """Effect of earlier experiences on the next one: mean_{1 <= j <= min(k + 1, T - 1)} (R[j - 1, j] - b[j]).
 
     T is the number of experiences, b the accuracy before any training. This is what Avalanche's
     `StreamForwardTransfer` reports after training experience k.
@@ -174,7 +174,7 @@ def forward_transfer(matrix: Tensor, initial: Tensor) -> Tensor:
         A scalar; 0 for a stream of one experience, as in Avalanche.
 
     Raises:
-        ValueError: if the shapes do not fit, or if an entry that counts was not measured.
+        ValueError: if the shapes do not match, or if an entry it needs was not measured.
 
     Source:
         Lopez-Paz & Ranzato, NeurIPS 2017, equation 4; Avalanche 0.6, evaluation/metrics/forward_transfer.py.
@@ -186,8 +186,7 @@ def forward_transfer(matrix: Tensor, initial: Tensor) -> Tensor:
     rows = len(_square(matrix, "forward_transfer"))
     if initial.shape != matrix.shape[1:]:
         raise ValueError(
-            f"expected the accuracies before training to be ({matrix.shape[1]},), one for each test "
-            f"experience, "
+            f"expected the accuracies before training to be ({matrix.shape[1]},), one for each test experience, "
             f"got {tuple(initial.shape)}"
         )
     before = _measured(initial[1 : rows + 1], "forward_transfer", "the accuracies before training")
@@ -212,9 +211,8 @@ def _square(matrix: Tensor, name: str) -> Tensor:
     last = _last_row(matrix)
     if matrix.shape[0] != matrix.shape[1]:
         raise ValueError(
-            f"{name} compares a training experience with the test experience of the same position, and "
-            f"needs a square "
-            f"matrix; got {tuple(matrix.shape)}"
+            f"{name} compares each training experience with the test experience at the same position, and "
+            f"needs a square matrix; got {tuple(matrix.shape)}"
         )
     return matrix[: last + 1, : last + 1]
 
@@ -223,8 +221,7 @@ def _measured(values: Tensor, name: str, what: str) -> Tensor:
     if values.isnan().any():
         raise ValueError(
             f"{name} needs {what}, where {int(values.isnan().sum())} of {values.numel()} entries were not "
-            f"measured (NaN); "
-            "test on these experiences too"
+            "measured (NaN); test on these experiences too"
         )
     return values
 

@@ -1,4 +1,4 @@
-"""Neuromodulation of NACA: from the expected class to how much, and in which direction, a unit may change."""
+"""NACA's neuromodulation: how much, and in which direction, the expected class lets each unit change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def expectation_code(
         kind: ``"paper"`` places ``α_c`` as above, so that neighbouring codes may share one index (two pairs
             at N = 10, 21 at N = 46); ``"disjoint"`` places ``α_c = 2 (N − 1 − c)``, so that no two classes
             share any.
-        device: where the code is made.
+        device: device of the code.
         dtype: its floating type (default: torch's default).
 
     Returns:
@@ -65,7 +65,7 @@ def expectation_code(
         if positions[c] == positions[c - 1]:
             raise ValueError(
                 f"classes {c - 1} and {c} of {classes} get the same expectation code (index {positions[c]}) "
-                "under kind='paper'; use kind='disjoint', which gives every class indices of its own."
+                "under kind='paper'; use kind='disjoint', which gives every class its own pair of indices."
             )
     first = torch.tensor(positions, device=device)
     code = torch.zeros(classes, 2 * classes, device=device, dtype=dtype)
@@ -87,10 +87,10 @@ def neuromodulator_projection(
 
     Args:
         classes: N, the number of classes.
-        units: the hidden units the pathway reaches.
+        units: number of hidden units the pathway projects to.
         distribution: ``"uniform"`` on [0, 1]; ``"normal"`` with mean 0.5 and standard deviation 1, clipped to
             [0, 1]; ``"beta"``, Beta(½, ½), drawn exactly as ``sin²(π u / 2)`` of a uniform u.
-        generator: source of the randomness, and with it the device; None is torch's global one on the CPU.
+        generator: random generator, which also sets the device; None is torch's global one on the CPU.
         dtype: its floating type (default: torch's default).
 
     Returns:
@@ -129,7 +129,7 @@ def neuromodulator_level(code_rows: Tensor, projection: Tensor) -> Tensor:
         (..., units).
 
     Raises:
-        ValueError: the two do not fit together.
+        ValueError: the shapes do not match.
 
     Source: Zhang et al. 2023.
 
@@ -190,7 +190,7 @@ def plasticity_modulation(level: Tensor, *, inversion: float = 0.5, maximum: flo
 
 
 def modulation_table(code: Tensor, projection: Tensor, *, inversion: float = 0.5, maximum: float = 1.2) -> Tensor:
-    """``M`` of every class at every unit, to be computed once and then indexed by the labels of a batch.
+    """``M`` of every class at every unit: computed once, then indexed by the labels of a batch.
 
     Args:
         code: (classes, 2 * classes), from `expectation_code`.
@@ -202,7 +202,7 @@ def modulation_table(code: Tensor, projection: Tensor, *, inversion: float = 0.5
         (classes, units): ``table[labels]`` is the modulation of a batch, (batch, units).
 
     Raises:
-        ValueError: the shapes do not fit, or a parameter of the curve is out of its range.
+        ValueError: the shapes do not match, or a parameter of the curve is out of range.
 
     Source: Zhang et al. 2023.
 

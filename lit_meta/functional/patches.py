@@ -33,7 +33,7 @@ def whitening_matrix(covariance: Tensor, floor: float) -> Tensor:
 
     Args:
         covariance: V Λ Vᵀ, (values, values).
-        floor: added to every eigenvalue, above 0, so that noise is not blown up.
+        floor: added to every eigenvalue, above 0, so that noise is not amplified.
 
     Returns:
         (values, values).
@@ -64,8 +64,8 @@ def competitive_hebbian(patches: Tensor, directions: Tensor, history: Tensor, *,
         sweeps: repetitions of the assignment, at least 1.
 
     Returns:
-        New directions and the history with this call's patches in it, both (units, values). A unit that has never won
-        keeps its direction.
+        The new directions, and the history including this call's patches, both (units, values). A unit that has never
+        won keeps its direction.
 
     Example:
         >>> z = torch.tensor([[2.0, 0.1], [1.0, -0.1], [0.0, 3.0]])

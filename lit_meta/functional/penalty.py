@@ -18,11 +18,11 @@ def _check(strength: float, **lists: Sequence[Tensor]) -> None:
         if len(tensors) != len(parameters):
             raise ValueError(f"{len(parameters)} parameters need as many {name}, got {len(tensors)}.")
         for i, (parameter, tensor) in enumerate(zip(parameters, tensors, strict=True)):
-            # Broadcasting would anchor a whole layer to one value without a word.
+            # Broadcasting would silently anchor a whole layer to one value.
             if parameter.shape != tensor.shape:
                 raise ValueError(
                     f"{name}[{i}] has shape {tuple(tensor.shape)}, its parameter {tuple(parameter.shape)}: "
-                    "both must come from the same network (has a layer grown since?)."
+                    "both must come from the same network; has a layer grown since?"
                 )
 
 
@@ -72,12 +72,13 @@ def add_quadratic_penalty_gradient_(
     Two fused calls over all parameters together, and one temporary of their size.
 
     Args:
-        gradients: what to add to, shaped like the parameters.
+        gradients: changed in place, shaped like the parameters.
         parameters: θ.
         anchors: θ*, shaped like the parameters.
         importances: Ω, shaped like the parameters.
         strength: λ, at least 0.
-        scratch: memory for the temporary, with the values of the parameters in it; overwritten. None takes new memory.
+        scratch: buffers for the temporary, holding the values of the parameters on entry; overwritten. None allocates
+            new memory.
 
     Raises:
         ValueError: no parameters, lists or shapes that differ, or a negative strength.

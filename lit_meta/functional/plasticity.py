@@ -1,4 +1,4 @@
-"""Whether a network can still learn: against a fresh one, by its dormant units, by the rank of what it represents."""
+"""Measures of whether a network can still learn: accuracy against a fresh network, dormant units, effective rank."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def plasticity(matrix: Tensor, fresh: Tensor) -> Tensor:
-    """Accuracy on each experience just after it was learned, less that of a fresh network trained on it alone.
+    """Accuracy on each experience just after learning it, minus that of a fresh network trained on it alone.
 
-    ``mean_{i <= k} (R[i, i] - f[i])``: 0 where the network learns as well as it did at first, below 0 where it has lost
-    plasticity, above 0 where what it learned before helps.
+    ``mean_{i <= k} (R[i, i] - f[i])``: 0 if the network learns as well as it did at first, below 0 if it has lost
+    plasticity, above 0 if earlier learning helps.
 
     Args:
         matrix: accuracies R, ``(experiences, experiences)``; rows after the last measured one, k, are NaN.
@@ -22,7 +22,7 @@ def plasticity(matrix: Tensor, fresh: Tensor) -> Tensor:
         A scalar, from -1 to 1.
 
     Raises:
-        ValueError: shapes that do not fit, or an entry that counts and was not measured.
+        ValueError: shapes that do not match, or an entry that is needed but was not measured.
 
     Source: the comparison with a freshly initialised network of Dohare et al., Loss of plasticity in deep continual
         learning, Nature 632, 2024, as a difference of accuracies. (The intransigence of Chaudhry et al., ECCV 2018, has the
@@ -48,18 +48,18 @@ def plasticity(matrix: Tensor, fresh: Tensor) -> Tensor:
     differences = matrix.diagonal()[:last] - fresh[:last]
     if differences.isnan().any():
         raise ValueError(
-            f"plasticity needs the accuracy on each of the {last} experiences learned, of this network and of a fresh one; "
+            f"plasticity needs the accuracy of this network and of a fresh one on each of the {last} experiences learned; "
             f"{int(differences.isnan().sum())} were not measured (NaN)"
         )
     return differences.mean()
 
 
 def dormancy_score(activity: Tensor) -> Tensor:
-    """Mean activity of each unit over that of its layer: ``s_i = E|h_i| / (1/H sum_k E|h_k|)``.
+    """Mean activity of each unit relative to that of its layer: ``s_i = E|h_i| / (1/H sum_k E|h_k|)``.
 
     Args:
-        activity: either outputs h of one layer's units, ``(samples, units)``, or their means E|h|, ``(units,)``, which
-            must not be negative.
+        activity: either the outputs h of a layer's units, ``(samples, units)``, or their mean absolute values E|h|,
+            ``(units,)``, which must not be negative.
 
     Returns:
         ``(units,)``, with mean 1; all 0 for a layer that is silent.
@@ -81,23 +81,23 @@ def dormancy_score(activity: Tensor) -> Tensor:
         )
     means = activity.abs().mean(0) if activity.ndim == 2 else activity
     if bool((means < 0).any()):
-        raise ValueError("mean activities are of absolute values and cannot be negative; pass (samples, units) instead")
+        raise ValueError("means of absolute activities cannot be negative; pass activity (samples, units) instead")
     average = means.mean()
     return torch.where(average > 0, means / average, torch.zeros_like(means))
 
 
 def dormant_fraction(layers: Tensor | Sequence[Tensor], *, threshold: float = 0.025) -> Tensor:
-    """Share of units whose dormancy score is at most the threshold, over all units of the layers.
+    """Share of units, over all layers, whose dormancy score is at most the threshold.
 
     Args:
-        layers: for each layer (or for a single one) what `dormancy_score` takes.
-        threshold: tau; 0 counts the units that never answer at all.
+        layers: for each layer (or for a single one) the activity that `dormancy_score` takes.
+        threshold: tau; 0 counts only the units that are never active.
 
     Returns:
         A scalar from 0 to 1.
 
     Raises:
-        ValueError: no layer, a negative threshold, or what `dormancy_score` refuses.
+        ValueError: no layer, a negative threshold, or activity that `dormancy_score` rejects.
 
     Source: Sokar et al., ICML 2023, definition 3.1 (tau-dormant neurons).
 
@@ -117,11 +117,11 @@ def dormant_fraction(layers: Tensor | Sequence[Tensor], *, threshold: float = 0.
 def effective_rank(features: Tensor) -> Tensor:
     """``exp(-sum_i p_i ln p_i)``, p the singular values of the features divided by their sum.
 
-    From 1 (all samples on one line) to min(samples, units) (equal spread in all directions); it does not change when the
-    features are scaled or rotated.
+    Ranges from 1 (all samples on one line) to min(samples, units) (equal spread in all directions), and is invariant to
+    scaling and rotating the features.
 
     Args:
-        features: representation of samples, ``(samples, units)``; not centred.
+        features: representation of the samples, ``(samples, units)``; not centred.
 
     Returns:
         A scalar; 0 for features that are all zero.
@@ -140,15 +140,21 @@ def effective_rank(features: Tensor) -> Tensor:
             f"expected floating-point features (samples, units), got {features.dtype} of shape {tuple(features.shape)}"
         )
     if not bool(torch.isfinite(features).all()):
-        raise ValueError("the features hold NaN or infinite values")
+        raise ValueError("the features contain NaN or infinite values")
     return rank_of_spectrum(torch.linalg.svdvals(features))
 
 
 def rank_of_spectrum(singular_values: Tensor) -> Tensor:
-    """The effective rank that belongs to given singular values, ``(values,)``; see `effective_rank`.
+    """The effective rank of a matrix with the given singular values; see `effective_rank`.
+
+    Args:
+        singular_values: ``(values,)``, at least 0.
+
+    Returns:
+        A scalar; 0 where all are 0.
 
     Raises:
-        ValueError: a negative value, or none.
+        ValueError: a negative value, or no values.
 
     Example:
         >>> round(rank_of_spectrum(torch.tensor([2.0, 2.0, 0.0])).item(), 4)

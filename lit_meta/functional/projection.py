@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def shrink_projector(projector: Tensor, inputs: Tensor, *, regularization: float) -> Tensor:
-    r"""Takes the span of some inputs out of a projector, by recursive least squares in one block.
+    r"""Removes the span of some inputs from a projector, by recursive least squares in one block.
 
     .. math:: P' = P - P X^T (α I + X P X^T)^{-1} X P
 
@@ -15,21 +15,21 @@ def shrink_projector(projector: Tensor, inputs: Tensor, *, regularization: float
     and does not depend on their order. From P = I it gives :math:`P = α (α I + X^T X)^{-1}`: near 0 along inputs of
     more than α in squared length, 1 across them.
 
-    Old directions go down to α / (α + Σ x²) by cancellation. In single precision they end with an error of about 1e-6,
-    and where that share should be below about 1e-10 P is no longer positive definite and the next block can fail; double
-    precision keeps it to about 1e-14. So call this in double precision. P stays symmetric to the last bit.
+    Old directions shrink to α / (α + Σ x²) by cancellation. In single precision this leaves an error of about 1e-6, and
+    where that share should be below about 1e-10, P is no longer positive definite and the next block can fail; in double
+    precision the error is about 1e-14. So call this in double precision. P stays symmetric to the last bit.
 
     Args:
         projector: P, symmetric, (width, width).
-        inputs: X, (rows, width), of the same type. More rows than the width are first condensed to as many
-            rows of the same XᵀX.
+        inputs: X, (rows, width), of the same type. If there are more rows than columns, they are first condensed to
+            ``width`` rows with the same XᵀX.
         regularization: α, above 0, in squared units of the inputs.
 
     Returns:
         P', (width, width).
 
     Raises:
-        ValueError: shapes that do not fit, or α not above 0.
+        ValueError: shapes that do not match, or α not above 0.
 
     Source:
         Zeng, Chen, Cui, Yu, Nature Machine Intelligence 1, 2019 (arXiv 1810.01256), the recursion of P; the block form
@@ -48,16 +48,16 @@ def shrink_projector(projector: Tensor, inputs: Tensor, *, regularization: float
         raise ValueError(f"regularization must be above 0, got {regularization}")
     if inputs.shape[0] > inputs.shape[1]:
         inputs = torch.linalg.qr(inputs, mode="r").R
-    reached = inputs @ projector
-    inner = reached @ inputs.T
+    projected = inputs @ projector
+    inner = projected @ inputs.T
     inner.diagonal().add_(regularization)
-    half = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), reached, upper=False)
+    half = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), projected, upper=False)
     shrunk = projector - half.T @ half
     return (shrunk + shrunk.T) / 2
 
 
 def gram_rows(gram: Tensor) -> Tensor:
-    """Rows X with XᵀX equal to a given positive semidefinite matrix.
+    """Rows X whose XᵀX equals a given positive semidefinite matrix.
 
     Args:
         gram: (width, width), symmetric; eigenvalues below 0 are rounding and count as 0.
@@ -76,14 +76,14 @@ def gram_rows(gram: Tensor) -> Tensor:
 
 
 def subspace_activity(weights: Tensor, inputs: Tensor, *, spike_levels: int | None, spike_range: float) -> Tensor:
-    r"""What lateral neurons answer to inputs: y = Hx, or the signed rate of spikes that stands for it.
+    r"""Activity of the lateral neurons: y = Hx, or the signed firing rate that approximates it.
 
     .. math:: y = H x, \qquad y_{spiking} = \frac{s}{T}\, round\!\left(\frac{T}{s}\, clip(Hx, -s, s)\right)
 
     Args:
         weights: H, (neurons, width).
         inputs: (rows, width).
-        spike_levels: T, how many spikes (of either sign) a neuron can fire; None for a neuron without spikes.
+        spike_levels: T, how many spikes (of either sign) a neuron can fire; None for a neuron that does not spike.
         spike_range: s, the activity at which it fires all of them.
 
     Returns:
@@ -117,15 +117,15 @@ def hebbian_subspace_step(
 
     .. math:: ΔH = η\, \overline{y\, (r - H^T y)^T}, \qquad y = H x
 
-    The first term is Hebbian, the second, through the neurons' feedback, anti-Hebbian. With r = x it settles where the
-    rows of H are an orthonormal basis of the principal subspace of the uncentred second moment; with r the part of x
-    that other, fixed neurons leave unexplained, of the principal subspace of that part.
+    The first term is Hebbian; the second, through the neurons' feedback, is anti-Hebbian. With r = x, the rows of H
+    converge to an orthonormal basis of the principal subspace of the uncentred second moment; with r the part of x that
+    other, fixed neurons leave unexplained, to one of the principal subspace of that part.
 
     Args:
         weights: H, (neurons, width).
         inputs: x, (rows, width).
         residual: r, (rows, width).
-        learning_rate: η; the rule is stable below 1 over the largest eigenvalue of the second moment.
+        learning_rate: η; the rule is stable while η is below 1 / the largest eigenvalue of the second moment.
         spike_levels: see `subspace_activity`.
         spike_range: see `subspace_activity`.
 

@@ -40,10 +40,11 @@ class CenteredMoments(NamedTuple):
 
 
 def centered_moments(second_moment: Tensor, class_sums: Tensor, class_counts: Tensor) -> CenteredMoments:
-    """Moves raw moments to the mean of all samples.
+    """Centres raw moments at the mean of all samples.
 
-    ``Σ (h − m)(h − m)ᵀ = Σ h hᵀ − n m mᵀ``: a difference that loses digits where the mean is large beside the spread.
-    Accumulate features less some constant near their mean to avoid that; the result is about ``m`` less that constant.
+    ``Σ (h − m)(h − m)ᵀ = Σ h hᵀ − n m mᵀ``: a difference that loses digits where the mean is large relative to the
+    spread. To avoid that, subtract a constant near the mean from the features before summing; the mean returned is then
+    ``m`` minus that constant.
 
     Args:
         second_moment: Σ h hᵀ, (features, features); only its lower triangle is read.
@@ -85,7 +86,7 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
         The readout.
 
     Raises:
-        ValueError: a ridge that is not above 0, or too small for the scatter to be factorised in its precision.
+        ValueError: a ridge that is not above 0, or one too small for the scatter to be factorised in its precision.
 
     Example:
         >>> h, y = torch.tensor([[-1.0], [1.0]]), torch.eye(2)
@@ -95,7 +96,7 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
                 [ 0.2500]]), bias=tensor([0.5000, 0.5000]))
     """
     if ridge > 0 and not bool(moments.scatter.diagonal().any()):
-        # Constant features say nothing, and need no factorisation to say it.
+        # Constant features carry no information; there is nothing to factorise.
         weight = torch.zeros_like(moments.class_sums)
     else:
         weight = torch.cholesky_solve(moments.class_sums.T, _regularized_factor(moments.scatter, ridge)).T
@@ -110,8 +111,8 @@ def cross_validated_ridge(
     .. math:: GCV(λ) = \frac{n \, RSS(λ)}{(n - tr A(λ))^2}, \quad
         tr A(λ) = 1 + \sum_i \frac{s_i}{s_i + λ}
 
-    with :math:`s_i` the eigenvalues of the scatter and the 1 for the intercept. The candidates are 8 a decade, from the
-    mean eigenvalue down to what rounding leaves of the largest one. One eigendecomposition, O(features³).
+    with :math:`s_i` the eigenvalues of the scatter and the 1 for the intercept. There are 8 candidates per decade, from
+    the mean eigenvalue down to the rounding error of the largest. One eigendecomposition, O(features³).
 
     Args:
         moments: of the features, from `centered_moments`.
@@ -145,7 +146,7 @@ def cross_validated_ridge(
     residual = total - (signal * (eigenvalues + 2 * candidates) / damped.square()).sum(1)
     freedom = samples - 1 - (eigenvalues / damped).sum(1)
     score = samples * residual.clamp(min=0.0) / freedom.square()
-    # With as many features as samples small ridges interpolate: 0 / 0 says nothing about generalisation.
+    # With as many features as samples, small ridges interpolate: 0 / 0 says nothing about generalisation.
     score = torch.where(freedom > 1e-6 * samples, score, torch.inf)
     return float(candidates[int(score.argmin())])
 
@@ -169,7 +170,7 @@ def discriminant_readout(
         moments: of the features, from `centered_moments`; overwritten.
         class_counts: samples of each class, (classes,).
         shrinkage: s in (0, 1]; None takes the oracle-approximating shrinkage of the same statistics.
-        uniform_prior: all classes seen are equally likely, rather than as often as they came.
+        uniform_prior: takes all classes seen as equally likely, rather than as likely as they were frequent.
 
     Returns:
         The readout.
@@ -201,22 +202,25 @@ def discriminant_readout(
         factor = _regularized_factor(within.mul_(1.0 - shrinkage), shrinkage * trace / features)
     else:
         factor = torch.eye(features, dtype=within.dtype, device=within.device)
-    found = torch.cholesky_solve(means.T, factor).T
+    seen_weight = torch.cholesky_solve(means.T, factor).T
     prior = class_counts[seen].log() - torch.tensor(samples).log()
-    offset = -0.5 * (found * means).sum(1) - found @ moments.mean
-    offset = offset if uniform_prior else offset + prior
-    weight = found.mean(0).repeat(len(class_counts), 1)
-    bias = (offset.mean() - 1.0).repeat(len(class_counts))
-    weight[seen], bias[seen] = found, offset
+    seen_bias = -0.5 * (seen_weight * means).sum(1) - seen_weight @ moments.mean
+    seen_bias = seen_bias if uniform_prior else seen_bias + prior
+    weight = seen_weight.mean(0).repeat(len(class_counts), 1)
+    bias = (seen_bias.mean() - 1.0).repeat(len(class_counts))
+    weight[seen], bias[seen] = seen_weight, seen_bias
     return Readout(weight, bias)
 
 
 def oracle_approximating_shrinkage(covariance: Tensor, samples: float) -> float:
-    """How far to shrink an empirical covariance towards a multiple of the identity, in (0, 1].
+    """How far to shrink an empirical covariance towards a multiple of the identity.
 
     Args:
-        covariance: (features, features), of which only the lower triangle is read.
-        samples: it was estimated from.
+        covariance: (features, features); only its lower triangle is read.
+        samples: number of samples it was estimated from.
+
+    Returns:
+        The shrinkage, in (0, 1].
 
     Source:
         Chen et al., IEEE Trans. Signal Processing 58(10), 2010, equation 23, for many features.
@@ -242,6 +246,6 @@ def _regularized_factor(matrix: Tensor, ridge: float) -> Tensor:
     if int(failed):
         raise ValueError(
             f"the features' second moment cannot be factorised with a ridge of {ridge:.3g}: it is too small for "
-            f"{matrix.dtype}; use a larger one"
+            f"{matrix.dtype}; use a larger ridge"
         )
     return factor

@@ -18,14 +18,14 @@ def output_sensitivity(
 ) -> dict[str, Tensor]:
     """``E[|∂‖f(x)‖² / ∂θ|]``: the mean over samples of the absolute gradient of the squared norm of *one* output.
 
-    The absolute value is taken sample by sample. Taken of the gradient of a batch mean instead, samples of opposite sign
-    would cancel and the result would depend on how samples are grouped. The network is in eval mode meanwhile.
+    The absolute value is taken for each sample. Taken of the gradient of a batch mean instead, samples of opposite sign
+    would cancel, and the result would depend on how samples are batched. The network runs in evaluation mode.
 
     Args:
         network: gives f(x), (batch, outputs). Only parameters that require a gradient are considered.
         inputs: (samples, ...).
-        names: the parameters wanted (default: all that require a gradient).
-        chunk_size: samples at once; None chooses by memory. It does not change the result.
+        names: parameters to consider (default: all that require a gradient).
+        chunk_size: samples processed at once; None chooses by available memory. It does not change the result.
 
     Returns:
         For each parameter, by name, its sensitivity in its own shape.

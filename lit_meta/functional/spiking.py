@@ -14,7 +14,7 @@ SURROGATES = ("stdp", "rectangular")
 
 
 class LIFState(NamedTuple):
-    """What a layer of leaky integrate-and-fire neurons carries from one step to the next.
+    """State of a layer of leaky integrate-and-fire neurons, carried from one step to the next.
 
     Attributes:
         potential: V, (batch, ...).
@@ -32,7 +32,7 @@ class LIFState(NamedTuple):
 
 
 def _positive(difference: Tensor) -> Tensor:
-    """[d > 0] in the type of d: the sign of the rectified value, several times faster than a boolean that is converted.
+    """[d > 0] in the type of d: the sign of the rectified value, several times faster than converting a boolean.
 
     In IEEE arithmetic a difference is above zero exactly where the first number is above the second.
     """
@@ -100,16 +100,16 @@ def lif_step(
         state: the state after the step before; None is rest (V = S = 0).
         decay: d, the share of the potential kept over a step.
         threshold: the potential above which a neuron fires.
-        surrogate: what stands in for the derivative of the spike, which is 0 almost everywhere:
+        surrogate: replaces the derivative of the spike, which is 0 almost everywhere:
             None lets no gradient through;
             ``"stdp"`` is ``∂S_t/∂V_t := [V_t > threshold − lens] − S_{t−1}``;
             ``"rectangular"`` is ``[|V_t − threshold| < lens] / (2 lens)``.
-        lens: reach of the surrogate below (and for the rectangle above) the threshold, in units of V, above
-            0.
+        lens: half-width of the surrogate below (and, for the rectangle, above) the threshold, in units of V,
+            above 0.
 
     Returns:
-        The spikes S_t, in the shape and type of `current`, and the state to hand to the next step. The state
-        keeps its graph, as backpropagation through time needs; detach it to stop there.
+        The spikes S_t, in the shape and type of `current`, and the state to pass to the next step. The state
+        keeps its graph for backpropagation through time; detach it to truncate.
 
     Raises:
         ValueError: an unknown surrogate, a lens that is not positive, or a state of another shape.
@@ -168,9 +168,9 @@ def bernoulli_encode(
         steps: T, at least 1.
         low: the intensity that never fires.
         high: the intensity that always does.
-        range: ``"fixed"`` takes `low` and `high`; ``"batch"``, as in the code published with the paper, takes
-            the least and greatest value of the batch, so that the rate of one sample depends on the others.
-        generator: source of the randomness, on the device of `x`; None is torch's global one.
+        range: ``"fixed"`` uses `low` and `high`; ``"batch"``, as in the code published with the paper, uses
+            the smallest and largest value of the batch, so that the rate of one sample depends on the others.
+        generator: random generator on the device of `x`; None is torch's global one.
 
     Returns:
         (steps, batch, ...), 0 or 1, in the type of `x`.
@@ -222,17 +222,17 @@ def encoding_thresholds(
 ) -> Tensor:
     """Fixed thresholds for `threshold_encode`: uniform over features and steps, the same for every sample.
 
-    A threshold is a hash of (seed, step, feature), not a draw: it is the same on every device and in every
-    version of torch, needs no buffer, and any stretch of steps can be made without those before it.
+    A threshold is a hash of (seed, step, feature), not a random draw: it is the same on every device and in
+    every version of torch, needs no buffer, and any range of steps can be computed without those before it.
 
     Args:
-        shape: the features of one sample.
-        steps: steps to make, at least 1.
-        seed: chooses the table, from 0 to 2³² − 1.
-        start: the first step, from 0.
-        low: the least threshold.
-        high: the greatest, not reached.
-        device: where to make them.
+        shape: of the features of one sample.
+        steps: number of steps, at least 1.
+        seed: selects the table, from 0 to 2³² − 1.
+        start: the first step, counted from 0.
+        low: lower bound of the thresholds, inclusive.
+        high: upper bound, exclusive.
+        device: device of the thresholds.
 
     Returns:
         (steps, \\*shape), single precision.
@@ -251,7 +251,7 @@ def encoding_thresholds(
     if start < 0:
         raise ValueError(f"start must not be negative, got {start}.")
     mask = 0xFFFFFFFF
-    # One is added before the first hash, which maps 0 to 0.
+    # The hash maps 0 to 0, so 1 is added before the first.
     key = _hash((torch.tensor(seed, device=device) + 1) & mask)
     key = _hash((torch.arange(start, start + steps, device=device) + key) & mask)
     key = _hash((torch.arange(math.prod(shape), device=device) + key[:, None]) & mask)

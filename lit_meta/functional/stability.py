@@ -1,8 +1,8 @@
-r"""What happens to earlier experiences *while* a new one is learned, as pure functions of a trace of accuracies.
+r"""Forgetting *while* a new experience is learned, as pure functions of a trace of accuracies.
 
 ``A[i, n, j]`` is the accuracy on test experience j at the n-th evaluation within training experience i (all counted from
-0), NaN where there was no such evaluation. Experiences may have different numbers of evaluations; the last one that was
-made is the end of the experience.
+0), NaN where there was no such evaluation. Experiences may have different numbers of evaluations; the last evaluation
+within an experience is its end.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def end_matrix(trace: Tensor) -> Tensor:
         ``(training experiences, test experiences)``, NaN in the rows of experiences that were never evaluated.
 
     Raises:
-        ValueError: not such a trace; an evaluation that is missing before one that was made, or that leaves out a test
-            experience.
+        ValueError: not such a trace; a missing evaluation followed by a measured one, or an evaluation that leaves out a
+            test experience.
 
     Example:
         >>> end_matrix(torch.tensor([[[0.5, 0.0], [1.0, 0.0]], [[0.2, 1.0], [float("nan")] * 2]]))
@@ -35,14 +35,14 @@ def end_matrix(trace: Tensor) -> Tensor:
 
 
 def stability_gap(trace: Tensor) -> Tensor:
-    r"""The passing part of forgetting: what is lost while an experience is learned and regained by its end.
+    r"""Transient forgetting: accuracy lost while an experience is learned and regained by its end.
 
     For training experience i and an earlier experience j, with R the accuracies at the ends of experiences,
 
     ``gap(i, j) = max(0, min(R[i-1, j], R[i, j]) - min_n A[i, n, j])``,
 
-    the depth of the dip below both ends, which an evaluation at the ends alone cannot see. The value is the mean over all
-    i >= 1 and j < i.
+    the depth of the dip below both ends, which evaluating only at the ends of experiences cannot see. The value is the
+    mean over all i >= 1 and j < i.
 
     Args:
         trace: accuracies A, ``(experiences, evaluations, experiences)``, evaluated within the experiences.
@@ -54,8 +54,8 @@ def stability_gap(trace: Tensor) -> Tensor:
         ValueError: not a square trace, or a missing evaluation.
 
     Source: De Lange, van de Ven & Tuytelaars, Continual evaluation for lifelong learning, ICLR 2023, who name the
-        phenomenon and measure it by min-ACC and WC-ACC (`minimum_accuracy_within`, `worst_case_accuracy`); this one number
-        for it is ours.
+        phenomenon and measure it by min-ACC and WC-ACC (`minimum_accuracy_within`, `worst_case_accuracy`); this
+        single-number summary is ours.
 
     Example:
         >>> first, second = [[1.0, 0.0], [1.0, 0.0]], [[0.25, 0.5], [0.75, 1.0]]
@@ -134,13 +134,13 @@ def _evaluations(trace: Tensor) -> Tensor:
             f"{trace.dtype} of shape {tuple(trace.shape)}"
         )
     missing = trace.isnan()
-    made = ~missing.all(2)
-    counts = made.sum(1)
-    in_order = made == (torch.arange(trace.shape[1], device=trace.device) < counts[:, None])
-    if bool((missing.any(2) & made).any()) or not bool(in_order.all()):
+    evaluated = ~missing.all(2)
+    counts = evaluated.sum(1)
+    in_order = evaluated == (torch.arange(trace.shape[1], device=trace.device) < counts[:, None])
+    if bool((missing.any(2) & evaluated).any()) or not bool(in_order.all()):
         raise ValueError(
-            "every evaluation has to test all test experiences, and those of an experience have to stand at the front; "
-            "entries in between are NaN (not measured)"
+            "every evaluation must cover all test experiences, and the evaluations of an experience must come first, "
+            "padded with NaN at the end; the trace has NaN (not measured) in between"
         )
     return counts
 
@@ -150,14 +150,14 @@ def _square_ends(trace: Tensor, name: str) -> Tensor:
     counts = _evaluations(trace)
     if trace.shape[0] != trace.shape[2]:
         raise ValueError(
-            f"{name} compares a training experience with the test experience of the same position: expected as many of "
-            f"one as of the other, got {trace.shape[0]} and {trace.shape[2]}"
+            f"{name} compares each training experience with the test experience at the same position: expected as many "
+            f"training as test experiences, got {trace.shape[0]} and {trace.shape[2]}"
         )
     rows = int((counts > 0).sum())
     if rows == 0:
         raise ValueError("nothing was evaluated: every entry of the trace is NaN")
     if bool((counts[:rows] == 0).any()):
-        raise ValueError(f"{name} needs evaluations within every experience up to the last, and one has none")
+        raise ValueError(f"{name} needs evaluations within every experience up to the last; at least one has none")
     return end_matrix(trace)[:rows]
 
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def relative_change(before: Tensor, after: Tensor) -> Tensor:
-    """``|w' - w| / rms(w)``: each weight's change in units of the layer's typical weight before.
+    """``|w' - w| / rms(w)``: the change of each weight, relative to the typical weight of the layer before it.
 
     Where all weights were 0 before, the unit is the root mean square of the change itself.
 
@@ -28,7 +28,7 @@ def relative_change(before: Tensor, after: Tensor) -> Tensor:
     """
     if before.shape != after.shape or before.numel() == 0:
         raise ValueError(
-            "expected weights of one shape, with at least one value, got "
+            "expected non-empty weights of one shape, got "
             f"{tuple(before.shape)} and {tuple(after.shape)}: compare a layer with itself, before its head has grown"
         )
     change = (after - before).abs()
@@ -38,7 +38,7 @@ def relative_change(before: Tensor, after: Tensor) -> Tensor:
 
 
 def changed_fraction(before: Tensor, after: Tensor, *, threshold: float = 0.0) -> Tensor:
-    """Share of synapses that changed; 1 less this is the sparsity of the change.
+    """Share of synapses that changed; one minus this is the sparsity of the change.
 
     Args:
         before: weights, any shape.
@@ -52,8 +52,8 @@ def changed_fraction(before: Tensor, after: Tensor, *, threshold: float = 0.0) -
     Raises:
         ValueError: different shapes, no weights, or a negative threshold.
 
-    Source: the share of modified synapses in Zhang et al., Science Advances 9(34) eadi2947, 2023. They do not state from
-        which size on a change counts; here it is an argument.
+    Source: the share of modified synapses in Zhang et al., Science Advances 9(34) eadi2947, 2023. They do not state how
+        large a change must be to count; here the threshold is an argument.
 
     Example:
         >>> changed_fraction(torch.tensor([2.0, -2.0]), torch.tensor([2.0, -1.0]))
@@ -65,15 +65,15 @@ def changed_fraction(before: Tensor, after: Tensor, *, threshold: float = 0.0) -
 
 
 def change_map(before: Tensor, after: Tensor, *, size: tuple[int, int] = (48, 48)) -> Tensor:
-    """`relative_change` as a picture: outputs down, inputs across, averaged over blocks where the layer is larger.
+    """`relative_change` as an image: outputs down, inputs across, averaged over blocks where the layer is larger.
 
     Args:
         before: weights ``(outputs, inputs, ...)``; a kernel's positions count as inputs. A vector is one column.
         after: of the same shape.
-        size: rows and columns that the map has at most.
+        size: the largest number of rows and of columns of the map.
 
     Returns:
-        ``(min(outputs, rows), min(inputs, columns))``; its mean is that of the change where the blocks are equal.
+        ``(min(outputs, rows), min(inputs, columns))``; its mean equals that of the change if the blocks are of equal size.
 
     Raises:
         ValueError: different shapes, no weights, or a size that is not positive.
