@@ -1,7 +1,7 @@
 """Speed and memory, side by side with what people would use instead.
 
-A benchmark is a declaration: a subject, a baseline and the ratio that is promised. To add some, put a file into this
-package that defines ``BENCHMARKS``, a tuple of `Benchmark` and `Scaling`; the command ``lit-meta bench`` finds it.
+A benchmark is a declaration: a subject, a baseline and a target for their ratio. To add one, put a file into this package
+that defines ``BENCHMARKS``, a tuple of `Benchmark` and `Scaling`; the command ``lit-meta bench`` finds it.
 """
 
 from __future__ import annotations
@@ -17,27 +17,33 @@ from lit_meta.utils.registry import unknown
 
 
 def benchmarks() -> dict[str, Benchmark | Scaling]:
-    """All that are declared in this package, by id.
+    """All benchmarks declared in this package, by id.
 
     Raises:
         ValueError: two have the same id.
     """
-    found: dict[str, Benchmark | Scaling] = {}
+    by_id: dict[str, Benchmark | Scaling] = {}
     for module in pkgutil.iter_modules(__path__):
         if module.name.startswith("_"):
             continue
         for declared in importlib.import_module(f"{__name__}.{module.name}").BENCHMARKS:
-            if declared.id in found:
+            if declared.id in by_id:
                 raise ValueError(f"two benchmarks have the id {declared.id!r}")
-            found[declared.id] = declared
-    return found
+            by_id[declared.id] = declared
+    return by_id
 
 
 def choose(names: Sequence[str]) -> list[Benchmark | Scaling]:
-    """The benchmarks of the given ids or groups (what stands before the slash); all where none is given.
+    """Selects benchmarks by id or group.
+
+    Args:
+        names: ids, or groups (the part of an id before the slash); all benchmarks if empty.
+
+    Returns:
+        The benchmarks, in the order in which they are declared.
 
     Raises:
-        KeyError: a name that is neither; the nearest are named.
+        KeyError: an unknown name; the message suggests the nearest.
     """
     known = benchmarks()
     groups = {id.split("/")[0] for id in known}
@@ -48,7 +54,7 @@ def choose(names: Sequence[str]) -> list[Benchmark | Scaling]:
 
 
 def machine() -> dict[str, object]:
-    """What the numbers were measured on."""
+    """The machine and the versions that the numbers were measured with."""
     import torch
 
     return {

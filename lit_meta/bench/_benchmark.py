@@ -1,4 +1,4 @@
-"""What a benchmark is: two pieces of work side by side, or one piece of work at several sizes."""
+"""Benchmarks: two pieces of work side by side, or one piece of work at several sizes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ Work = Callable[[], object]
 Clock = Literal["wall", "processor"]
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "processor": time.process_time}
 
-# A sample lasts at least this long, so that the clock and the call cost nothing beside it.
-_SECONDS_A_SAMPLE = 0.05
+# A sample lasts at least this long, so that reading the clock and the call itself are negligible.
+_SECONDS_PER_SAMPLE = 0.05
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A subject beside what people would use instead, and the ratio that is promised.
+    """A subject, what people would use instead, and a target for their ratio.
 
     Attributes:
-        id: ``"group/name"``; the command takes either.
+        id: ``"group/name"``; the command accepts either.
         subject: what is measured, in a few words.
         baseline: what it is compared with, in a few words.
-        make_subject: prepares the subject; what it returns is called again and again, one unit of work a call.
-        make_baseline: likewise for the baseline; one call does the same amount of work.
-        target: the largest ratio subject / baseline that is promised; None where nothing is.
-        quantity: ``"seconds"`` times the calls; ``"bytes"`` takes the number that a call returns.
-        requires: modules without which the benchmark is left out, such as ``("snntorch",)``.
+        make_subject: prepares the subject; its result is called repeatedly, one unit of work per call.
+        make_baseline: likewise for the baseline; a call does the same amount of work.
+        target: the largest acceptable ratio subject / baseline; None if there is no target.
+        quantity: ``"seconds"`` times the calls; ``"bytes"`` uses the number that a call returns.
+        requires: modules without which the benchmark is skipped, such as ``("snntorch",)``.
 
     Example:
         >>> benchmark = Benchmark("sum/half", "half", "whole", lambda: lambda: 1.0, lambda: lambda: 2.0, 0.5, "bytes")
@@ -57,15 +57,18 @@ class Benchmark:
         return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
     def run(self, *, repeats: int, clock: Clock = "wall") -> Result:
-        """Measures both in turn, subject first in one repeat and baseline first in the next.
+        """Measures both in turn; which of them comes first alternates between repeats.
 
         Args:
             repeats: measurements of each, at least 2.
-            clock: ``"wall"``, or ``"processor"``: the processor time of this process, which other processes on a busy
-                machine disturb far less (use one thread with it: threads that wait for work count too).
+            clock: ``"wall"``, or ``"processor"``: the processor time of this process, which is far less affected by other
+                processes on a busy machine (use a single thread: threads waiting for work count too).
+
+        Returns:
+            The ratio with its interval, and whether it meets the target.
 
         Raises:
-            ValueError: fewer than 2 repeats, or a call that returns no number where bytes are counted.
+            ValueError: fewer than 2 repeats, or a call that returns no number although bytes are counted.
         """
         if repeats < 2:
             raise ValueError(f"a spread needs at least 2 repeats, got {repeats}")
@@ -124,7 +127,7 @@ class Scaling:
         against: what is varied, such as ``"hidden width"``.
         values: its values, in rising order.
         make: prepares the work at a value.
-        target: the largest exponent that is promised; None where nothing is.
+        target: the largest acceptable exponent; None if there is no target.
         requires: as for a `Benchmark`.
     """
 
@@ -142,7 +145,7 @@ class Scaling:
         return [name for name in self.requires if importlib.util.find_spec(name) is None]
 
     def run(self, *, repeats: int, clock: Clock = "wall") -> ScalingResult:
-        """Measures all values in turn, again and again."""
+        """Measures all values in turn, ``repeats`` times; see `Benchmark.run` for the clock."""
         works = [self.make(value) for value in self.values]
         timers = [_Timer([work], CLOCKS[clock]) for work in works]
         samples: list[list[float]] = [[] for _ in works]
@@ -167,7 +170,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class ScalingResult:
-    """A fitted exponent with its 95 % bootstrap interval, and the medians it was fitted to."""
+    """A fitted exponent with its 95 % bootstrap interval, and the medians that it was fitted to."""
 
     id: str
     subject: str
@@ -187,15 +190,15 @@ class ScalingResult:
 
 
 class _Timer:
-    """Seconds a call, over as many calls as the slowest of some works needs for a sample that is long enough."""
+    """Seconds per call, averaged over as many calls as the slowest work needs to fill a sample."""
 
     def __init__(self, works: Sequence[Work], now: Callable[[], float]) -> None:
         self._now = now
         slowest = 0.0
         for work in works:
-            work()  # Caches, lazy initialisation and memory pools are not what is measured.
+            work()  # Warms up caches, lazy initialisation and memory pools, which are not to be measured.
             slowest = max(slowest, self._time(work, 1))
-        self._calls = max(1, math.ceil(_SECONDS_A_SAMPLE / max(slowest, 1e-6)))
+        self._calls = max(1, math.ceil(_SECONDS_PER_SAMPLE / max(slowest, 1e-6)))
 
     def __call__(self, work: Work) -> float:
         return self._time(work, self._calls) / self._calls
@@ -220,7 +223,7 @@ class _Returned:
         self._id = id
 
     def __call__(self, work: Work) -> float:
-        found = work()
-        if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise ValueError(f"benchmark {self._id!r} counts bytes, so a call must return a number, got {found!r}")
-        return float(found)
+        count = work()
+        if isinstance(count, bool) or not isinstance(count, (int, float)):
+            raise ValueError(f"benchmark {self._id!r} counts bytes, so a call must return a number, got {count!r}")
+        return float(count)

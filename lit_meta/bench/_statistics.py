@@ -16,12 +16,12 @@ def ratio_of_medians(
 ) -> tuple[float, float, float]:
     """The ratio of two medians with its 95 % bootstrap interval.
 
-    Repeats are resampled in pairs: the two of a pair were measured one after the other, and whatever disturbed the
-    machine at that time disturbed both.
+    Repeats are resampled in pairs: the two measurements of a pair were taken one after the other, so whatever disturbed
+    the machine at that time affected both.
 
     Args:
-        subject: one measurement a repeat.
-        baseline: as many.
+        subject: one measurement per repeat.
+        baseline: likewise.
         seed: of the resampling.
 
     Returns:
@@ -35,10 +35,12 @@ def ratio_of_medians(
         (0.5, 0.5, 0.5)
     """
     if len(subject) != len(baseline) or len(subject) < 2:
-        raise ValueError(f"expected as many repeats of both, at least two, got {len(subject)} and {len(baseline)}")
+        raise ValueError(
+            f"expected the same number of repeats of both, at least two, got {len(subject)} and {len(baseline)}"
+        )
     pairs = np.array([subject, baseline], dtype=float)
     if np.median(pairs[1]) <= 0:
-        raise ValueError("the baseline's median is not positive: there is nothing to compare with")
+        raise ValueError("the baseline's median is not positive, so there is nothing to compare with")
     chosen = np.random.default_rng(seed).integers(0, pairs.shape[1], (_RESAMPLES, pairs.shape[1]))
     medians = np.median(pairs[:, chosen], axis=2)
     low, high = np.percentile(medians[0] / np.maximum(medians[1], 1e-300), _LEVEL)
@@ -84,7 +86,7 @@ def scaling_exponent(
 
 
 def rounded(value: float, digits: int = 4) -> float:
-    """To so many significant digits, for people and for stable files.
+    """Rounds to a number of significant digits, for readability and stable files.
 
     Example:
         >>> rounded(0.0123456)

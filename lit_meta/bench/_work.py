@@ -1,4 +1,4 @@
-"""Pieces of work that several benchmarks share: networks, batches, training steps and fits of a Trainer."""
+"""Work shared by several benchmarks: batches, training steps and fits of a Trainer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def batch(samples: int, inputs: int, classes: int) -> Batch:
-    """Random intensities (samples, inputs) and labels (samples,), the same every time."""
+    """Random intensities (samples, inputs) and labels (samples,), the same on every call."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(samples, inputs, generator=generator)
     return x, torch.randint(0, classes, (samples,), generator=generator)
@@ -36,7 +36,7 @@ def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def sgd(network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of every subject and baseline; its steps are small, so that nothing changes while it is measured."""
+    """The optimizer of every subject and baseline; its steps are so small that the work stays the same throughout."""
     return torch.optim.SGD(network.parameters(), lr=1e-4)
 
 
@@ -53,7 +53,7 @@ def plain_step(network: nn.Module, x: Tensor, y: Tensor) -> Work:
 
 
 def begun(network: nn.Module, rules: Rule | Sequence[Rule]) -> Session:
-    """Rules bound to a network, inside an experience."""
+    """A session of rules on a network, inside an experience."""
     session = Session(network, rules)
     session.begin_experience()
     return session
@@ -71,7 +71,7 @@ def session_step(session: Session, x: Tensor, y: Tensor) -> Work:
 
 
 def avalanche_ewc_step(network: nn.Module, x: Tensor, y: Tensor, *, experiences: int) -> Work:
-    """The plain step with the penalty of Avalanche's EWC plugin added to its loss, without the rest of Avalanche's strategy."""
+    """The plain step plus the penalty of Avalanche's EWC plugin, without the rest of Avalanche's strategy."""
     with quiet():
         from avalanche.training.plugins import EWCPlugin
         from avalanche.training.utils import copy_params_dict, zerolike_params_dict
@@ -96,7 +96,7 @@ def avalanche_ewc_step(network: nn.Module, x: Tensor, y: Tensor, *, experiences:
 
 
 def fit(network: nn.Module, batches: Sequence[Batch], *, rule: Rule | None = None, callbacks: Any = ()) -> Work:
-    """A whole fit of a Trainer over the given batches; ``callbacks()`` makes its callbacks anew for every fit."""
+    """A whole fit of a Trainer over the given batches; ``callbacks()`` creates new callbacks for every fit."""
 
     def work() -> None:
         with quiet():
@@ -110,7 +110,7 @@ def fit(network: nn.Module, batches: Sequence[Batch], *, rule: Rule | None = Non
                 enable_model_summary=False,
                 callbacks=callbacks() if callable(callbacks) else list(callbacks),
             )
-            # The batches are ready: the loader hands them on. (A bare list would be taken for several loaders.)
+            # The loader passes the finished batches on. (Lightning would take a bare list for several loaders.)
             trainer.fit(module, DataLoader(list(batches), batch_size=None))  # type: ignore[arg-type]
 
     return work
@@ -122,7 +122,7 @@ def _sgd(parameters: Any) -> torch.optim.Optimizer:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what Lightning and Avalanche say at every start."""
+    """Silences the messages that Lightning and Avalanche print on every start."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""NACA's step against backpropagation and against the matrix products that it cannot do without."""
+"""NACA's step against backpropagation, and against the matrix products that it needs at the least."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def backpropagation_step(depth: int, width: int = _WIDTH, classes: int = _CLASSE
 
 
 def gated_step(width: int = _WIDTH) -> Work:
-    """The same step with one hidden layer whose published gate, known before the layer, has about 1% of the units open."""
+    """The same step with one hidden layer whose published gate, known before the layer runs, opens about 1% of the units."""
     network = build_network(
         "mlp",
         inputs=_INPUTS,
@@ -45,7 +45,7 @@ def gated_step(width: int = _WIDTH) -> Work:
 
 
 def bare_products(depth: int, width: int = _WIDTH, classes: int = _CLASSES) -> Work:
-    """The matrix products of the same step, and nothing else: one forward and one weight gradient a layer."""
+    """The matrix products of the same step and nothing else: one forward and one weight gradient per layer."""
     sizes = [_INPUTS, *[width] * depth, classes]
     weights = [torch.rand(o, i) for i, o in pairwise(sizes)]
     activities = [torch.rand(_BATCH, size) for size in sizes]

@@ -1,4 +1,4 @@
-"""What the machinery costs where it has nothing to do: sessions, callbacks, the ledger."""
+"""Overhead of sessions, callbacks and the ledger when there is nothing for them to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning a class of MNIST's size by a readout of fixed features against the same images by backpropagation."""
+"""Learning the images of one MNIST class by a readout of fixed features, against backpropagation on the same images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_meta.networks import build_network
 from lit_meta.rules import CriticalPeriod, RecursiveReadout
 from lit_meta.utils.modes import matmul_precision
 
-# Images of one class of MNIST, about; the head is solved once for them, as it is in a stream of ten classes.
+# About the images of one class of MNIST; the head is solved once for them, as in a stream of ten classes.
 _CLASS = 6_000
 _BATCH = 1_000
 
@@ -26,7 +26,7 @@ def _images(samples: int) -> list[tuple[Tensor, Tensor]]:
 def learn_one_class(
     *, filters: tuple[int, ...] = (100, 100, 100), expansion: int | None = 8_000, samples: int = _CLASS
 ) -> Work:
-    """The network and rules of ``recursive-readout-mnist``: features, sums and one solution of the head."""
+    """The network and rules of ``recursive-readout-mnist``: features, sums, and one solve of the head."""
     batches = _images(samples)
     network = build_network(
         "patch-net",
@@ -79,8 +79,8 @@ def backpropagate_one_class(
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
     Benchmark(
         "readout/mnist",
-        "6,000 images learned by the readout of MNIST (99 %), features and one solution included",
-        "backpropagation, conv64-conv128-FC1000, one pass over as many",
+        "6,000 images learned by the MNIST readout (99 %), including features and one solve",
+        "backpropagation, conv64-conv128-FC1000, one pass over as many images",
         learn_one_class,
         backpropagate_one_class,
         1.0,
@@ -88,7 +88,7 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
     Benchmark(
         "readout/mnist-small",
         "6,000 images learned by 100 filters without an expansion (98 %)",
-        "backpropagation, conv16-conv32-FC128, one pass over as many",
+        "backpropagation, conv16-conv32-FC128, one pass over as many images",
         lambda: learn_one_class(filters=(100,), expansion=None),
         lambda: backpropagate_one_class(channels=(16, 32), hidden=128),
         1.0,

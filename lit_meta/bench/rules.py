@@ -1,4 +1,4 @@
-"""The rules' steps against the plain step and Avalanche's, and the Fisher information against a loop over samples."""
+"""Steps with rules against the plain step and Avalanche's; Fisher information against a loop over samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _batch(samples: int = _BATCH) -> tuple[Tensor, Tensor]:
 
 
 def consolidated_step(rule: Rule, experiences: int = 1) -> Work:
-    """A training step with a rule that has so many experiences behind it."""
+    """A training step with a rule that has this many experiences behind it."""
     network, (x, y) = _network(), _batch()
     session = begun(network, rule)
     few = x[:32], y[:32]
@@ -47,7 +47,7 @@ def fisher() -> Work:
 
 
 def fisher_by_a_loop() -> Work:
-    """The same by a backward pass for every sample."""
+    """The same with a backward pass per sample."""
     network, (x, y) = _network(), _batch(_FISHER_SAMPLES)
     parameters = list(network.parameters())
 

@@ -1,4 +1,4 @@
-"""NACA on a spiking network against backpropagation through time: time and memory."""
+"""Time and memory of NACA on a spiking network against backpropagation through time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bptt_step(steps: int = 20, hidden: Sequence[int] = (500,), samples: int = _B
 
 
 def snntorch_step(steps: int = 20, width: int = 1000, samples: int = _BATCH) -> Work:
-    """A training step of a network of the same size in snnTorch: rate-coded input, leaky neurons, all steps on the graph."""
+    """A training step of an snnTorch network of the same size: rate-coded input, leaky neurons, all steps in the graph."""
     import snntorch
 
     first, second = nn.Linear(784, width, bias=False), nn.Linear(width, 10, bias=False)
@@ -82,8 +82,8 @@ def bptt_memory(steps: int = 20) -> Work:
 
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
-    # With one hidden layer backpropagation through time has no large input gradient to save: of its 2T large products NACA
-    # makes T + 1, a ratio of 0.53 at T = 20.
+    # With one hidden layer, backpropagation through time has no large input gradient that NACA could save: NACA computes
+    # T + 1 of its 2T large products, a ratio of 0.53 at T = 20.
     Benchmark(
         "snn/1-hidden",
         "NACA step of a spiking network, 784-1000-10, T = 20, batch 256",

@@ -28,7 +28,7 @@ def _network() -> nn.Module:
 
 
 def lightning_stream(experiences: int = 5) -> Work:
-    """Trains on every experience and tests on all after each."""
+    """Trains on every experience, and tests on all of them after each."""
     benchmark, network = _digits(experiences), _network()
 
     def work() -> None:

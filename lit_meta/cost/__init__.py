@@ -1,4 +1,4 @@
-"""What learning costs: operations, spikes, memory and energy, counted while a Trainer runs."""
+"""The cost of learning: operations, spikes, memory and energy, counted while a Trainer runs."""
 
 from lit_meta.cost.ledger import CostLedger
 from lit_meta.cost.totals import Cost

@@ -1,4 +1,4 @@
-"""Counting the arithmetic of any code: what rules compute in their events."""
+"""Counts the arithmetic of any code, such as what rules compute in their events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-# Moving, making and viewing numbers is no arithmetic.
+# Moving, creating and viewing numbers is not arithmetic.
 # fmt: off
 _MOVES = frozenset((
     "clone", "copy_", "_to_copy", "cat", "stack", "index", "index_select", "gather", "scatter", "scatter_",
@@ -23,10 +23,11 @@ _MOVES = frozenset((
 
 
 class ArithmeticCounter(TorchDispatchMode):
-    """Counts the arithmetic inside a ``with`` block: one operation an element, one a multiply-accumulate of a product.
+    """Counts the arithmetic inside a ``with`` block: one operation per element, one per multiply-accumulate.
 
-    An elementwise operation costs as many as its largest operand or result has elements (a fused multiply-add is one), a
-    reduction as many as it reads; matrix products and convolutions their MACs; moving and drawing numbers is free.
+    An elementwise operation counts once per element of its largest operand or result (a fused multiply-add is one), a
+    reduction once per element it reads; matrix products and convolutions count their MACs; moving and drawing numbers is
+    free.
 
     Example:
         >>> import torch
@@ -62,5 +63,5 @@ def _elements(value: Any) -> int:
     if isinstance(value, Tensor):
         return value.numel()
     if isinstance(value, (list, tuple)):
-        return sum(_elements(one) for one in value)
+        return sum(_elements(item) for item in value)
     return 0

@@ -1,4 +1,4 @@
-"""Counting the bytes of tensors."""
+"""Counts the bytes of tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class SavedTensors:
-    """Bytes that autograd keeps for the backward pass of what is computed inside, parameters left out.
+    """Bytes that autograd saves for the backward pass of what is computed inside, parameters excluded.
 
-    Storage that several nodes keep counts once.
+    Storage saved by several nodes counts once.
 
     Args:
-        network: whose parameters and buffers are there anyway.
+        network: its parameters and buffers are not counted, since they exist anyway.
 
     Example:
         >>> network = nn.Linear(4, 3)
@@ -34,10 +34,10 @@ class SavedTensors:
     def _pack(self, tensor: Tensor) -> Tensor:
         storage = _storage(tensor)
         if storage not in self._known and storage not in self._kept:
-            # Held until the end, so that no later tensor gets the same address.
+            # Kept until the end, so that no later tensor gets the same address.
             self._kept[storage] = tensor.detach()
             self.bytes += tensor.untyped_storage().nbytes()
-        # Not the tensor itself: a node that keeps its own output would keep itself alive.
+        # Not the tensor itself: a node that saves its own output would keep itself alive.
         return tensor.detach()
 
     def __enter__(self) -> SavedTensors:
@@ -54,7 +54,7 @@ def _storage(tensor: Tensor) -> int:
 
 
 def tensor_bytes(tensors: Iterable[object]) -> int:
-    """Bytes of those that are tensors.
+    """Total bytes of the tensors among some objects; everything else is skipped.
 
     Example:
         >>> tensor_bytes([torch.zeros(3), None, 1.0])

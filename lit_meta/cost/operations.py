@@ -1,4 +1,4 @@
-"""Watching a network learn and counting what its weight layers and its neurons compute."""
+"""Counts what the weight layers and neurons of a network compute while it learns."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def layer_macs(layer: nn.Module, inputs: Tensor, output: Tensor) -> int:
     """Multiply-accumulates of one call of a weight layer.
 
     Args:
-        layer: a Linear layer or a convolution, also a transposed one.
-        inputs: what it was given.
-        output: what it gave.
+        layer: a Linear layer or a convolution, transposed or not.
+        inputs: its input.
+        output: its output.
 
     Raises:
         TypeError: another layer.
@@ -60,8 +60,8 @@ def layer_synaptic_operations(layer: nn.Module, spikes: Tensor) -> Tensor:
     """Nonzero inputs of one call of a weight layer times their fan-out.
 
     Args:
-        layer: a Linear layer or a convolution that is not transposed and pads, if it does, with zeros by number.
-        spikes: what it was given.
+        layer: a Linear layer, or a convolution that is not transposed and whose padding is given as numbers.
+        spikes: its input.
 
     Returns:
         A scalar, int64.
@@ -76,7 +76,7 @@ def layer_synaptic_operations(layer: nn.Module, spikes: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return linear_synaptic_operations(spikes, layer.out_features)
     if not isinstance(layer, _CONVOLUTIONS) or isinstance(layer.padding, str):
-        raise TypeError(f"cannot tell the fan-out of the inputs of {layer}")
+        raise TypeError(f"cannot determine the fan-out of the inputs of {layer}")
     return convolution_synaptic_operations(
         spikes,
         layer.out_channels,
@@ -90,10 +90,10 @@ def layer_synaptic_operations(layer: nn.Module, spikes: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of a weight layer that learns: its input, and where a gate follows, how many units are open (for each sample).
+    """A call of a learning weight layer: its input and, if a gate follows, the number of open units (of each sample).
 
-    The input is looked at after the backward pass, when it is known which layer was the last and learned from the loss; a
-    weight's gradient needs it until then, so it is there and as it was.
+    The input is read after the backward pass, once it is known which layer came last and learned from the loss. The
+    weight's gradient needs the input until then, so it is still there and unchanged.
     """
 
     layer: nn.Module
@@ -103,7 +103,7 @@ class _Call:
     opened: Tensor | None
 
     def local_operations(self) -> Tensor:
-        """Synaptic operations, of those into units that the gate leaves open."""
+        """Synaptic operations into units that the gate leaves open."""
         if self.opened is not None and isinstance(self.layer, nn.Linear):
             return (nonzero_count(self.inputs, dim=-1) * self.opened).sum()
         return layer_synaptic_operations(self.layer, self.inputs) if self.operations is None else self.operations
@@ -113,8 +113,8 @@ class OperationCounter:
     """Counts what the weight layers of a network compute between `start` and `stop`.
 
     Args:
-        network: whose layers are watched; Linear layers and convolutions have multiply-accumulates, embeddings none.
-        local: hidden layers learn from local errors, so that only the last weight layer learns from the loss.
+        network: whose layers are observed; Linear layers and convolutions have multiply-accumulates, embeddings none.
+        local: whether hidden layers learn from local errors, so that only the last weight layer learns from the loss.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
@@ -134,9 +134,9 @@ class OperationCounter:
         self._open: dict[int, Tensor] = {}
         self._sparse: dict[str, list[Tensor]] = {}
         self._whole = dict.fromkeys(("forward_macs", "backward_macs", "local_macs", "analog_macs", "lif_updates"), 0)
-        # By identity of the layer: the steps of the spiking network it is in, and whether its input is spikes.
+        # By identity of the layer: the time steps of its spiking network, and whether its input is spikes.
         self._spiking: dict[int, tuple[int, bool]] = {}
-        # Networks that hand a layer averages of spikes, whose nonzero values are not the spikes: they count these themselves.
+        # Networks that pass averages of spikes to a layer count the spikes themselves: nonzero averages are not spikes.
         self._averaging: dict[SpikingPatchNet, bool] = {}
         self._handles: list[RemovableHandle] = []
         for module in network.modules():
@@ -159,14 +159,14 @@ class OperationCounter:
                 self._handles.append(gate.register_forward_hook(self._gate_hook(list(layers))))
 
     def start(self) -> None:
-        """From here on forward passes count."""
+        """Starts counting forward passes."""
         self._active = True
         self._calls.clear()
         for network in self._averaging:
             network.record_spikes = True
 
     def stop(self) -> None:
-        """From here on they do not."""
+        """Stops counting them."""
         self._active = False
         self._calls.clear()
         self._open.clear()
@@ -180,7 +180,7 @@ class OperationCounter:
         self._handles.clear()
 
     def after_backward(self) -> None:
-        """After the backward pass of a batch: what local rules computed is known from the layers that took part."""
+        """Call after the backward pass of a batch: counts what local rules computed in the layers that took part."""
         if not self._local or not self._calls:
             return
         head = self._calls[-1].layer
@@ -198,15 +198,15 @@ class OperationCounter:
     def cost(self) -> Cost:
         """The counts since the last call of this method."""
         sums = {name: int(torch.stack([v.sum().cpu() for v in values]).sum()) for name, values in self._sparse.items()}
-        found = Cost(**self._whole, **sums)
+        cost = Cost(**self._whole, **sums)
         self._whole = dict.fromkeys(self._whole, 0)
         self._sparse = {}
-        return found
+        return cost
 
     def _add(self, name: str, count: Tensor) -> None:
         # Kept as tensors: reading one would make the host wait for the device at every layer.
-        held = self._sparse.get(name)
-        self._sparse[name] = [count] if held is None else [held[0] + count]
+        total = self._sparse.get(name)
+        self._sparse[name] = [count] if total is None else [total[0] + count]
 
     def _gate_hook(self, layers: list[nn.Module]) -> Callable[[nn.Module, Any, list[Tensor | None]], None]:
         def hook(module: nn.Module, arguments: Any, masks: list[Tensor | None]) -> None:
@@ -239,7 +239,7 @@ class OperationCounter:
             if not spikes:
                 self._whole["analog_macs"] += macs
             if steps:
-                # Spike-driven layers run once for every step and sample, an analog first layer once for all steps.
+                # Spike-driven layers run once per step and sample, an analog first layer once for all steps.
                 self._whole["lif_updates"] += output.numel() * (1 if spikes else steps)
             learns = torch.is_grad_enabled() and output.requires_grad and bool(trainable.requires_grad)
             operations = layer_synaptic_operations(layer, inputs.detach()) if spikes and counts_spikes else None

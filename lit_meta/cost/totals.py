@@ -1,4 +1,4 @@
-"""The cost of learning as numbers: what one experience took, added up over a stream."""
+"""The cost of learning an experience as numbers that add up over a stream."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_MAC, energy
 
-# Quantities of which a sum means nothing: the largest counts.
+# Quantities that do not add up; the largest counts.
 _PEAKS = ("state_bytes", "optimizer_bytes", "saved_bytes", "peak_memory_bytes")
 
 _OF_THE_STREAM = ("steps", "samples", "seconds", "state_bytes")
@@ -14,29 +14,29 @@ _OF_THE_STREAM = ("steps", "samples", "seconds", "state_bytes")
 
 @dataclass
 class Cost:
-    """What was computed and kept while learning; all counts are over training steps, evaluation is free.
+    """Computation and memory of learning; all counts cover training steps only, not evaluation.
 
     Attributes:
         steps: optimizer steps.
-        samples: samples seen, every epoch anew.
+        samples: samples seen, counted again in every epoch.
         forward_macs: multiply-accumulates of the weight layers' forward passes, dense, as a library computes them.
         backward_macs: those of backpropagation: one product for a layer's weight gradient and one for its input gradient,
             where autograd computes them (never the input gradient of the first layer).
         local_macs: those of weight gradients from local errors, dense; a local rule computes no input gradient.
         local_operations: the part of `local_macs` with a nonzero input and an open (ungated) unit.
         local_accumulates: the part of `local_operations` whose input is a spike.
-        analog_macs: the part of `forward_macs` whose input is not spikes, which event-driven hardware must do as well.
+        analog_macs: the part of `forward_macs` whose input is not spikes, which event-driven hardware cannot save.
         synaptic_operations: nonzero inputs of spike-driven layers times their fan-out, in place of their forward MACs.
-        lif_updates: membrane updates, one MAC a neuron and step.
-        weight_updates: parameters that the optimizer stepped, over all steps: one operation each.
+        lif_updates: membrane updates, one MAC per neuron and step.
+        weight_updates: parameters that the optimizer updated, over all steps: one operation each.
         rule_operations: elementwise operations and MACs inside the rules' own events, consolidation included.
-        energy_joules: of all these; see `Cost.set_energy`.
-        published_operations: NACA's own convention (`lit_meta.functional.cost.published_operations`); None where that has
-            no value for the network or the rule.
-        state_bytes: of the rules' memory.
-        optimizer_bytes: of the optimizer's memory.
-        saved_bytes: what autograd kept for the backward pass of one step, parameters left out.
-        peak_memory_bytes: the most memory that the accelerator held for tensors, or that the process held at any time.
+        energy_joules: estimated energy of all of these; see `Cost.set_energy`.
+        published_operations: NACA's own convention (`lit_meta.functional.cost.published_operations`); None if it is not
+            defined for the network or the rule.
+        state_bytes: size of the rules' memory.
+        optimizer_bytes: size of the optimizer's memory.
+        saved_bytes: what autograd kept for the backward pass of one step, parameters excluded.
+        peak_memory_bytes: peak memory that the accelerator held for tensors, or that the process held.
         seconds: from the start of training to the end of consolidation.
     """
 
@@ -68,9 +68,13 @@ class Cost:
     ) -> None:
         """Sets `energy_joules` from the counts.
 
-        MACs: analog forward passes, LIF updates, backpropagation, local learning whose input is no spike, weight updates
-        and the rules' operations. Accumulates: synaptic operations and local learning whose input is a spike. The spikes
-        themselves were counted, so no spike rate is applied a second time.
+        MACs: analog forward passes, LIF updates, backpropagation, local learning whose input is not a spike, weight updates
+        and the rules' operations. Accumulates: synaptic operations and local learning whose input is a spike. Spikes were
+        counted one by one, so no spike rate is applied on top.
+
+        Args:
+            picojoules_per_mac: energy of a multiply-accumulate.
+            picojoules_per_accumulate: energy of an accumulate.
 
         Example:
             >>> cost = Cost(forward_macs=10**12, analog_macs=10**12, local_operations=10**12, local_accumulates=10**12)
@@ -95,15 +99,15 @@ class Cost:
         )
 
     def __add__(self, other: Cost) -> Cost:
-        """Counts and seconds added up; of memory the larger."""
-        found = Cost()
+        """The sum of counts and seconds, and the larger of two memory sizes."""
+        total = Cost()
         for name in (f.name for f in fields(Cost)):
-            one, two = getattr(self, name), getattr(other, name)
-            if one is None or two is None:
-                setattr(found, name, None)
+            left, right = getattr(self, name), getattr(other, name)
+            if left is None or right is None:
+                setattr(total, name, None)
             else:
-                setattr(found, name, max(one, two) if name in _PEAKS else one + two)
-        return found
+                setattr(total, name, max(left, right) if name in _PEAKS else left + right)
+        return total
 
     def to_dict(self) -> dict[str, float]:
         """The quantities that have a value, as plain numbers.
@@ -115,7 +119,7 @@ class Cost:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def add_to(self, totals: dict[str, float]) -> None:
-        """Adds the counts to running totals, and keeps the larger of memory; those that a stream counts itself are left.
+        """Adds the counts to running totals, keeping the larger memory size; skips what a stream counts itself.
 
         Example:
             >>> totals = {"steps": 3.0}
@@ -126,5 +130,5 @@ class Cost:
         for name, value in self.to_dict().items():
             if name in _OF_THE_STREAM:
                 continue
-            held = totals.get(name, 0)
-            totals[name] = max(held, value) if name in _PEAKS else held + value
+            total = totals.get(name, 0)
+            totals[name] = max(total, value) if name in _PEAKS else total + value

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 
 from lit_meta.data.scenarios import bulk_view
 
-# Primes: (seed, experience, epoch) near to each other never share a generator's seed.
+# Primes, so that nearby (seed, experience, epoch) never share a generator's seed.
 _SEED_STRIDE = 1_000_003
 _EPOCH_STRIDE = 7_368_787
 
@@ -20,7 +20,7 @@ _EPOCH_STRIDE = 7_368_787
 def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
     """All samples and labels of an experience.
 
-    Experiences of `lit_meta.data.scenarios` are read in one indexing operation; those of any other Avalanche
+    Experiences of `lit_meta.data.scenarios` are read in one indexing operation, those of any other Avalanche
     benchmark item by item, through the transforms of their data set.
 
     Args:
@@ -31,7 +31,7 @@ def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
 
     Raises:
         ValueError: if the experience has no samples.
-        TypeError: if its samples are not tensors (nor anything that can be stacked into one).
+        TypeError: if its samples are not tensors and cannot be stacked into one.
 
     Example:
         >>> from lit_meta.data import scenario
@@ -50,32 +50,32 @@ def experience_tensors(experience: Any) -> tuple[Tensor, Tensor]:
 
 
 def experience_index(trainer: lightning.Trainer, fits: int) -> int:
-    """The position of the experience in its stream where the data module knows it, else the number of fits before."""
+    """The position of the experience in its stream if the data module knows it, else the number of earlier fits."""
     experience = getattr(getattr(trainer, "datamodule", None), "train_experience", None)
     index = getattr(experience, "current_experience", None)
     return fits if index is None else int(index)
 
 
 class ExperienceDataModule(lightning.LightningDataModule):
-    """One experience to train on, and a stream of experiences to be tested on.
+    """One experience to train on, and a stream of experiences to test on.
 
-    The order of the training samples comes from a generator of its own, seeded by ``seed`` and by the
-    position of the experience in its stream. It neither depends on the global generator nor changes it, and
-    is the same every time the loader is made; the epochs of one loader differ. (Under distributed training,
-    Lightning puts its own `DistributedSampler` in the place of the shuffling.) The last batch of an epoch may
-    be smaller than the others.
+    The order of the training samples comes from a separate generator, seeded by ``seed`` and by the position of
+    the experience in its stream. It neither depends on the global generator nor changes it, and is the same
+    every time the loader is created; the epochs of one loader differ. (In distributed training, Lightning
+    replaces the shuffling by its own `DistributedSampler`.) The last batch of an epoch may be smaller than the
+    others.
 
-    Batches of experiences of `lit_meta.data.scenarios` are taken out of their tensor by a single indexing
-    operation, so that loader workers would only cost; Lightning's advice to have more of them does not apply
+    Batches of experiences of `lit_meta.data.scenarios` are read from their tensor in a single indexing
+    operation, so loader workers would only add cost; Lightning's advice to use more of them does not apply
     here, and is filtered where the stream is run. Experiences of other Avalanche benchmarks are read item by
-    item, every epoch anew, so that random transforms stay random.
+    item, anew in every epoch, so that random transforms stay random.
 
     Args:
         train_experience: the experience to train on.
         test_stream: the experiences to test on.
-        batch_size: samples in a batch, for training and for testing.
-        seed: decides the order of the training samples.
-        shuffle: whether to draw the training samples in a random order.
+        batch_size: samples per batch, for training and for testing.
+        seed: determines the order of the training samples.
+        shuffle: whether to draw the training samples in random order.
 
     Raises:
         ValueError: if ``batch_size`` is not a positive integer, if the test stream is empty, or if an
@@ -123,7 +123,7 @@ class ExperienceDataModule(lightning.LightningDataModule):
         return self._loader(self.train_experience, EpochSampler(size, seed=self.seed + _SEED_STRIDE * position))
 
     def test_dataloader(self) -> list[DataLoader]:
-        """Batches ``(x, y)`` of the test experiences, a loader for each, in order."""
+        """One loader of batches ``(x, y)`` for each test experience, in order."""
         return [self._loader(experience, None) for experience in self.test_experiences]
 
     def _loader(self, experience: Any, sampler: EpochSampler | None) -> DataLoader:
@@ -133,17 +133,17 @@ class ExperienceDataModule(lightning.LightningDataModule):
             experience.dataset if view is None else view,
             batch_size=self.batch_size,
             sampler=sampler,
-            # Every iteration over a loader draws one number: from a generator of its own, so that the global one,
-            # and with it training, stays as it was.
+            # Every iteration over a loader draws one number. A separate generator leaves the global one, and
+            # with it training, unchanged.
             generator=torch.Generator(),
             collate_fn=collate,
         )
 
 
 class EpochSampler(Sampler[int]):
-    """A random order that depends on a seed and the epoch alone, however often a Trainer starts to iterate.
+    """A random order that depends only on a seed and the epoch, however often a Trainer starts iterating.
 
-    Lightning announces each epoch by `set_epoch`; where nobody does, every iteration counts as one.
+    Lightning announces each epoch by `set_epoch`; if it is never called, every iteration counts as an epoch.
 
     Args:
         size: number of samples.
@@ -163,7 +163,7 @@ class EpochSampler(Sampler[int]):
         self._announced = False
 
     def set_epoch(self, epoch: int) -> None:
-        """Says which epoch the next iteration is of."""
+        """Sets the epoch of the next iteration."""
         self._epoch = epoch
         self._announced = True
 

@@ -1,4 +1,4 @@
-"""Samples of a source as a data set that hands out whole batches at once."""
+"""Samples of a source as a data set that returns whole batches at once."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _PART = 4096
 
 
 class TensorView(Dataset):
-    """Some samples of a tensor, each optionally with its pixels permuted, without a copy of the samples.
+    """Some samples of a tensor, optionally with permuted pixels, without copying the samples.
 
-    Sample i is ``x[index[i]]``, flattened, permuted by ``permutations[group[i]]`` and shaped back.
+    Sample i is ``x[index[i]]``, flattened, permuted by ``permutations[group[i]]`` and reshaped back.
 
     Args:
         x: samples, ``(samples, *shape)``; shared, not copied.
         y: their labels, int64, ``(samples,)``.
-        index: the samples that are seen, int64, ``(n,)``.
-        permutations: pixel permutations, int64, ``(groups, pixels)``; ``None`` for pixels as they are.
-        group: which permutation each seen sample gets, int64, ``(n,)``; absent exactly where ``permutations``
-            is.
+        index: the samples in the view, int64, ``(n,)``.
+        permutations: pixel permutations, int64, ``(groups, pixels)``; ``None`` leaves pixels in place.
+        group: the permutation of each sample in the view, int64, ``(n,)``; ``None`` if and only if
+            ``permutations`` is.
 
     Raises:
-        ValueError: if only one of ``permutations`` and ``group`` is given, or if their shapes do not fit.
+        ValueError: if only one of ``permutations`` and ``group`` is given, or if their shapes do not match.
 
     Example:
         >>> view = TensorView(torch.arange(6.0).reshape(3, 2), torch.tensor([0, 1, 2]), torch.tensor([2, 0]))
@@ -49,13 +49,13 @@ class TensorView(Dataset):
                 f"expected permutations of {x[0].numel()} pixels each, got shape {tuple(permutations.shape)}"
             )
         if group is not None and group.shape != index.shape:
-            raise ValueError(f"expected one group a sample, got {tuple(group.shape)} for {tuple(index.shape)}")
+            raise ValueError(f"expected one group per sample, got {tuple(group.shape)} for {tuple(index.shape)}")
         self.x, self.y, self.index = x, y, index
         self.permutations, self.group = permutations, group
 
     @property
     def targets(self) -> Tensor:
-        """The labels of the seen samples, ``(n,)``."""
+        """The labels of the samples in the view, ``(n,)``."""
         return self.y[self.index]
 
     def batch(self, indices: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
@@ -72,18 +72,18 @@ class TensorView(Dataset):
         x = self.x[chosen]
         if self.permutations is not None and self.group is not None:
             flat = x.flatten(1)
-            if len(self.permutations) == 1:  # The same values, in a fifth of the time.
+            if len(self.permutations) == 1:  # Gives the same values in a fifth of the time.
                 x = flat.index_select(1, self.permutations[0]).reshape(x.shape)
             else:
                 x = flat.gather(1, self.permutations[self.group[positions]]).reshape(x.shape)
         return x, self.y[chosen]
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Every seen sample and label, in order: ``(n, *shape)`` and ``(n,)``."""
+        """All samples and labels of the view, in order: ``(n, *shape)`` and ``(n,)``."""
         if self.permutations is None:
             return self.batch(torch.arange(len(self)))
         x = torch.empty((len(self), *self.x.shape[1:]), dtype=self.x.dtype)
-        # By parts, since the indices of all permuted pixels at once take twice the memory of the samples.
+        # In parts, since the indices of all permuted pixels at once take twice the memory of the samples.
         for part in torch.arange(len(self)).split(_PART):
             x[part[0] : part[-1] + 1] = self.batch(part)[0]
         return x, self.targets
@@ -96,27 +96,27 @@ class TensorView(Dataset):
         return x[0], int(y)
 
     def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
-        """A whole batch: what a `torch.utils.data.DataLoader` calls where it finds it."""
+        """A whole batch; a `torch.utils.data.DataLoader` calls this in place of ``__getitem__``."""
         return self.batch(positions)
 
 
 def concatenate(views: Sequence[TensorView]) -> TensorView:
-    """One view of what several views of the same tensor see, one after the other.
+    """Concatenates several views of the same tensors.
 
     Args:
-        views: at least one, all of the same tensors and all with or all without permutations.
+        views: at least one, all of the same tensors and either all with or all without permutations.
 
     Returns:
-        The view; nothing but indices and permutations is copied.
+        The view; only indices and permutations are copied.
 
     Raises:
-        ValueError: if there are no views, or if they do not belong together.
+        ValueError: if there are no views, or if they are not of the same tensors.
     """
     if not views:
         raise ValueError("expected at least one view, got none")
     first = views[0]
     if any(v.x is not first.x or v.y is not first.y for v in views):
-        raise ValueError("expected views of the same tensors; load the source once and make every view from it")
+        raise ValueError("expected views of the same tensors; load the source once and create every view from it")
     if len({v.permutations is None for v in views}) != 1:
         raise ValueError("expected permutations in all views or in none")
     index = torch.cat([v.index for v in views])

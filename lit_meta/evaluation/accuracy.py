@@ -1,4 +1,4 @@
-"""Accuracy on the test experiences of a stream, in a way that cannot leak."""
+"""Accuracy on the test experiences of a stream, measured so that nothing can leak."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ from lit_meta.utils.validation import all_finite, require_one_of
 Protocol = Literal["standard", "paper"]
 PROTOCOLS: tuple[Protocol, ...] = ("standard", "paper")
 
-
 Context = Callable[[Tensor], AbstractContextManager[object]]
-"""Takes the experience of each sample of a batch, (batch,), and tells it to what needs to know it."""
+"""Takes the experience of each sample in a batch, (batch,), and makes it known for the duration of a forward pass."""
 
 
 def class_scores(outputs: object, samples: int, *, hint: str = "") -> Tensor:
-    """What a model gave for some samples, held to be one score for each class.
+    """Checks that a model's outputs are one score per sample and class.
 
     Args:
-        outputs: should be (samples, classes).
-        samples: how many the model was given.
-        hint: what to do where they are not, the end of the message.
+        outputs: of the model, expected to be (samples, classes).
+        samples: number of samples the model was given.
+        hint: what to do if they are not; appended to the message.
+
+    Returns:
+        The outputs.
 
     Raises:
-        ValueError: they are not.
+        ValueError: the outputs have another shape or type.
     """
     if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[0] != samples:
         got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
@@ -52,17 +54,17 @@ def predict(
     Args:
         network: maps (batch, ...) to (batch, classes).
         inputs: (samples, ...).
-        batch_size: how many samples go through the network at once.
-        device: where; None stays where the network is.
-        experiences: of each sample, the position of its experience in the stream, (samples,); needed by ``context``.
-        context: surrounds each forward pass, for rules that must be told tasks; see `lit_meta.rules.Rule.context`.
+        batch_size: samples per forward pass.
+        device: where to compute; None is the device of the network.
+        experiences: position in the stream of each sample's experience, (samples,); required by ``context``.
+        context: surrounds each forward pass, for rules that must be told the task; see `lit_meta.rules.Rule.context`.
 
     Returns:
         (samples,) of integers, on the CPU.
 
     Raises:
-        ValueError: the network gives something else than (batch, classes).
-        DivergedError: its outputs are not finite.
+        ValueError: outputs that are not (batch, classes), or a context without ``experiences``.
+        DivergedError: outputs that are not finite.
 
     Example:
         >>> predict(nn.Identity(), torch.eye(3), batch_size=2)
@@ -72,19 +74,19 @@ def predict(
         device = next((p.device for p in network.parameters()), inputs.device)
     if context is not None and (experiences is None or len(experiences) != len(inputs)):
         raise ValueError("a context needs the experience of every sample")
-    found = []
+    predictions = []
     with evaluating(network):
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
-            told: AbstractContextManager[object] = nullcontext()
+            surrounding: AbstractContextManager[object] = nullcontext()
             if context is not None and experiences is not None:
-                told = context(experiences[start : start + batch_size])
-            with told:
+                surrounding = context(experiences[start : start + batch_size])
+            with surrounding:
                 outputs = class_scores(network(batch.to(device)), len(batch))
             if not all_finite(outputs):
                 raise DivergedError("the network's outputs are not finite: it has diverged")
-            found.append(outputs.argmax(1).cpu())
-    return torch.cat(found)
+            predictions.append(outputs.argmax(1).cpu())
+    return torch.cat(predictions)
 
 
 def accuracy_of(
@@ -99,10 +101,10 @@ def accuracy_of(
 ) -> Tensor:
     """Accuracy on each test experience.
 
-    Under the ``standard`` protocol all test samples are shuffled together before they are cut into batches, so a network
-    whose predictions depend on the company of a sample gains nothing. Under the ``paper`` protocol each experience is
-    tested alone, as in the publication of NACA: where an experience holds one class, a batch-dependent gate is then told
-    the class it should predict.
+    Under the ``standard`` protocol all test samples are shuffled together before they are split into batches, so a network
+    whose predictions depend on the rest of the batch gains nothing. Under the ``paper`` protocol each experience is tested
+    alone, as in the publication of NACA: where an experience holds a single class, this tells a batch-dependent gate the
+    class it should predict.
 
     Args:
         network: maps (batch, ...) to (batch, classes).
@@ -110,14 +112,14 @@ def accuracy_of(
         protocol: ``"standard"`` or ``"paper"``.
         batch_size: of the test batches.
         seed: of the shuffling.
-        device: where to compute; None stays where the network is.
+        device: where to compute; None is the device of the network.
         context: as in `predict`. A network that is told the experience of its samples knows more than one that is not.
 
     Returns:
         (experiences,) in [0, 1].
 
     Raises:
-        ValueError: an unknown protocol, or no sample in an experience.
+        ValueError: an unknown protocol, or an experience without samples.
     """
     require_one_of("protocol", protocol, PROTOCOLS)
     sizes = [len(targets) for _, targets in experiences]
@@ -127,8 +129,8 @@ def accuracy_of(
         correct = []
         for position, (x, y) in enumerate(experiences):
             positions = torch.full((len(y),), position)
-            found = predict(network, x, batch_size=batch_size, device=device, experiences=positions, context=context)
-            correct.append((found == y).float().mean())
+            labels = predict(network, x, batch_size=batch_size, device=device, experiences=positions, context=context)
+            correct.append((labels == y).float().mean())
         return torch.stack(correct)
     order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
     inputs = torch.cat([x for x, _ in experiences])[order]
@@ -150,15 +152,16 @@ def accuracy_by_batching(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> dict[str, float]:
-    """Average accuracy under three ways to make test batches; they agree where a prediction depends on its sample alone.
+    """Average accuracy under three ways to make test batches; they agree if a prediction depends on its sample alone.
 
     Args:
         network: maps (batch, ...) to (batch, classes).
         experiences: (inputs, targets) of each.
-        batch_size: of the batches of one experience each, and of the shuffled ones.
-        singles: how many samples to test one at a time, drawn in equal parts from the experiences (all of a smaller one).
+        batch_size: of the batches that hold one experience each, and of the shuffled ones.
+        singles: number of samples to test one at a time, drawn in equal parts from the experiences (a smaller experience
+            contributes all of its samples).
         seed: of the shuffling and of the draw.
-        device: where to compute; None stays where the network is.
+        device: where to compute; None is the device of the network.
 
     Returns:
         ``{"one experience a batch": ..., "shuffled": ..., "one sample a batch": ...}``, each in [0, 1].

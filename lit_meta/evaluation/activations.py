@@ -1,4 +1,4 @@
-"""What the hidden units of a network answer, and when its neurons fire."""
+"""Hidden activations of a network, and the spikes of its neurons."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from lit_meta.networks.spiking import SpikingNetwork
 
 
 def hidden_activity(network: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
-    """What each weight layer after the first receives: the outputs of the hidden units before it.
+    """Hidden activations: the input of each weight layer after the first.
 
-    The network is in evaluation mode meanwhile. A layer that runs several times in one pass (a spiking network's, over its
-    time steps) gives the mean over them, a firing rate.
+    The network runs in evaluation mode. For a layer that runs several times in one pass (over the time steps of a spiking
+    network), the activation is the mean over them, a firing rate.
 
     Args:
         network: maps (batch, ...) to outputs.
         inputs: (batch, ...).
 
     Returns:
-        By name of the receiving layer, (batch, units): what `lit_meta.functional.plasticity.dormant_fraction` and
-        `lit_meta.functional.plasticity.effective_rank` take. Layers that did not run are left out.
+        By name of the receiving layer, (batch, units), as `lit_meta.functional.plasticity.dormant_fraction` and
+        `lit_meta.functional.plasticity.effective_rank` expect. Layers that did not run are left out.
 
     Raises:
-        ValueError: a layer that receives something which is not divided into the samples of the batch.
+        ValueError: a layer whose input does not have the samples of the batch as rows.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
-        >>> {name: found.shape for name, found in hidden_activity(network, torch.rand(4, 3)).items()}
+        >>> {name: activity.shape for name, activity in hidden_activity(network, torch.rand(4, 3)).items()}
         {'2': torch.Size([4, 5])}
     """
     sums: dict[str, Tensor] = {}
@@ -38,7 +38,7 @@ def hidden_activity(network: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
     for name, received in _received(network, inputs):
         if len(received) % len(inputs):
             raise ValueError(
-                f"layer {name!r} received {len(received)} rows for a batch of {len(inputs)}: they are not its samples"
+                f"layer {name!r} received {len(received)} rows for a batch of {len(inputs)}; expected its samples as rows"
             )
         steps = received.flatten(1).unflatten(0, (-1, len(inputs)))
         sums[name] = sums.get(name, torch.zeros(())) + steps.sum(0)
@@ -48,15 +48,15 @@ def hidden_activity(network: nn.Module, inputs: Tensor) -> dict[str, Tensor]:
 
 
 def spike_raster(network: SpikingNetwork, sample: Tensor) -> dict[str, Tensor]:
-    """When every neuron fires while one sample is shown.
+    """The spikes of every neuron while a sample is presented.
 
     Args:
-        network: in any mode; evaluation mode is used, so that the input's spikes are those of a test.
+        network: in any mode; it runs in evaluation mode, so that the input is encoded as in a test.
         sample: of the network's input shape, without a batch dimension.
 
     Returns:
-        ``"input"`` (where the input is turned into spikes), ``"hidden 1"`` ... and ``"output"``, each (steps, neurons) of
-        0 and 1. Hidden spikes are those that the next layer receives: after the gate, and after pooling, where a value
+        ``"input"`` (if the input is encoded as spikes), ``"hidden 1"`` ... and ``"output"``, each (steps, neurons) of 0
+        and 1. Hidden spikes are those that the next layer receives: after the gate, and after pooling, where a value
         above 0 counts as a spike.
 
     Raises:
@@ -69,20 +69,20 @@ def spike_raster(network: SpikingNetwork, sample: Tensor) -> dict[str, Tensor]:
         {'input': (4, 6), 'hidden 1': (4, 5), 'output': (4, 3)}
     """
     if not isinstance(network, SpikingNetwork):
-        raise TypeError(f"a raster is of a spiking network (lif-mlp, lif-convnet), got {type(network).__name__}")
+        raise TypeError(f"a raster needs a spiking network (lif-mlp, lif-convnet), got {type(network).__name__}")
     currents: list[Tensor] = []
     last = network.layers[-1].register_forward_hook(lambda module, _, output: currents.append(output.detach()))
     names = {f"layers.{i}": "input" if i == 0 else f"hidden {i}" for i in range(len(network.layers))}
-    found: dict[str, list[Tensor]] = {}
+    by_layer: dict[str, list[Tensor]] = {}
     try:
         for name, received in _received(network, sample[None]):
-            found.setdefault(names[name], []).append((received.flatten(1) != 0).float())
+            by_layer.setdefault(names[name], []).append((received.flatten(1) != 0).float())
     finally:
         last.remove()
     if network.encoding == "analog":
-        del found["input"]
-    raster = {name: torch.cat(parts) for name, parts in found.items()}
-    # The readout's spikes are no layer's input: they follow from its currents by the same equation.
+        del by_layer["input"]
+    raster = {name: torch.cat(parts) for name, parts in by_layer.items()}
+    # No layer receives the readout's spikes: they follow from its currents by the same equation.
     current = network.current(torch.cat(currents))
     if len(current) == 1:  # a readout of analog input runs once for all steps
         current = current.expand(network.steps, -1)
@@ -96,7 +96,7 @@ def spike_raster(network: SpikingNetwork, sample: Tensor) -> dict[str, Tensor]:
 
 
 def _received(network: nn.Module, inputs: Tensor) -> list[tuple[str, Tensor]]:
-    """Every input of every weight layer in one pass, in the order in which they ran."""
+    """Every input of every weight layer in one pass, in order of execution."""
     seen: list[tuple[str, Tensor]] = []
     handles = [
         layer.module.register_forward_pre_hook(

@@ -41,7 +41,9 @@ def bootstrap_interval(
             f"expected floating-point values (seeds, ...), got {values.dtype} of shape {tuple(values.shape)}"
         )
     if values.isnan().any():
-        raise ValueError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN: leave out seeds without a value")
+        raise ValueError(
+            f"{int(values.isnan().sum())} of {values.numel()} values are NaN: leave out seeds without a value"
+        )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
     if resamples < 1:

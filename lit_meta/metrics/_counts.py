@@ -1,4 +1,4 @@
-"""Counts of right predictions, which several measures are taken from."""
+"""Counts of correct predictions, the state that several measures share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from torchmetrics import Metric
 
 
 class CorrectCounts(Metric):
-    """How many predictions were made, and how many were right, in each cell of an array.
+    """Total and correct predictions in each cell of an array.
 
-    The states are counts that add up, so that the result is the same however the samples are divided into
-    batches or among processes. Two processes that test on parts of an experience need no more than the usual
-    reduction.
+    The states are counts that add up, so the result is the same however samples are split into batches or
+    across processes. Processes that each test part of an experience need only the usual reduction.
 
     Args:
-        shape: of the array.
+        shape: of the array of cells.
         **kwargs: arguments of `torchmetrics.Metric`.
     """
 
@@ -37,7 +36,7 @@ class CorrectCounts(Metric):
         """Adds one batch: labels ``(batch,)`` or scores ``(batch, classes)``, and true labels ``(batch,)``.
 
         Raises:
-            ValueError: if the shapes do not fit.
+            ValueError: if the shapes do not match.
         """
         if target.ndim != 1 or prediction.ndim not in (1, 2) or len(prediction) != len(target):
             raise ValueError(
@@ -51,12 +50,16 @@ class CorrectCounts(Metric):
         self.total[cell] += len(target)
 
     def _accuracies(self) -> Tensor:
-        # 0 / 0 is NaN, which is what a cell is that was not measured.
+        # 0 / 0 is NaN, which marks a cell as not measured.
         return self.correct.to(torch.get_default_dtype()) / self.total
 
 
 def check_number(what: str, number: object) -> None:
-    """Holds that a number of something is a positive integer.
+    """Checks that a count is a positive integer.
+
+    Args:
+        what: is counted, for the error message.
+        number: the count.
 
     Raises:
         ValueError: it is not.

@@ -36,7 +36,7 @@ class SeedInterval(Metric):
 
     def __init__(self, *, confidence: float = 0.95, resamples: int = 9999, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        bootstrap_interval(torch.zeros(1), confidence=confidence, resamples=1)  # refuses what is out of range
+        bootstrap_interval(torch.zeros(1), confidence=confidence, resamples=1)  # raises on a value out of range
         if resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {resamples}")
         self.confidence, self.resamples, self.seed = confidence, resamples, seed
@@ -44,12 +44,10 @@ class SeedInterval(Metric):
 
     def update(self, value: Tensor | float) -> None:
         """Adds the value of one seed: a number, or a tensor of the same shape each time."""
-        found = torch.as_tensor(value, dtype=torch.get_default_dtype())[None]
-        if self.values and isinstance(self.values, list) and self.values[0].shape != found.shape:
-            raise ValueError(
-                f"expected a value of shape {tuple(self.values[0].shape[1:])}, got {tuple(found.shape[1:])}"
-            )
-        self.values.append(found)
+        row = torch.as_tensor(value, dtype=torch.get_default_dtype())[None]
+        if self.values and isinstance(self.values, list) and self.values[0].shape != row.shape:
+            raise ValueError(f"expected a value of shape {tuple(self.values[0].shape[1:])}, got {tuple(row.shape[1:])}")
+        self.values.append(row)
 
     def compute(self) -> dict[str, Tensor]:
         """``mean``, ``low`` and ``high``, each of the shape of one value."""

@@ -1,4 +1,4 @@
-"""The accuracy matrix of a stream, and the measures taken from it, as torchmetrics."""
+"""The accuracy matrix of a stream and the measures derived from it, as torchmetrics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lit_meta.metrics._counts import CorrectCounts, check_number
 
 
 class AccuracyMatrix(CorrectCounts):
-    """Counts what was predicted right, for every pair of training and test experience.
+    """Counts correct predictions for every pair of training and test experience.
 
-    The result is the same however the samples are divided into batches or among processes.
+    The result is the same however samples are split into batches or across processes.
 
     Args:
         experiences: number of training experiences.
-        test_experiences: number of test experiences; the number of training experiences where absent.
+        test_experiences: number of test experiences; by default the number of training experiences.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Raises:
@@ -45,13 +45,13 @@ class AccuracyMatrix(CorrectCounts):
         """Counts one batch.
 
         Args:
-            train_experience: the training experience that was learned last, counted from 0; ``None`` before any.
+            train_experience: the training experience learned last, counted from 0; ``None`` before any.
             test_experience: the test experience that the batch is from, counted from 0.
-            prediction: predicted labels ``(batch,)``, or scores ``(batch, classes)``, the highest of which counts.
+            prediction: predicted labels ``(batch,)``, or scores ``(batch, classes)``, of which the highest counts.
             target: true labels, ``(batch,)``.
 
         Raises:
-            ValueError: if an experience is out of range or the shapes do not fit.
+            ValueError: if an experience is out of range or the shapes do not match.
         """
         if train_experience is not None and not 0 <= train_experience < self.experiences:
             raise ValueError(
@@ -77,7 +77,7 @@ class AverageAccuracy(AccuracyMatrix):
 
     Args:
         experiences: number of training experiences.
-        test_experiences: number of test experiences; the number of training experiences where absent.
+        test_experiences: number of test experiences; by default the number of training experiences.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
@@ -95,7 +95,7 @@ class AverageAccuracy(AccuracyMatrix):
 
 
 class AnytimeAccuracy(AccuracyMatrix):
-    """Mean over the stream of the accuracy on what has been seen.
+    """Accuracy on the experiences seen so far, averaged over the stream.
 
     See `lit_meta.functional.matrix.anytime_accuracy`.
     """
@@ -114,7 +114,7 @@ class MinimumAccuracy(AccuracyMatrix):
 
 
 class Forgetting(AccuracyMatrix):
-    """What was lost since each experience was learned, see `lit_meta.functional.matrix.forgetting`."""
+    """Accuracy lost since each experience was learned, see `lit_meta.functional.matrix.forgetting`."""
 
     higher_is_better = False
 
@@ -124,7 +124,7 @@ class Forgetting(AccuracyMatrix):
 
 
 class BackwardTransfer(AccuracyMatrix):
-    """What later experiences did to earlier ones, see `lit_meta.functional.matrix.backward_transfer`."""
+    """Effect of later experiences on earlier ones, see `lit_meta.functional.matrix.backward_transfer`."""
 
     def compute(self) -> Tensor:
         """The measure, a scalar."""
@@ -132,7 +132,7 @@ class BackwardTransfer(AccuracyMatrix):
 
 
 class ForwardTransfer(AccuracyMatrix):
-    """What earlier experiences did to the next, see `lit_meta.functional.matrix.forward_transfer`.
+    """Effect of earlier experiences on the next one, see `lit_meta.functional.matrix.forward_transfer`.
 
     Needs the accuracies before any training: `update` with ``train_experience=None``.
     """

@@ -13,7 +13,7 @@ from lit_meta.metrics.matrix import AccuracyMatrix
 
 
 class Plasticity(AccuracyMatrix):
-    """Accuracy on each experience just learned, less that of a fresh network trained on it alone.
+    """Accuracy on each experience just after learning it, minus that of a fresh network trained on it alone.
 
     See `lit_meta.functional.plasticity.plasticity`; `lit_meta.streams.from_scratch.fresh_accuracies` trains the fresh networks.
 
@@ -38,15 +38,15 @@ class Plasticity(AccuracyMatrix):
         self.add_state("fresh_total", torch.zeros(experiences, dtype=torch.long), dist_reduce_fx="sum")
 
     def update_fresh(self, experience: int, prediction: Tensor, target: Tensor) -> None:
-        """Counts one batch that the fresh network of an experience has predicted.
+        """Counts one batch of predictions by the fresh network of an experience.
 
         Args:
-            experience: the one it was trained on, counted from 0.
+            experience: the experience it was trained on, counted from 0.
             prediction: predicted labels ``(batch,)``, or scores ``(batch, classes)``.
             target: true labels, ``(batch,)``.
 
         Raises:
-            ValueError: if the experience is out of range or the shapes do not fit.
+            ValueError: if the experience is out of range or the shapes do not match.
         """
         counted = AccuracyMatrix(self.experiences)
         counted.update(experience, experience, prediction.cpu(), target.cpu())
@@ -60,10 +60,11 @@ class Plasticity(AccuracyMatrix):
 
 
 class DormantUnits(Metric):
-    """Share of a layer's units that hardly ever answer, see `lit_meta.functional.plasticity.dormant_fraction`.
+    """Share of a layer's units that are hardly ever active, see `lit_meta.functional.plasticity.dormant_fraction`.
 
     Args:
-        units: of the layer; of a convolution its channels times positions, or its channels where they are averaged first.
+        units: number of units of the layer; for a convolution its channels times positions, or its channels if positions
+            are averaged first.
         threshold: tau.
         **kwargs: arguments of `torchmetrics.Metric`.
 
@@ -102,7 +103,7 @@ class DormantUnits(Metric):
     def compute(self) -> Tensor:
         """The measure, a scalar."""
         if self.samples == 0:
-            raise ValueError("no activity was seen yet: call update first")
+            raise ValueError("no activity has been added yet: call update first")
         means = (self.activity / self.samples).to(torch.get_default_dtype())
         return functional.dormant_fraction(means, threshold=self.threshold)
 
@@ -110,11 +111,11 @@ class DormantUnits(Metric):
 class EffectiveRank(Metric):
     """Effective rank of a representation, see `lit_meta.functional.plasticity.effective_rank`.
 
-    The state is the matrix of second moments ``H^T H``, so that the result does not depend on how samples are divided into
-    batches; singular values below about ``4e-8 sqrt(units)`` of the greatest are lost in it.
+    The state is the matrix of second moments ``H^T H``, so the result does not depend on how samples are batched;
+    singular values below about ``4e-8 sqrt(units)`` times the largest are lost in it.
 
     Args:
-        units: of the layer; the state has units x units numbers of double precision.
+        units: number of units of the layer; the state holds units x units numbers in double precision.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Raises:
@@ -148,7 +149,7 @@ class EffectiveRank(Metric):
     def compute(self) -> Tensor:
         """The measure, a scalar."""
         eigenvalues = torch.linalg.eigvalsh(self.moments)
-        # Rounding leaves eigenvalues of some 1e-16 of the greatest where there are none; their roots would count.
+        # Rounding turns zero eigenvalues into some 1e-16 of the largest, and their square roots would count.
         noise = 8 * self.units * torch.finfo(torch.float64).eps * eigenvalues.max()
         kept = torch.where(eigenvalues > noise, eigenvalues, torch.zeros_like(eigenvalues))
         return functional.rank_of_spectrum(kept.sqrt()).to(torch.get_default_dtype())
@@ -165,4 +166,4 @@ def _check_features(features: Tensor, units: int) -> None:
             f"expected floating-point (samples, {units}), got {features.dtype} of shape {tuple(features.shape)}"
         )
     if not bool(torch.isfinite(features).all()):
-        raise ValueError("the features hold NaN or infinite values")
+        raise ValueError("the features contain NaN or infinite values")

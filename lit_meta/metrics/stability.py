@@ -1,4 +1,4 @@
-"""What happens to earlier experiences while a new one is learned, as torchmetrics."""
+"""Forgetting while a new experience is learned, as torchmetrics."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lit_meta.metrics._counts import CorrectCounts, check_number
 
 
 class AccuracyTrace(CorrectCounts):
-    """Counts what was predicted right at every evaluation within every training experience.
+    """Counts correct predictions at every evaluation within every training experience.
 
-    As in `AccuracyMatrix`, batches and processes add up.
+    As in `AccuracyMatrix`, the result does not depend on how samples are split into batches or across processes.
 
     Args:
         experiences: number of training experiences, and of test experiences.
@@ -48,11 +48,11 @@ class AccuracyTrace(CorrectCounts):
             train_experience: the experience that is being learned, counted from 0.
             evaluation: the evaluation within it, counted from 0.
             test_experience: the test experience that the batch is from, counted from 0.
-            prediction: predicted labels ``(batch,)``, or scores ``(batch, classes)``, the highest of which counts.
+            prediction: predicted labels ``(batch,)``, or scores ``(batch, classes)``, of which the highest counts.
             target: true labels, ``(batch,)``.
 
         Raises:
-            ValueError: if an index is out of range or the shapes do not fit.
+            ValueError: if an index is out of range or the shapes do not match.
         """
         for what, index, number in (
             ("train_experience", train_experience, self.experiences),
@@ -69,7 +69,7 @@ class AccuracyTrace(CorrectCounts):
 
 
 class StabilityGap(AccuracyTrace):
-    """The passing part of forgetting, see `lit_meta.functional.stability.stability_gap`."""
+    """Transient forgetting, see `lit_meta.functional.stability.stability_gap`."""
 
     higher_is_better = False
 

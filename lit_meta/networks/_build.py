@@ -1,4 +1,4 @@
-"""What the networks share: checked sizes, named activations, weight layers from a seed of their own."""
+"""Shared by the networks: checked sizes, named activations, weight layers drawn from their own seed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def samples(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The batch as (batch, *shape): any layout of the right number of values a sample is taken."""
+    """The batch as (batch, *shape); any layout with the right number of values per sample is accepted."""
     if x.dim() < 2 or math.prod(x.shape[1:]) != math.prod(shape):
         raise ValueError(
             f"expected a batch of samples of {math.prod(shape)} values (batch, *{shape}), got {tuple(x.shape)}."
@@ -76,9 +76,9 @@ def samples(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class WeightFactory:
-    """Makes weight layers; with a seed, without touching torch's global random state.
+    """Creates weight layers; with a seed, torch's global random state is left alone.
 
-    Biases are uniform on ± 1/√fan-in, as in torch's own layers, and weights on `gain` times that.
+    Biases are uniform on ± 1/√fan-in, as in torch's own layers, and weights on `gain` times that range.
     """
 
     def __init__(self, seed: int | None, *, bias: bool, gain: float = 1.0) -> None:
@@ -108,7 +108,7 @@ class WeightFactory:
 
 
 def pooled_size(size: int, kernel: int, stages: int) -> int:
-    """Height or width after `stages` of a padded convolution and a halving."""
+    """Height or width after `stages` of a padded convolution followed by pooling that halves it."""
     for stage in range(stages):
         size = (size + 2 * (kernel // 2) - kernel + 1) // 2
         if size < 1:

@@ -1,4 +1,4 @@
-"""Binarised networks: weights and activations of +1 and -1, learned through hidden weights of full precision."""
+"""Binarised networks: weights and activations of +1 and -1, learned through full-precision hidden weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NORMALIZATIONS = ("batch", "layer", "scale")
 class BinaryLinear(nn.Linear):
     """A Linear layer that computes with the signs of its weights.
 
-    ``y = sign(Wʰ) x + b``. The parameter ``weight`` is the hidden weight Wʰ, and the gradient with respect to the sign
-    goes to it as it is (straight through).
+    ``y = sign(Wʰ) x + b``. The parameter ``weight`` is the hidden weight Wʰ; the gradient with respect to the sign is
+    passed straight through to it.
 
     Args: as of `torch.nn.Linear`; without a bias by default.
 
@@ -67,7 +67,7 @@ class BinaryConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size, bias=bias, **options)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(batch, channels, height, width) -> the same of the outputs."""
+        """(batch, in_channels, height, width) -> (batch, out_channels, height', width')."""
         return self._conv_forward(input, binary_sign(self.weight), self.bias)
 
 
@@ -80,25 +80,25 @@ class SignActivation(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, to +1 and -1."""
+        """Any shape -> the same shape, +1 and -1."""
         return binary_sign(x, reach=1.0)
 
 
 class BinaryMLP(nn.Module):
     """A multilayer perceptron with binary weights and binary hidden activations.
 
-    ``h_k = sign(N(sign(Wʰ_k) h_{k−1}))``, ``o = N(sign(Wʰ) h)``; inputs are taken as they are.
+    ``h_k = sign(N(sign(Wʰ_k) h_{k−1}))``, ``o = N(sign(Wʰ) h)``; inputs are not binarised.
 
     Args:
         inputs: values in a sample; samples of any layout are flattened.
-        hidden: width of each hidden layer; empty makes a binary linear network.
+        hidden: width of each hidden layer; empty gives a binary linear network.
         classes: outputs, at least 2.
-        normalization: N, after every layer, the last one included: ``"batch"`` is batch normalisation with trained
-            scale and shift and running statistics; ``"layer"`` normalises each sample over the layer's units, without
-            parameters; ``"scale"`` divides by √fan-in. Running statistics follow the latest experience and are
-            forgotten like weights, which no rule protects; the other two have nothing to forget.
+        normalization: N, after every layer including the last: ``"batch"`` is batch normalisation with trained scale
+            and shift and running statistics; ``"layer"`` normalises each sample over the layer's units, without
+            parameters; ``"scale"`` divides by √fan-in. Running statistics follow the latest experience: they are
+            forgotten as weights are, and no rule protects them. The other two have nothing to forget.
         initial_width: standard deviation of the initial hidden weights.
-        seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
+        seed: of the initial weights, drawn without touching the global random state; None draws them from it.
 
     Raises:
         KeyError: an unknown normalization.
@@ -107,9 +107,9 @@ class BinaryMLP(nn.Module):
 
     Source:
         Laborieux et al., Nature Communications 12, 2549, 2021 (two hidden layers of 4096, normal weights of width
-        0.01, batch normalisation). Code published with it normalises test batches by their own statistics
-        (``track_running_stats=False``) or with statistics kept for each task, and so knows the task of a test batch;
-        here neither happens.
+        0.01, batch normalisation). The code published with it normalises test batches by their own statistics
+        (``track_running_stats=False``) or by statistics kept for each task, and so has access to the task of a test
+        batch; we do neither.
 
     Example:
         >>> network = BinaryMLP(784, [100], 10, seed=0).eval()
@@ -145,7 +145,7 @@ class BinaryMLP(nn.Module):
                 layer.weight.normal_(0.0, initial_width, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, ...) of `inputs` values a sample -> (batch, classes), logits."""
+        """(batch, ...) with `inputs` values per sample -> (batch, classes), logits."""
         x = samples(x, (self.inputs,))
         last = len(self.layers) - 1
         for i, (layer, normalize) in enumerate(zip(self.layers, self.normalizations, strict=True)):

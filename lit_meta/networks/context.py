@@ -1,4 +1,4 @@
-"""Contexts found by novelty: a gate that recruits a new set of units when its input no longer looks like any before."""
+"""Contexts by novelty: a gate that recruits a new set of units when its input is unlike any it has seen."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from lit_meta.networks.patches import Precision, RandomExpansion
 class NoveltyGate(nn.Module):
     r"""Infers the context of a sample from the sample alone, and recruits a new context when a batch is unlike all before.
 
-    A context is a Gaussian of the input with a variance for each value,
+    A context is a Gaussian model of the input with a separate variance for each value,
 
     .. math:: \log p_c(x) = -\tfrac12 \sum_i \Big( \frac{(x_i - μ_{ci})^2}{v_{ci}} + \log v_{ci} \Big), \quad
         v = \text{variance} + \text{floor}
 
-    and a sample is of the context that makes it most likely. In training mode its running mean and variance take up the
-    samples that fell to it, as batch normalisation's do. Where the mean likelihood of a batch lies more than ``novelty``
-    standard deviations below what its context has been used to, the input is novel, and the next free context is recruited
-    with this batch: unexpected uncertainty is what noradrenaline is thought to report. Neither labels nor task labels nor
-    boundaries are looked at, and in evaluation mode nothing changes and no sample knows of another.
+    and a sample belongs to the context under which it is most likely. In training mode a context's running mean and
+    variance are updated with the samples assigned to it, as in batch normalisation. If the mean log-likelihood of a batch
+    is more than ``novelty`` standard deviations below the usual level of its context, the input is novel and the next free
+    context is recruited with this batch; noradrenaline is thought to signal such unexpected uncertainty. No labels, task
+    labels or boundaries are used. In evaluation mode nothing changes, and samples do not affect each other.
 
-    Once all contexts are recruited, novel input goes to the likeliest.
+    Once all contexts are recruited, novel input goes to the most likely one.
 
     Args:
         inputs: values in a sample.
-        contexts: at most so many.
-        novelty: of a batch, in standard deviations of the likelihood of a context's samples, above 0.
+        contexts: at most this many.
+        novelty: of a batch, in standard deviations of the log-likelihood of a context's samples, above 0.
         floor: added to every variance, above 0, in squared units of the input.
 
     Raises:
@@ -66,27 +66,27 @@ class NoveltyGate(nn.Module):
 
     @property
     def recruited(self) -> int:
-        """Contexts there are so far."""
+        """Number of contexts recruited so far."""
         return int((self.count > 0).sum())
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs) -> the context of each sample, (batch,) of integers."""
-        found = self.recruited
+        recruited = self.recruited
         with torch.no_grad():
             likelihood = self.log_likelihood(x)
-            if found and not (self.training and self._novel(likelihood)):
+            if recruited and not (self.training and self._novel(likelihood)):
                 context = likelihood.argmax(1)
             else:
-                context = torch.full((len(x),), found, device=x.device)
-            for one in context.unique().tolist() if self.training else ():
-                self._take_up(one, x[context == one])
+                context = torch.full((len(x),), recruited, device=x.device)
+            for index in context.unique().tolist() if self.training else ():
+                self._update(index, x[context == index])
         return context
 
     def log_likelihood(self, x: Tensor) -> Tensor:
         """(batch, inputs) -> (batch, contexts recruited), up to a constant."""
-        found = self.recruited
-        mean = self.mean[:found]
-        precision = ((self.square[:found] - mean.square()).clamp(min=0.0) + self.floor).reciprocal()
+        recruited = self.recruited
+        mean = self.mean[:recruited]
+        precision = ((self.square[:recruited] - mean.square()).clamp(min=0.0) + self.floor).reciprocal()
         constant = (mean.square() * precision - precision.log()).sum(1)
         return x @ (mean * precision).T - (x.square() @ precision.T + constant) / 2
 
@@ -98,7 +98,7 @@ class NoveltyGate(nn.Module):
         spread = (self.likelihood_square[context] - usual.square()).clamp(min=0.0).sqrt()
         return bool(mean < usual - self.novelty * spread)
 
-    def _take_up(self, context: int, x: Tensor) -> None:
+    def _update(self, context: int, x: Tensor) -> None:
         total = self.count[context] + len(x)
         share = len(x) / total
         self.count[context] = total
@@ -110,21 +110,21 @@ class NoveltyGate(nn.Module):
 
 
 class ContextNet(nn.Module):
-    """A random expansion whose readout has weights of its own for each context that a `NoveltyGate` infers.
+    """A random expansion whose readout has separate weights for each context that a `NoveltyGate` infers.
 
-    The head sees (batch, units · contexts): the rectified units in the columns of the sample's context, and zeros in all
-    others, the columns of one unit side by side. ``RecursiveReadout(block=units)`` cuts its memory into exactly these
-    contexts, and skips those that were silent in a batch.
+    The head sees (batch, units · contexts): the rectified units in the columns of the sample's context and zeros in all
+    others, with the columns of a unit side by side. ``RecursiveReadout(block=units)`` splits its memory into exactly these
+    contexts, and skips those that are silent in a batch.
 
     Args:
         inputs: values in a sample.
         units: of the `RandomExpansion`, shared by all contexts.
         classes: outputs, at least 2.
-        contexts: at most so many.
+        contexts: at most this many.
         novelty: of a batch that recruits a context, in standard deviations; see `NoveltyGate`.
-        floor: of the variance of each input, in squared units of it.
+        floor: added to the variance of each input, in squared units of the input.
         precision: of the expansion, ``"float32"`` or ``"bfloat16"``.
-        seed: of the weights, leaving the global random state alone; None draws them from the global one.
+        seed: of the weights, drawn without touching the global random state; None draws them from it.
 
     Raises:
         ValueError: a number out of range.
@@ -158,12 +158,12 @@ class ContextNet(nn.Module):
             self.head = nn.Linear(units * contexts, class_count(classes))
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, ...) -> (batch, units · contexts), what the head sees."""
+        """(batch, ...) -> (batch, units · contexts), the input of the head."""
         x = samples(x, (self.inputs,))
         active = self.expansion(x).relu_().float()
-        found = active.new_zeros(*active.shape, self.contexts)
+        by_context = active.new_zeros(*active.shape, self.contexts)
         context = self.gate(x).view(-1, 1, 1).expand(*active.shape, 1)
-        return found.scatter_(2, context, active.unsqueeze(2)).flatten(1)
+        return by_context.scatter_(2, context, active.unsqueeze(2)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, classes)."""

@@ -1,4 +1,4 @@
-"""The gate of a network as a module: no parameters, one mask for each hidden layer, from the raw input."""
+"""The gate of a network as a module without parameters: one mask per hidden layer, computed from the raw input."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ _DEFAULT_MARGIN = 0.2
 
 
 class InputGate(nn.Module):
-    """Masks for the hidden layers, from the raw input.
+    """Masks for the hidden layers, computed from the raw input.
 
     Args:
-        kind: ``"batch"`` is the published gate, where a prediction depends on the rest of its batch;
-            ``"sample"`` and ``"top_k"`` look at each sample alone.
+        kind: ``"batch"`` is the published gate, with which a prediction depends on the rest of its batch;
+            ``"sample"`` and ``"top_k"`` look at each sample separately; ``"none"`` is no gate.
         inputs: values in a raw input.
         units: width of each hidden layer.
-        margin: δ of ``"batch"`` and ``"sample"``: units open whose input is within δ of the largest (default
+        margin: δ of ``"batch"`` and ``"sample"``: a unit opens if its input is within δ of the largest (default
             0.2).
         threshold: an absolute threshold in place of the margin.
         slope: steepness of the logistic of ``"batch"`` and ``"sample"`` (default 1000).
-        active_units: units that ``"top_k"`` opens in every hidden layer; required there.
+        active_units: number of units that ``"top_k"`` opens in every hidden layer; required there.
 
     Raises:
         KeyError: an unknown kind.
-        ValueError: an option that the kind does not have, or one out of range.
+        ValueError: an option that the kind does not have, or an option out of range.
 
     Source: Zhang et al., Science Advances 9(34) eadi2947, 2023 (``"batch"``).
 
@@ -90,7 +90,7 @@ class InputGate(nn.Module):
         self.margin, self.threshold, self.slope, self.active_units = margin, threshold, slope, active_units
         if kind != "none":
             for i, width in enumerate(self.units):
-                # Made from the sizes alone, so it need not be in a checkpoint.
+                # Determined by the sizes alone, so it need not be in a checkpoint.
                 self.register_buffer(f"index_{i}", nearest_index(inputs, width), persistent=False)
 
     def _mask(self, x: Tensor, layer: int) -> Tensor:
@@ -106,7 +106,7 @@ class InputGate(nn.Module):
         return mask.to(x.dtype) if x.is_floating_point() else mask
 
     def forward(self, x: Tensor) -> list[Tensor | None]:
-        """Masks (units,) or (batch, units), one for each hidden layer; None multiplies nothing."""
+        """Masks (units,) or (batch, units), one per hidden layer; None stands for no mask."""
         if self.kind == "none":
             return [None] * len(self.units)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Networks of patch features below one linear head, for features that learn without labels."""
+"""Networks of patch features below a linear head, for features learned without labels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lit_meta.networks._build import class_count, image_shape, positive, samples
 
 Precision = Literal["float32", "bfloat16"]
 
-# Maps of more bytes than this are given back to the system after every batch and have to be faulted in again.
+# Larger maps (in bytes) are returned to the system after every batch and would have to be faulted in again.
 _BYTES_AT_ONCE = 2**24
 
 
 class PatchConv2d(nn.Conv2d):
-    """A convolution of patches normalised in contrast, ``W (p − mean(p)) / √(var(p) + contrast) + b``.
+    """A convolution of contrast-normalised patches, ``W (p − mean(p)) / √(var(p) + contrast) + b``.
 
-    The normalisation is a division of the map by its local standard deviation, so no patch is ever copied out. The mean
-    drops out where every filter's weights add up to 0, as `CriticalPeriod` leaves them; others are centred here.
+    The normalisation divides the map by its local standard deviation, so no patch is ever extracted. The mean drops out
+    if the weights of every filter sum to 0, as `CriticalPeriod` leaves them; other filters are centred here.
 
-    Weights are frozen for gradients: they are what a local rule writes.
+    Weights receive no gradients: a local rule writes them.
 
     Args:
         inputs: channels of the input.
@@ -32,7 +32,7 @@ class PatchConv2d(nn.Conv2d):
         contrast: variance of a patch that counts as noise, above 0.
         stride: distance between patches.
         padding: pad with zeros by half the kernel, so that a map keeps its size.
-        precision: ``"bfloat16"`` computes the convolution in half the bits, several times as fast where the processor has
+        precision: ``"bfloat16"`` computes the convolution in half the bits, several times faster if the processor has
             instructions for it.
 
     Example:
@@ -70,28 +70,28 @@ class PatchConv2d(nn.Conv2d):
         scale = ((square - mean.square()).clamp(min=0.0) + self.contrast).rsqrt()
         dtype = torch.bfloat16 if self.precision == "bfloat16" else inputs.dtype
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-        found = F.conv2d(
+        maps = F.conv2d(
             padded.to(dtype).contiguous(memory_format=torch.channels_last),
             weight.to(dtype).contiguous(memory_format=torch.channels_last),
             stride=stride,
         )
         bias = torch.zeros_like(self.weight[:, 0, 0, 0]) if self.bias is None else self.bias
-        return found.mul_(scale.to(dtype)).add_(bias.to(dtype).view(1, -1, 1, 1))
+        return maps.mul_(scale.to(dtype)).add_(bias.to(dtype).view(1, -1, 1, 1))
 
 
 class RandomExpansion(nn.Linear):
-    """Many units in fixed random directions, each with a threshold relative to its own drive.
+    """Many units with fixed random directions, each with a threshold relative to its own drive.
 
-    As drawn, unit k computes ``r_k h`` with r_k a random unit vector. `CriticalPeriod` turns that into
-    ``(r_k h − μ_k) / σ_k − threshold``, with μ and σ the mean and standard deviation of the unit's own drive: its directions
-    stay random, its excitability adapts to its input. A rectified expansion lets a linear head separate what the features
+    Initially, unit k computes ``r_k h`` with r_k a random unit vector. `CriticalPeriod` turns that into
+    ``(r_k h − μ_k) / σ_k − threshold``, with μ and σ the mean and standard deviation of the unit's own drive: the directions
+    stay random, the excitability adapts to the input. A rectified expansion lets a linear head separate what the features
     below do not separate linearly, and it learns nothing that could be forgotten.
 
-    Weights are frozen for gradients: they are what a local rule writes.
+    Weights receive no gradients: a local rule writes them.
 
     Args:
-        inputs: features of the layer below.
-        units: of the expansion, usually more than inputs.
+        inputs: number of features of the layer below.
+        units: number of units, usually more than inputs.
         threshold: in standard deviations of a unit's drive.
         precision: ``"bfloat16"`` computes the product in half the bits.
 
@@ -122,11 +122,11 @@ class RandomExpansion(nn.Linear):
 
 
 class PatchNet(nn.Module):
-    """Layers of patch features, pooled over a grid, below one linear head.
+    """Layers of patch features, pooled over a grid, below a linear head.
 
-    Each layer is a `PatchConv2d` and a rectification; between layers maps are averaged over ``pooling`` x ``pooling``, and
-    the last one over the cells of a grid. All of it is local and without labels: see `CriticalPeriod`. The head takes the
-    features, (batch, units · grid²) for one grid.
+    Each layer is a `PatchConv2d` followed by rectification. Between layers, maps are averaged over ``pooling`` x
+    ``pooling`` cells; the last map is averaged over the cells of a grid. All of this is learned locally and without labels:
+    see `CriticalPeriod`. The head receives the features, (batch, units · grid²) for one grid.
 
     Args:
         input_shape: (channels, height, width).
@@ -134,19 +134,20 @@ class PatchNet(nn.Module):
         kernels: side of the patches of each layer.
         classes: outputs, at least 2.
         grids: the head sees averages over each of these grids (4: 4 x 4 cells).
-        strides: distance between patches of each layer; None for 1 everywhere.
-        parallel: every layer looks at the image, with patches of its own size, and the head (or the expansion) at all of their
-            averages; False puts each layer on top of the one before.
-        pooling: between layers, side of the cells that are averaged.
-        contrast: variance of a patch that counts as noise, of each layer.
+        strides: distance between patches of each layer; None is 1 everywhere.
+        parallel: every layer sees the image, with patches of its own size, and the head (or the expansion) sees the
+            averages of all of them; False stacks the layers.
+        pooling: side of the cells averaged between layers.
+        contrast: variance of a patch that counts as noise, for each layer (or a single value for all).
         padding: pad every layer's input, so that a map keeps its size.
         both_signs: the last layer's units also respond to the opposite patch, as separate features.
-        root: the features are square roots of the averages, so that a strong response does not drown a weak one.
-        mirror: average the features of an image and of its mirror image, so that a head learns from both at once.
-        expansion: units of a `RandomExpansion`, rectified, between the features and the head; None for a head on the features.
+        root: take square roots of the averages, so that a strong response does not drown out a weak one.
+        mirror: average the features of an image and its mirror image, so that the head learns from both at once.
+        expansion: units of a rectified `RandomExpansion` between the features and the head; None puts the head on the
+            features.
         expansion_threshold: of these units, in standard deviations of their drive.
         precision: of the convolutions and the expansion, ``"float32"`` or ``"bfloat16"``.
-        seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
+        seed: of the initial weights, drawn without touching the global random state; None draws them from it.
 
     Raises:
         ValueError: a size out of range, or lists of different lengths.
@@ -227,39 +228,39 @@ class PatchNet(nn.Module):
             raise ValueError(f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling")
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, ...) -> (batch, features), what the head sees."""
+        """(batch, ...) -> (batch, features), the input of the head."""
         x = samples(x, self.input_shape)
-        # In training a layer's rule sees the whole batch, as it learns from it.
+        # In training, a layer's rule learns from the whole batch and so must see it at once.
         parts = [x] if self.training else x.split(self._images_at_once)
-        found = torch.cat([self._both_ways(part) if self.mirror else self._pooled(part) for part in parts])
+        pooled = torch.cat([self._both_ways(part) if self.mirror else self._pooled(part) for part in parts])
         if self.root:
-            found = found.sqrt()
-        return found.float() if self.expansion is None else self.expansion(found).relu_().float()
+            pooled = pooled.sqrt()
+        return pooled.float() if self.expansion is None else self.expansion(pooled).relu_().float()
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, classes)."""
         return self.head(self.features(x))
 
     def _both_ways(self, x: Tensor) -> Tensor:
-        """Averages over an image and its mirror image; each layer runs once on both, and so learns from both."""
+        """Averages over an image and its mirror image; each layer runs once on both and so learns from both."""
         return self._pooled(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(0)
 
     def _pooled(self, x: Tensor) -> Tensor:
         """Rectified responses, averaged over the cells of the grids."""
-        found = []
+        averages = []
         for layer, maps in self._responses(x):
-            found.append(self._averages(maps.relu() if self.both_signs else maps.relu_()))
+            averages.append(self._averages(maps.relu() if self.both_signs else maps.relu_()))
             if self.both_signs:
                 # The opposite filter with the same bias: −(y − b) + b.
                 offset = 2 * layer.bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr]
-                found.append(self._averages(maps.neg_().add_(offset).relu_()))
-        return torch.cat(found, dim=1)
+                averages.append(self._averages(maps.neg_().add_(offset).relu_()))
+        return torch.cat(averages, dim=1)
 
     def _averages(self, maps: Tensor) -> Tensor:
         return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1)
 
     def _responses(self, x: Tensor) -> Iterator[tuple[PatchConv2d, Tensor]]:
-        """The layers that the head sees, one after the other, with their responses before they are rectified."""
+        """The layers visible to the head, in order, each with its responses before rectification."""
         if self.parallel:
             for layer in self.layers:
                 yield layer, layer(x)  # type: ignore[misc]
@@ -270,11 +271,11 @@ class PatchNet(nn.Module):
 
 
 def expand(inputs: int, units: int | None, threshold: float, precision: Precision) -> RandomExpansion | None:
-    """The expansion below a head, where one is asked for.
+    """The expansion below a head, or None if ``units`` is None.
 
     Raises:
-        ValueError: no unit.
-        TypeError: units that are not a whole number.
+        ValueError: fewer than one unit.
+        TypeError: a number of units that is not an integer.
     """
     if units is None:
         return None

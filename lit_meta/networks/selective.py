@@ -1,16 +1,16 @@
-"""A weight layer that computes only the units that a gate has opened."""
+"""A weight layer that computes only the units that a gate opens."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Below this a gate changes nothing that single precision would keep.
+# A gate value below this has no effect in single precision.
 _CLOSED = 2.0**-24
 
 
 class SelectiveLinear(nn.Linear):
-    """`torch.nn.Linear` that can leave out rows and columns; the weights, and their names in a checkpoint, are the same.
+    """`torch.nn.Linear` that can skip rows and columns; the weights and their names in a checkpoint are the same.
 
     Example:
         >>> import torch
@@ -25,7 +25,7 @@ class SelectiveLinear(nn.Linear):
 
         Args:
             x: (batch, in_features).
-            outputs: indices of the units wanted; None is all.
+            outputs: indices of the units to compute; None is all.
             inputs: indices of the inputs that are not zero; None is all.
         """
         weight: Tensor = self.weight
@@ -39,10 +39,13 @@ class SelectiveLinear(nn.Linear):
 
 
 def open_units(mask: Tensor) -> Tensor | None:
-    """Indices of the units that some sample of the batch has open; None where more than half are.
+    """Indices of the units that are open for some sample of the batch.
 
     Args:
         mask: a gate, (units,) or (batch, units).
+
+    Returns:
+        (open units,); None if more than half of the units are open, where skipping does not pay.
 
     Example:
         >>> import torch
@@ -50,5 +53,5 @@ def open_units(mask: Tensor) -> Tensor | None:
         tensor([1])
     """
     is_open = mask > _CLOSED
-    found = (is_open.any(0) if mask.dim() == 2 else is_open).nonzero().squeeze(1)
-    return found if 2 * found.numel() <= mask.shape[-1] else None
+    units = (is_open.any(0) if mask.dim() == 2 else is_open).nonzero().squeeze(1)
+    return units if 2 * units.numel() <= mask.shape[-1] else None

@@ -1,4 +1,4 @@
-"""Patch features as spikes: leaky integrate-and-fire neurons on a patch layer, below a head that counts them."""
+"""Patch features as spikes: leaky integrate-and-fire neurons on a patch layer, below a head that counts their spikes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lit_meta.networks.patches import PatchConv2d, Precision, expand
 
 
 class SpikingPatchNet(nn.Module):
-    """A layer of patch features that spike over T steps, below one linear head on their firing rates.
+    """A layer of patch features that spike over T steps, below a linear head on their firing rates.
 
-    The image is applied as a constant current, so the patch layer runs once and its multiplications are those of one analog
-    layer; from there on only spikes are sent. The head integrates without a leak: every spike adds its column of weights,
-    divided by T and by the neurons in a cell of the grid, so its output after T steps is a linear function of the rates,
-    and a `RecursiveReadout` learns it as any other head. With an ``expansion`` a second layer of such neurons stands between:
+    The image is applied as a constant current, so the patch layer runs once and costs the multiplications of an analog
+    layer; from there on, only spikes are sent. The head integrates without a leak: every spike adds its column of weights,
+    divided by T and by the neurons in a cell of the grid, so the output after T steps is a linear function of the rates and
+    a `RecursiveReadout` learns it like any other head. With an ``expansion``, a second layer of such neurons is inserted:
     every spike of the patch layer adds its column of random weights to their currents, and the head counts their spikes.
 
     Args:
@@ -27,21 +27,21 @@ class SpikingPatchNet(nn.Module):
         filters: neurons at each position.
         kernel: side of the patches.
         classes: outputs, at least 2.
-        grid: neurons of the same filter in each cell of a grid x grid share their weights to the layer above.
+        grid: neurons of the same filter within a cell of a grid x grid share their weights to the layer above.
         steps: T, at least 1.
         decay: share of the membrane potential kept over a step, from 0 to 1.
         threshold: the potential above which a neuron fires, above 0.
         contrast: variance of a patch that counts as noise, above 0.
         stride: distance between patches.
         padding: pad the input, so that a map keeps its size.
-        expansion: neurons of a `RandomExpansion` between the patch layer and the head; None for a head on the patch layer.
-        expansion_threshold: lowers the drive of these neurons, in standard deviations of it.
+        expansion: neurons of a `RandomExpansion` between the patch layer and the head; None puts the head on the patch layer.
+        expansion_threshold: subtracted from the drive of these neurons, in its standard deviations.
         precision: of the weight layers and the membranes, ``"float32"`` or ``"bfloat16"``.
-        seed: of the initial weights, leaving the global random state alone; None draws them from the global one.
+        seed: of the initial weights, drawn without touching the global random state; None draws them from it.
 
     Attributes:
-        record_spikes: set to True to have every forward pass leave `spike_counts`.
-        spike_counts: by name of the weight layer (``"head"``, and ``"expansion"`` where there is one), (batch,), the spikes
+        record_spikes: set to True to make every forward pass record `spike_counts`.
+        spike_counts: by name of the weight layer (``"head"``, and ``"expansion"`` if there is one), (batch,): the spikes
             that each sample sent into it over all steps; each costs as many synaptic operations as the layer has outputs.
 
     Raises:
@@ -107,7 +107,7 @@ class SpikingPatchNet(nn.Module):
         self.spike_counts: dict[str, Tensor] = {}
 
     def features(self, x: Tensor) -> Tensor:
-        """(batch, ...) -> (batch, features), firing rates from 0 to 1 of what the head sees."""
+        """(batch, ...) -> (batch, features), the firing rates that the head sees, from 0 to 1."""
         current = self.layers[0](samples(x, self.input_shape))
         steps = self._fire(current.expand(self.steps, *current.shape))
         if self.expansion is None:

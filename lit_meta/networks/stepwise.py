@@ -1,4 +1,4 @@
-"""Spiking networks from elsewhere (snnTorch, or any module that makes one time step) that learn from their last step."""
+"""Spiking networks of other libraries (snnTorch, or any module that computes a time step) that learn from their last step."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from lit_meta.networks._build import positive
 
 
 class Stepwise(nn.Module):
-    """Runs a module of one time step T times; all steps but the last leave no graph.
+    """Runs a module that computes one time step T times; only the last step builds a graph.
 
-    The output is the firing rate ``(Σ_t S_t) / T``, whose gradient goes to the last spike as it is, as in `LIFMLP`. Local
-    rules see every layer once, and the memory of training does not grow with T.
+    The output is the firing rate ``(Σ_t S_t) / T``, whose gradient is passed straight to the last spike, as in `LIFMLP`.
+    Local rules see every layer once, and the memory of training does not grow with T.
 
     Args:
         step: one time step, from an input (batch, ...) to spikes (batch, classes), or to a tuple that begins with them, as
-            the last layer of snnTorch gives (``output=True``). It keeps its membranes itself (``init_hidden=True``).
+            the last layer of an snnTorch network returns (``output=True``). It stores its membranes itself
+            (``init_hidden=True``).
         steps: T, at least 1.
-        frames: the input is (batch, steps, ...), a frame for each step; otherwise every step gets the same input.
+        frames: the input is (batch, steps, ...), one frame per step; otherwise every step gets the same input.
         reset: called with ``step`` before the first step of every pass. None calls ``reset_mem()`` of each submodule that
             has it, as snnTorch's neurons do.
 
     Raises:
-        TypeError: ``steps`` is not a whole number.
-        ValueError: ``steps`` below 1, no submodule to reset, an input of another number of frames, or another output.
+        TypeError: ``steps`` is not an integer.
+        ValueError: ``steps`` below 1, no submodule to reset, an input with a different number of frames, or an output that
+            is not spikes (batch, classes).
 
     Example:
         >>> class Accumulator(nn.Module):
@@ -51,8 +53,8 @@ class Stepwise(nn.Module):
         self._reset = reset
         if reset is None and not any(hasattr(module, "reset_mem") for module in step.modules()):
             raise ValueError(
-                "no submodule has reset_mem(), so membranes would carry over from one batch to the next: give a function "
-                "reset that takes the module"
+                "no submodule has reset_mem(), so membranes would carry over from one batch to the next: pass reset, a "
+                "function that takes the module"
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,20 +68,22 @@ class Stepwise(nn.Module):
                 reset = getattr(module, "reset_mem", None)
                 if callable(reset):
                     reset()
-        spent: Tensor | float = 0.0
+        earlier: Tensor | float = 0.0
         with torch.no_grad():
             for t in range(self.steps - 1):
-                spent = spent + self._spikes(x, t)
+                earlier = earlier + self._spikes(x, t)
         last = self._spikes(x, self.steps - 1)
-        rate = (spent + last.detach()) / self.steps
+        rate = (earlier + last.detach()) / self.steps
         return rate + (last - last.detach())
 
     def _spikes(self, x: Tensor, t: int) -> Tensor:
-        found = self.step(x[:, t] if self.frames else x)
-        spikes = found[0] if isinstance(found, tuple) and found else found
+        output = self.step(x[:, t] if self.frames else x)
+        spikes = output[0] if isinstance(output, tuple) and output else output
         if not isinstance(spikes, Tensor) or spikes.dim() != 2:
             shape = tuple(spikes.shape) if isinstance(spikes, Tensor) else type(spikes).__name__
-            raise ValueError(f"a step must give spikes (batch, classes), or a tuple that begins with them, got {shape}")
+            raise ValueError(
+                f"a step must return spikes (batch, classes), or a tuple that begins with them, got {shape}"
+            )
         return spikes
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Reports of runs: figures as PNG and SVG, one HTML page made to be read, and figures in TensorBoard."""
+"""Reports on runs: figures as PNG and SVG, a self-contained HTML page, and figures in TensorBoard."""
 
 from lit_meta.report.figure_log import FigureLog, log_figures, log_run
 from lit_meta.report.panel import Panel

@@ -1,4 +1,4 @@
-"""What accuracy costs: the Pareto picture."""
+"""Accuracy against cost, with the Pareto front."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class CostPoint:
 
     Attributes:
         label: of the point.
-        seconds: of training, over the whole stream.
-        kibibytes: of weights and the rule's memory.
+        seconds: training time over the whole stream.
+        kibibytes: size of the weights and the rule's memory.
         accuracy: average accuracy at the end, a scalar estimate.
         style: colour and marker.
-        millijoules: estimated energy of learning; None where it was not counted.
-        bound: whether it is a reference that saw all data at once, and so is no candidate for the front.
+        bound: whether it is a reference that saw all data at once, and so no candidate for the front.
+        millijoules: estimated energy of learning; None if it was not counted.
     """
 
     label: str
@@ -37,13 +37,13 @@ class CostPoint:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which points nothing else beats: no other is as cheap or cheaper, and as good or better, and differs.
+    """The points that no other dominates: none is at most as expensive and at least as good, and different.
 
     Args:
         points: (cost, gain) of each.
 
     Returns:
-        Indices by rising cost; of points that are the same, the first.
+        Indices in order of rising cost; of identical points, the first.
 
     Example:
         >>> pareto_front([(1.0, 0.5), (2.0, 0.4), (3.0, 0.9), (3.0, 0.8)])
@@ -59,13 +59,13 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def cost_against_accuracy(points: Sequence[CostPoint]) -> Figure:
-    """Accuracy against training time, memory, and energy where all points have one.
+    """Accuracy against training time, memory and, if all points have one, energy.
 
     Example:
         >>> import torch
         >>> from lit_meta.report.style import run_series
-        >>> one = CostPoint("EWC", 2.0, 64.0, Estimate.of(torch.tensor([0.4, 0.5])), run_series(0))
-        >>> [axes.get_xlabel() for axes in cost_against_accuracy([one]).axes]
+        >>> point = CostPoint("EWC", 2.0, 64.0, Estimate.of(torch.tensor([0.4, 0.5])), run_series(0))
+        >>> [axes.get_xlabel() for axes in cost_against_accuracy([point]).axes]
         ['training time (s)', 'weights and memory (KiB)']
     """
     with styled():

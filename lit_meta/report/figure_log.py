@@ -1,4 +1,4 @@
-"""The report's figures in a Lightning logger, as a stream unfolds."""
+"""Logs the report's figures to a Lightning logger while a stream is learned."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class FigureLog(L.Callback):
     """After every experience, logs the accuracy matrix, the accuracy along the stream, the synapses changed, and spikes.
 
     Works with every Lightning logger whose ``experiment`` has ``add_figure(tag, figure, global_step=...)``, such as
-    `TensorBoardLogger`. The step is the number of experiences learned. Learning takes the same course as without.
+    `TensorBoardLogger`. The step is the number of experiences learned. Logging does not affect learning.
 
     Args:
         test_stream: experiences to test on.
@@ -30,7 +30,7 @@ class FigureLog(L.Callback):
         threshold: see `lit_meta.callbacks.WeightChange`.
 
     Raises:
-        ValueError: an argument out of range; at the start of training, no logger that takes figures.
+        ValueError: an argument out of range; at the start of training, no logger that accepts figures.
 
     Example:
         >>> from lit_meta import scenario
@@ -64,7 +64,7 @@ class FigureLog(L.Callback):
             log_figures(trainer.loggers, self.figures(pl_module), step=index + 1)
 
     def figures(self, pl_module: L.LightningModule) -> dict[str, Figure]:
-        """What is logged after the experiences learned so far, by tag."""
+        """The figures logged after the experiences learned so far, by tag."""
         from lit_meta.evaluation.activations import spike_raster
         from lit_meta.report.runs import Estimate
         from lit_meta.report.spike_figures import spikes_raster
@@ -73,11 +73,11 @@ class FigureLog(L.Callback):
         from lit_meta.report.weight_figures import synapses_changed
 
         matrix = torch.stack([self.rows[index] for index in sorted(self.rows)])
-        found = {"accuracy_matrix": accuracy_matrices({"accuracy matrix": matrix})}
+        figures = {"accuracy_matrix": accuracy_matrices({"accuracy matrix": matrix})}
         if sorted(self.rows) == list(range(len(matrix))) and len(matrix) <= matrix.shape[1]:
             seen = torch.stack([row[: i + 1].mean() for i, row in enumerate(matrix)])
             line = (Estimate.of(seen[None]), learner_series("rule", ["rule"]))
-            found["accuracy_along_stream"] = accuracy_along_stream({"this run": line}, {})
+            figures["accuracy_along_stream"] = accuracy_along_stream({"this run": line}, {})
         layers = {
             name: {
                 "this run": (
@@ -87,16 +87,16 @@ class FigureLog(L.Callback):
             }
             for name in self.change.records[0]
         }
-        found["synapses_changed"] = synapses_changed(layers)
+        figures["synapses_changed"] = synapses_changed(layers)
         network = _spiking(pl_module)
         if network is not None:
             sample = self._tests[min(len(matrix), len(self._tests)) - 1][0][0].to(pl_module.device)
-            found["spikes"] = spikes_raster({"a sample of the last experience": spike_raster(network, sample)})
-        return found
+            figures["spikes"] = spikes_raster({"a sample of the last experience": spike_raster(network, sample)})
+        return figures
 
 
 def log_figures(loggers: Iterable[Logger], figures: Mapping[str, Figure], *, step: int) -> None:
-    """Hands figures to every logger that takes them.
+    """Passes figures to every logger that accepts them.
 
     Args:
         loggers: Lightning loggers.
@@ -104,32 +104,32 @@ def log_figures(loggers: Iterable[Logger], figures: Mapping[str, Figure], *, ste
         step: the step they belong to.
 
     Raises:
-        ValueError: no logger takes figures.
+        ValueError: no logger accepts figures.
     """
     from lit_meta.report.style import styled
 
-    takers: list[Any] = [*figure_loggers(loggers)]
+    accepting: list[Any] = [*figure_loggers(loggers)]
     for tag, figure in figures.items():
-        # The report's figures are transparent, to stand on any page; a logger's viewer may have any ground.
+        # The report's figures are transparent, to suit any page; a logger's viewer may have any background.
         figure.set_facecolor("white")
         with styled():
-            for logger in takers:
+            for logger in accepting:
                 logger.experiment.add_figure(tag, figure, global_step=step)
 
 
 def log_run(run_dir: Any, logger: Logger) -> list[str]:
-    """Logs all figures of a finished run, those of its report.
+    """Logs all figures of a finished run's report.
 
     Args:
         run_dir: the run's folder.
-        logger: a Lightning logger that takes figures.
+        logger: a Lightning logger that accepts figures.
 
     Returns:
         The tags.
 
     Raises:
-        ValueError: the logger takes no figures, or the folder cannot be read.
-        FileNotFoundError: the folder holds no finished run.
+        ValueError: the logger accepts no figures, or the folder cannot be read.
+        FileNotFoundError: the folder does not contain a finished run.
     """
     from lit_meta.report import read_run, run_panels
 
@@ -141,19 +141,19 @@ def log_run(run_dir: Any, logger: Logger) -> list[str]:
 
 
 def figure_loggers(loggers: Iterable[Logger]) -> list[Logger]:
-    """Those loggers that take figures.
+    """The loggers that accept figures.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     given = list(loggers)
-    found = [logger for logger in given if hasattr(getattr(logger, "experiment", None), "add_figure")]
-    if not found:
+    accepting = [logger for logger in given if hasattr(getattr(logger, "experiment", None), "add_figure")]
+    if not accepting:
         names = ", ".join(type(logger).__name__ for logger in given) or "none"
         raise ValueError(
-            f"no logger takes figures (its experiment needs add_figure); given: {names}. Use TensorBoardLogger, for instance"
+            f"no logger accepts figures (its experiment needs add_figure); got: {names}. Use TensorBoardLogger, for instance"
         )
-    return found
+    return accepting
 
 
 def _spiking(module: nn.Module) -> SpikingNetwork | None:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of one or several runs: no script, nothing that is loaded from elsewhere."""
+"""A self-contained HTML page on one or several runs: no scripts, no external resources."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lit_meta.report.text import learner_label, protocol, rule_name, setting, su
 
 
 def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Panel], list[str]]], comparison: Sequence[Panel]) -> str:
-    """The page.
+    """The page as HTML.
 
     Args:
         runs: in the order in which they are shown.
-        gallery: for each run, its figures and what was left out.
-        comparison: figures of all runs together; empty for a single run.
+        gallery: for each run, its figures and those left out.
+        comparison: figures that compare the runs; empty for a single run.
 
     Returns:
-        HTML.
+        The document.
     """
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs side by side"
     single = len(runs) == 1
@@ -48,7 +48,7 @@ def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Panel], list[str]]], 
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # An icon of no bytes: a browser would otherwise ask for one.
+        # An empty icon, or the browser would request one.
         '<link rel="icon" href="data:,">\n'
         f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
         + "\n".join(body)
@@ -78,7 +78,7 @@ def results_table(runs: Sequence[Run]) -> str:
     caption = "Means over seeds, with 95 % bootstrap intervals below."
     if gaps:
         caption += (
-            " The stability gap is what is lost on earlier experiences while one is learned and regained by its end."
+            " The stability gap is what earlier experiences lose while a new one is learned and regain by its end."
         )
     return (
         f'<div class="scroll"><table><caption>{caption}</caption>'
@@ -87,24 +87,24 @@ def results_table(runs: Sequence[Run]) -> str:
 
 
 def batching_table(run: Run) -> str:
-    """Accuracy by how test batches were made, of the learners that were tested so; nothing where none was."""
-    found = {
+    """Accuracy by how test batches were made, for the learners tested this way; empty if there are none."""
+    by_learner = {
         name: run.metrics[name]["accuracy_by_batching"]
         for name in run.learners
         if run.metrics[name].get("accuracy_by_batching")
     }
-    if not found:
+    if not by_learner:
         return ""
-    ways = list(next(iter(found.values())))
+    ways = list(next(iter(by_learner.values())))
     heads = "".join(f'<th scope="col">{escape(way)} (%)</th>' for way in ways)
     rows = ""
-    for name, summaries in found.items():
+    for name, summaries in by_learner.items():
         estimates = (Estimate.of(torch.tensor(summaries[way]["values"], dtype=torch.float64)) for way in ways)
         cells = "".join(f"<td>{_cell(estimate)}</td>" for estimate in estimates)
         rows += f'<tr><th scope="row">{escape(learner_label(run, name))}</th>{cells}</tr>'
     caption = (
         "The same networks at the end of the stream, tested on batches made in different ways. Where the numbers of a row "
-        "differ, the batch tells the network what the sample does not."
+        "differ, the batch tells the network something that the sample does not."
     )
     return (
         f'<div class="scroll"><table><caption>{caption}</caption><thead><tr><th scope="col">learner</th>{heads}</tr></thead>'
@@ -113,7 +113,7 @@ def batching_table(run: Run) -> str:
 
 
 def typeset(text: str) -> str:
-    """Numbers that stay together at the end of a line, with a proper minus sign.
+    """Keeps numbers and their intervals on one line, with a proper minus sign.
 
     Example:
         >>> typeset("a loss of -3.4 [-8.1, -0.6] %").encode("ascii", "xmlcharrefreplace").decode()
@@ -136,7 +136,7 @@ def _words(run: Run) -> str:
     findings = "".join(f"<p>{escape(typeset(sentence))}</p>" for sentence in summary(run))
     kind = ' class="warning"' if run.experiment.protocol == "paper" else ""
     note = (
-        f'<p class="quiet">Note of the config: {escape(run.experiment.note.strip())}</p>' if run.experiment.note else ""
+        f'<p class="quiet">Note in the config: {escape(run.experiment.note.strip())}</p>' if run.experiment.note else ""
     )
     return (
         f'<p class="lead">{escape(setting(run))}</p><div class="findings">{findings}</div>'
@@ -175,19 +175,21 @@ def _rest(run: Run, left_out: Sequence[str]) -> str:
     rules = [rule] if isinstance(rule, dict) else rule
     rows = {
         "rule": rule_name(run),
-        "its settings": "; ".join(_plain({k: v for k, v in one.items() if k != "name"}) or "defaults" for one in rules),
+        "rule settings": "; ".join(
+            _plain({k: v for k, v in spec.items() if k != "name"}) or "defaults" for spec in rules
+        ),
         "network": _plain(experiment.network),
         "loss, optimizer": f"{experiment.loss}; {_plain(experiment.optimizer)}",
-        "training": f"{experiment.max_epochs} epoch(s) an experience, batches of {experiment.batch_size}",
+        "training": f"{experiment.max_epochs} epoch(s) per experience, batches of {experiment.batch_size}",
         "scenario": _plain(experiment.scenario),
         "seeds": ", ".join(map(str, experiment.seeds)),
         "versions": ", ".join(f"{k} {v}" for k, v in run.metrics.get("versions", {}).items()),
-        "remade by": run.metrics.get("command") or "not recorded",
+        "command": run.metrics.get("command") or "not recorded",
     }
     cells = "".join(f'<tr><th scope="row">{k}</th><td><code>{escape(str(v))}</code></td></tr>' for k, v in rows.items())
     missing = "".join(f"<li>{escape(sentence)}</li>" for sentence in left_out)
     missing = f'<div class="quiet"><p>Not shown:</p><ul>{missing}</ul></div>' if missing else ""
-    return f'<h3>How it was made</h3><table class="settings"><tbody>{cells}</tbody></table>{missing}'
+    return f'<h3>Settings of the run</h3><table class="settings"><tbody>{cells}</tbody></table>{missing}'
 
 
 def _plain(values: object) -> str:

@@ -1,4 +1,4 @@
-"""Figures of a run's network, its weights and spikes, with their words."""
+"""Panels on a run's network: its weights and its spikes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lit_meta.report.weight_figures import first_and_last, shares_changed, synap
 
 def weight_map(run: Run) -> Panel | str:
     """Where weights changed over the stream, or why it cannot be shown."""
-    found = {name: first_and_last(run, name) for name in ("rule", "naive") if name in run.streams}
-    weights = {learner_label(run, name): pairs for name, pairs in found.items() if pairs is not None}
+    by_learner = {name: first_and_last(run, name) for name in ("rule", "naive") if name in run.streams}
+    weights = {learner_label(run, name): pairs for name, pairs in by_learner.items() if pairs is not None}
     if not weights:
         return "no checkpoint was kept."
     shares = "; ".join(
@@ -26,9 +26,9 @@ def weight_map(run: Run) -> Panel | str:
     return Panel(
         "weight_change",
         "Which weights the stream changed",
-        "Difference between the first weights and the last, in units of the layer's typical first weight, averaged over blocks "
-        "where the layer is larger than the picture; first seed. Synapses that moved by more than 1 % of the typical weight: "
-        f"{shares}.",
+        "Difference between the initial and the final weights, relative to the layer's typical initial weight, averaged over "
+        "blocks where the layer is larger than the image; first seed. Synapses that moved by more than 1 % of the typical "
+        f"weight: {shares}.",
         f"Heat maps of weight change. {shares}.",
         weight_change_maps(weights),
     )
@@ -43,15 +43,15 @@ def synapses(run: Run) -> Panel | str:
         if len(recorded) < len(learner.seeds):
             continue
         for layer in recorded[0][0]:
-            shares = torch.tensor([[record[layer]["changed"] for record in one] for one in recorded])
+            shares = torch.tensor([[record[layer]["changed"] for record in records] for records in recorded])
             entry = layers.setdefault(layer.removeprefix("network."), {})
             entry[learner_label(run, name)] = (Estimate.of(shares), learner_series(name, names))
     if not layers:
         return "not recorded; lit-meta run --record_weight_change records it."
     means = "; ".join(
-        f"{layer}, {label}: {100 * float(found.mean.mean()):.0f} % in the mean"
+        f"{layer}, {label}: {100 * float(share.mean.mean()):.0f} % on average"
         for layer, entry in layers.items()
-        for label, (found, _) in entry.items()
+        for label, (share, _) in entry.items()
     )
     return Panel(
         "synapses_changed",
@@ -80,7 +80,7 @@ def raster(run: Run) -> Panel | str:
     try:
         benchmark = scenario(**run.experiment.scenario, seed=run.experiment.seeds[0])
     except FileNotFoundError as error:
-        return f"the scenario's data is not there ({error})."
+        return f"the scenario's data are missing ({error})."
     samples = {}
     for position, title in ((0, "from the first experience"), (-1, "from the last experience")):
         inputs, targets = experience_tensors(benchmark.test_stream[position])
@@ -94,8 +94,9 @@ def raster(run: Run) -> Panel | str:
     return Panel(
         "spikes",
         "Spikes",
-        "Each mark is a spike of one neuron at one time step, for one test sample of the first experience and one of the last, "
-        f"in the network that {rule_name(run)} left with the first seed. The output neuron that fires most is the answer.",
+        "Each mark is a spike of one neuron at one time step, for a test sample of the first experience and one of the last, "
+        f"in the network trained with {rule_name(run)} and the first seed. The output neuron that fires most is the "
+        "prediction.",
         f"Spike rasters. Share of neurons and steps with a spike: {rates}.",
         spikes_raster(samples, classes),
     )

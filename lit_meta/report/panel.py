@@ -1,4 +1,4 @@
-"""A figure with its words."""
+"""A figure with its title, caption and description."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class Panel:
-    """A figure with its words.
+    """A figure with its title, caption and description.
 
     Attributes:
-        name: of its files.
-        title: above it.
-        caption: how to read it.
-        summary: what it shows, for those who cannot see it.
+        name: of its files, without extension.
+        title: above the figure.
+        caption: how to read the figure.
+        summary: what the figure shows, for readers who cannot see it.
         figure: the figure.
     """
 

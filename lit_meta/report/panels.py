@@ -1,4 +1,4 @@
-"""All figures of a run, those of several runs together, and what could not be drawn and why."""
+"""All figures of a run, figures that compare several runs, and why some could not be drawn."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from lit_meta.report.text import learner_label
 
 
 def run_panels(run: Run) -> tuple[list[Panel], list[str]]:
-    """All figures that can be made of a run, and a sentence on each that cannot."""
-    found: list[Panel] = []
+    """All figures that a run allows, and a sentence for each that it does not."""
+    panels: list[Panel] = []
     left_out: list[str] = []
     if run.streams:
-        found += [along_stream(run), matrices(run), forgetting(run)]
+        panels += [along_stream(run), matrices(run), forgetting(run)]
         by_class = forgetting_by_class(run)
         if by_class is None:
             left_out.append(
-                "Forgetting by class: needs one class in each experience, and a run that kept which class it was."
+                "Forgetting by class: needs a single class in each experience, and a run that recorded which class it was."
             )
         else:
-            found.append(by_class)
+            panels.append(by_class)
     else:
         left_out.append("Accuracy along the stream, accuracy matrix, forgetting: the run has no stream of experiences.")
-    found.append(cost_panel([run]))
-    for made, name in (
+    panels.append(cost_panel([run]))
+    for panel, name in (
         (weight_map(run), "Weight-change map"),
         (synapses(run), "Synapses changed by each experience"),
     ):
-        if isinstance(made, str):
-            left_out.append(f"{name}: {made}")
+        if isinstance(panel, str):
+            left_out.append(f"{name}: {panel}")
         else:
-            found.append(made)
+            panels.append(panel)
     spikes = raster(run)
     if isinstance(spikes, str):
         left_out.append(f"Spike raster: {spikes}")
     else:
-        found.append(spikes)
-    return found, left_out
+        panels.append(spikes)
+    return panels, left_out
 
 
 def along_stream_panel(runs: Sequence[Run]) -> Panel:
-    """The rules of several runs of one scenario in one picture."""
+    """The rules of several runs of the same scenario in one figure."""
     lines: dict[str, tuple[Estimate, Series]] = {}
     for index, run in enumerate(runs):
         main = next(iter(run.streams.values()))
         lines[f"{learner_label(run, main.name)} ({run.name})"] = (main.seen, run_series(index))
-    ends = "; ".join(f"{label} ends at {100 * float(found.mean[-1]):.1f} %" for label, (found, _) in lines.items())
+    ends = "; ".join(f"{label} ends at {100 * float(seen.mean[-1]):.1f} %" for label, (seen, _) in lines.items())
     return Panel(
         "side_by_side",
         "Accuracy along the stream, side by side",
-        "Each line is a run's rule: mean accuracy on the experiences seen so far. Bands: 95 % bootstrap intervals over seeds. "
-        "The runs share scenario, number of experiences and protocol, not necessarily the network.",
+        "Each line is the rule of one run: mean accuracy on the experiences seen so far. Bands: 95 % bootstrap intervals over "
+        "seeds. The runs share scenario, number of experiences and protocol, but not necessarily the network.",
         f"Line chart of {len(runs)} runs. {ends}.",
         accuracy_along_stream(lines, {}),
     )
@@ -73,7 +73,7 @@ def cost_panel(runs: Sequence[Run]) -> Panel:
                 style = Series(run_series(index).color, style.marker, style.line)
             label = learner_label(run, name) if len(runs) == 1 else f"{run.name}: {name}"
             memory = (learner.cost("parameter_bytes") + learner.cost("state_bytes")) / 1024
-            counted = all("energy_joules" in one.cost for one in learner.seeds)
+            counted = all("energy_joules" in seed.cost for seed in learner.seeds)
             points.append(
                 CostPoint(
                     label,
@@ -91,11 +91,11 @@ def cost_panel(runs: Sequence[Run]) -> Panel:
     )
     return Panel(
         "cost_accuracy",
-        "What accuracy costs",
-        "Up and to the left is better. The thin line, where more than one learner is on it, is the Pareto front: what lies on "
-        "it is beaten by no other learner here in both cost and accuracy. Hollow marks saw all data at once and are a bound, "
-        "not a candidate. Bars: 95 % intervals over seeds. Seconds are of the machine the run was made on. Energy, where it "
-        "was counted, is 4.6 pJ a multiply-accumulate and 0.9 pJ an accumulate.",
+        "Accuracy against cost",
+        "Up and to the left is better. The thin line, if more than one learner lies on it, is the Pareto front: no other "
+        "learner here beats those on it in both cost and accuracy. Hollow marks saw all data at once; they are a bound, not a "
+        "candidate. Bars: 95 % intervals over seeds. Training times are those of the machine the run was made on. Energy, if "
+        "counted, takes 4.6 pJ per multiply-accumulate and 0.9 pJ per accumulate.",
         f"Scatter plot. {cells}.",
         cost_against_accuracy(points),
     )

@@ -1,4 +1,4 @@
-"""A run folder, read back: every learner, every seed."""
+"""Reads a run folder: every learner, every seed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Estimate:
         mean: (...).
         low: of the interval, of the same shape.
         high: of the interval.
-        seeds: how many values there were.
+        seeds: number of values.
     """
 
     mean: Tensor
@@ -36,7 +36,11 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> Estimate:
-        """From one value (...) for each seed: (seeds, ...)."""
+        """The estimate from one value per seed.
+
+        Args:
+            values: (seeds, ...).
+        """
         low, high = bootstrap_interval(values)
         return cls(values.mean(0), low, high, len(values))
 
@@ -50,7 +54,7 @@ class SeedRun:
         folder: of this seed.
         matrix: (training experiences, test experiences).
         cost: as in `lit_meta.StreamResult`.
-        classes: labels of each test experience; empty where they were not kept.
+        classes: labels of each test experience; empty if they were not recorded.
     """
 
     seed: int
@@ -70,11 +74,11 @@ class LearnerRun:
     @property
     def matrices(self) -> Tensor:
         """(seeds, training experiences, test experiences)."""
-        return torch.stack([one.matrix for one in self.seeds])
+        return torch.stack([seed.matrix for seed in self.seeds])
 
     @property
     def is_stream(self) -> bool:
-        """Whether it learned one experience after another, and not all at once."""
+        """Whether it learned one experience after another rather than all at once."""
         rows, columns = self.matrices.shape[1:]
         return rows == columns and rows > 1
 
@@ -90,17 +94,17 @@ class LearnerRun:
 
     @property
     def forgetting(self) -> Estimate | None:
-        """Mean loss since each experience was learned; None where there is no stream."""
+        """Mean accuracy lost since each experience was learned; None if there is no stream."""
         if not self.is_stream:
             return None
-        return Estimate.of(torch.stack([matrix.forgetting(found) for found in self.matrices]))
+        return Estimate.of(torch.stack([matrix.forgetting(accuracies) for accuracies in self.matrices]))
 
     @property
     def anytime(self) -> Estimate | None:
-        """Mean over the stream of the accuracy on what has been seen; None where there is no stream."""
+        """Accuracy on the experiences seen so far, averaged over the stream; None if there is no stream."""
         if not self.is_stream:
             return None
-        return Estimate.of(torch.stack([matrix.anytime_accuracy(found) for found in self.matrices]))
+        return Estimate.of(torch.stack([matrix.anytime_accuracy(accuracies) for accuracies in self.matrices]))
 
     @property
     def seen(self) -> Estimate:
@@ -110,11 +114,11 @@ class LearnerRun:
 
     @property
     def gap(self) -> Estimate | None:
-        """The stability gap; None where it was not recorded."""
-        found = [read_continual_evaluation(one.folder) for one in self.seeds]
+        """The stability gap; None if it was not recorded."""
+        recorded = [read_continual_evaluation(seed.folder) for seed in self.seeds]
         traces = [
             torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=float("nan"))
-            for _, rows in filter(None, found)
+            for _, rows in filter(None, recorded)
         ]
         if len(traces) < len(self.seeds):
             return None
@@ -122,12 +126,12 @@ class LearnerRun:
 
     def cost(self, key: str) -> float:
         """A cost, averaged over seeds."""
-        return sum(one.cost[key] for one in self.seeds) / len(self.seeds)
+        return sum(seed.cost[key] for seed in self.seeds) / len(self.seeds)
 
     def changes(self) -> list[list[dict[str, dict[str, float]]]]:
-        """What `lit_meta.callbacks.WeightChange` recorded, for each seed where it did."""
-        found = [read_weight_change(one.folder) for one in self.seeds]
-        return [records for records, _ in filter(None, found)]
+        """The records of `lit_meta.callbacks.WeightChange`, for each seed that has them."""
+        recorded = [read_weight_change(seed.folder) for seed in self.seeds]
+        return [records for records, _ in filter(None, recorded)]
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class Run:
     """A finished run folder.
 
     Attributes:
-        folder: where it lies.
+        folder: its path.
         experiment: its resolved config.
         metrics: the content of its ``metrics.json``.
         learners: by name, the rule first and the joint bound last.
@@ -166,21 +170,21 @@ def read_run(folder: str | Path) -> Run:
     """Reads a folder that `lit_meta.experiments.run.run_experiment` wrote.
 
     Raises:
-        FileNotFoundError: a file is missing: not a run folder, or a run that is not finished.
-        ValueError: a file does not hold what it should.
+        FileNotFoundError: a file is missing: not a run folder, or an unfinished run.
+        ValueError: a file has unexpected content.
     """
     path = Path(folder)
     for file in ("config.yaml", "metrics.json"):
         if not (path / file).is_file():
-            raise FileNotFoundError(f"{path / file} is missing: a report is made of a finished run of `lit-meta run`")
+            raise FileNotFoundError(f"{path / file} is missing: a report needs a finished run of `lit-meta run`")
     try:
         experiment = Experiment.from_dict(load_yaml(path / "config.yaml"))
         metrics = load_json(path / "metrics.json")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a run folder that can be read: {error}") from None
-    names = [name for name, found in metrics.items() if isinstance(found, dict) and "accuracy_matrix" in found]
+        raise ValueError(f"{path} is not a readable run folder: {error}") from None
+    names = [name for name, entry in metrics.items() if isinstance(entry, dict) and "accuracy_matrix" in entry]
     if not names:
-        raise ValueError(f"{path / 'metrics.json'} holds no learner")
+        raise ValueError(f"{path / 'metrics.json'} lists no learner")
     order = {"rule": 0, "naive": 2, "joint": 3}
     learners = {
         name: LearnerRun(name, [_read_seed(path / name / f"seed-{seed}", seed) for seed in experiment.seeds])
@@ -192,10 +196,10 @@ def read_run(folder: str | Path) -> Run:
 def _read_seed(folder: Path, seed: int) -> SeedRun:
     path = folder / "metrics.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the run is not finished; go on with lit-meta run --resume")
+        raise FileNotFoundError(f"{path} is missing: the run is not finished; continue it with lit-meta run --resume")
     try:
-        found = load_json(path)
-        accuracies = torch.tensor(found["accuracy_matrix"], dtype=torch.float64)
-        return SeedRun(seed, folder, accuracies, found["cost"], found.get("classes", []))
+        metrics = load_json(path)
+        accuracies = torch.tensor(metrics["accuracy_matrix"], dtype=torch.float64)
+        return SeedRun(seed, folder, accuracies, metrics["cost"], metrics.get("classes", []))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold the result of a stream: {error!r}") from None
+        raise ValueError(f"{path} is not the result of a stream: {error!r}") from None

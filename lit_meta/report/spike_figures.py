@@ -12,15 +12,15 @@ from torch import Tensor
 
 from lit_meta.report.style import INK, new_figure, styled
 
-NEURONS = 120  # shown of a layer at most, evenly chosen
+NEURONS = 120  # at most this many neurons of a layer are shown, evenly spaced
 
 
 def spikes_raster(samples: Mapping[str, Mapping[str, Tensor]], classes: Sequence[str] = ()) -> Figure:
     """Spike rasters: a column for each sample, a row for each layer; a mark is a spike.
 
     Args:
-        samples: by title, what `lit_meta.evaluation.activations.spike_raster` gives.
-        classes: names of the output neurons; numbers where there are none.
+        samples: by title, the result of `lit_meta.evaluation.activations.spike_raster`.
+        classes: names of the output neurons; their numbers if empty.
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ def spikes_raster(samples: Mapping[str, Mapping[str, Tensor]], classes: Sequence
                 shown = np.unique(np.linspace(0, neurons - 1, min(neurons, NEURONS)).round().astype(int))
                 when, which = np.nonzero(spikes.numpy()[:, shown])
                 height = 0.42 if len(shown) <= 30 else 0.9
-                # One path for all marks: a tenth of the size of a path for each.
+                # A single path for all marks takes a tenth of the space of a path for each.
                 ends = np.stack([np.c_[when + 1, which - height], np.c_[when + 1, which + height]], axis=1)
                 codes = np.tile([Outline.MOVETO, Outline.LINETO], len(when))
                 if len(when):

@@ -27,12 +27,12 @@ def accuracy_matrices(matrices: Mapping[str, Tensor]) -> Figure:
         3
     """
     with styled():
-        columns = max(found.shape[1] for found in matrices.values())
+        columns = max(matrix.shape[1] for matrix in matrices.values())
         width = min(7.4, 3.0 + 2.4 * len(matrices))
         figure, panels = new_figure(len(matrices), width=width, height=1.0 + 0.85 * (width - 1) / len(matrices))
         image = None
-        for axes, (title, found) in zip(panels, matrices.items(), strict=True):
-            values = 100 * found.double()
+        for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
+            values = 100 * matrix.double()
             image = axes.imshow(values.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=100, interpolation="none")
             plain(axes)
             if columns <= _NUMBERS_UP_TO:
@@ -51,11 +51,11 @@ def accuracy_matrices(matrices: Mapping[str, Tensor]) -> Figure:
 def accuracy_along_stream(
     lines: Mapping[str, tuple[Estimate, Series]], bounds: Mapping[str, tuple[Estimate, Series]]
 ) -> Figure:
-    """Accuracy on the experiences seen so far, after each; a band is the 95 % interval over seeds.
+    """Accuracy on the experiences seen so far, after each experience; a band is the 95 % interval over seeds.
 
     Args:
         lines: by label, estimates of shape (experiences,) and their style.
-        bounds: by label, scalar estimates that are drawn across, such as the joint bound.
+        bounds: by label, scalar estimates drawn as horizontal lines, such as the joint bound.
 
     Example:
         >>> import torch
@@ -66,20 +66,20 @@ def accuracy_along_stream(
     """
     with styled():
         figure, (axes,) = new_figure(1, height=3.5)
-        length = max(len(found.mean) for found, _ in lines.values())
-        for label, (found, style) in lines.items():
-            x = range(1, len(found.mean) + 1)
-            low, high = 100 * found.low.numpy(), 100 * found.high.numpy()
+        length = max(len(seen.mean) for seen, _ in lines.values())
+        for label, (seen, style) in lines.items():
+            x = range(1, len(seen.mean) + 1)
+            low, high = 100 * seen.low.numpy(), 100 * seen.high.numpy()
             axes.fill_between(x, low, high, color=style.color, alpha=0.18, lw=0)
-            axes.plot(x, 100 * found.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label)
-        for label, (found, style) in bounds.items():
-            axes.axhspan(100 * float(found.low), 100 * float(found.high), color=style.color, alpha=0.12, lw=0)
-            axes.axhline(100 * float(found.mean), color=style.color, ls=style.line, lw=1.4, label=label)
+            axes.plot(x, 100 * seen.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label)
+        for label, (bound, style) in bounds.items():
+            axes.axhspan(100 * float(bound.low), 100 * float(bound.high), color=style.color, alpha=0.12, lw=0)
+            axes.axhline(100 * float(bound.mean), color=style.color, ls=style.line, lw=1.4, label=label)
         axes.set_ylim(0, 102)
         axes.set_xlim(0.7, length + 0.3)
         axes.set_xticks(_ticks(length), [str(i) for i in _ticks(length)])
         axes.set_xlabel("experiences learned")
-        axes.set_ylabel("accuracy on what was seen (%)")
+        axes.set_ylabel("accuracy on experiences seen (%)")
         figure.legend(loc="outside upper left", ncols=2, handlelength=3.6)
     return figure
 
@@ -89,7 +89,7 @@ def forgetting_by(what: str, labels: Sequence[str], panels: Mapping[str, tuple[T
 
     Args:
         what: ``"experience"`` or ``"class"``.
-        labels: of the experiences or classes.
+        labels: names of the experiences or classes.
         panels: by the panel's title, accuracies when learned and at the end, each (labels,), and the style.
 
     Example:
@@ -127,7 +127,7 @@ def forgetting_by(what: str, labels: Sequence[str], panels: Mapping[str, tuple[T
         axes_row[0].set_ylabel("accuracy (%)")
         hollow = Line2D([], [], ls="", marker="o", markerfacecolor=PAPER, markeredgecolor=INK, markeredgewidth=1.5)
         filled = Line2D([], [], ls="", marker="o", color=INK)
-        figure.legend([hollow, filled], ["just after it was learned", "at the end"], loc="outside upper right", ncols=2)
+        figure.legend([hollow, filled], ["just after learning", "at the end"], loc="outside upper right", ncols=2)
     return figure
 
 
@@ -152,7 +152,7 @@ def _integer_ticks(axes: Axes, rows: int, columns: int) -> None:
 
 
 def _ticks(count: int) -> list[int]:
-    """Positions from 1, so thinned out that at most 13 are left."""
+    """Positions from 1, thinned out to at most 13."""
     step = -(-count // 13)
     return list(range(1, count + 1, step))
 

@@ -1,4 +1,4 @@
-"""Figures of a run's stream, with their words."""
+"""Panels on a run's stream: accuracy along it, accuracy matrices, forgetting."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def along_stream(run: Run) -> Panel:
         for name, learner in run.learners.items()
         if not learner.is_stream
     }
-    ends = "; ".join(f"{label} ends at {100 * float(found.mean[-1]):.1f} %" for label, (found, _) in lines.items())
+    ends = "; ".join(f"{label} ends at {100 * float(seen.mean[-1]):.1f} %" for label, (seen, _) in lines.items())
     return Panel(
         "accuracy_along_stream",
         "Accuracy along the stream",
-        "After each experience the network is tested on all experiences it has seen so far. A learner that forgets everything "
-        "but the last falls as one over their number. Bands: 95 % bootstrap intervals over seeds.",
+        "After each experience the network is tested on all experiences seen so far. A learner that remembers only the last "
+        "of n experiences falls to 1/n. Bands: 95 % bootstrap intervals over seeds.",
         f"Line chart. {ends}.",
         accuracy_along_stream(lines, bounds),
     )
@@ -41,8 +41,8 @@ def matrices(run: Run) -> Panel:
     return Panel(
         "accuracy_matrix",
         "Accuracy matrix",
-        "Row: the experience learned last. Column: the experience tested. The diagonal is what was just learned; below it is "
-        "what is still known, above it what was not yet learned. Means over seeds; three learners at most.",
+        "Row: the experience learned last. Column: the experience tested. The diagonal is the experience just learned; below "
+        "it are earlier experiences, above it those not yet learned. Means over seeds; at most three learners.",
         f"Heat map. Mean of the diagonal {100 * float(main.diagonal().mean()):.1f} %, "
         f"of the last row {100 * float(main[-1].mean()):.1f} %.",
         accuracy_matrices(shown),
@@ -50,7 +50,7 @@ def matrices(run: Run) -> Panel:
 
 
 def forgetting(run: Run) -> Panel:
-    """What was lost of each experience."""
+    """Accuracy lost on each experience."""
     names = list(run.learners)
     panels = {}
     for name, learner in list(run.streams.items())[:3]:
@@ -60,45 +60,45 @@ def forgetting(run: Run) -> Panel:
     return Panel(
         "forgetting",
         "Forgetting, experience by experience",
-        "The length of a line is what was lost between learning an experience and the end of the stream. Experiences stand in "
-        "the order in which they were learned. Means over seeds; three learners at most.",
+        "The length of a line is the accuracy lost between learning an experience and the end of the stream. Experiences are "
+        "in the order in which they were learned. Means over seeds; at most three learners.",
         _lost(panels, labels, "experience"),
         forgetting_by("experience", labels, panels),
     )
 
 
 def forgetting_by_class(run: Run) -> Panel | None:
-    """What was lost of each class; None where experiences hold several classes or it was not kept which."""
+    """Accuracy lost on each class; None if experiences hold several classes or the run did not record which."""
     names = list(run.learners)
     panels = {}
     labels: list[str] = []
     for name, learner in list(run.streams.items())[:3]:
-        found = _by_class(learner)
-        if found is None:
+        accuracies = _by_class(learner)
+        if accuracies is None:
             return None
-        labels, learned, final = found
+        labels, learned, final = accuracies
         panels[learner_label(run, name)] = (learned, final, learner_series(name, names))
     return Panel(
         "forgetting_by_class",
         "Forgetting, class by class",
-        "As above, by class: each seed learned the classes in another order, so that less hangs on the place in the stream "
-        "here, and more on how hard a class is to keep.",
+        "As above, by class: each seed learned the classes in a different order, so this depends less on the position in the "
+        "stream and more on how hard a class is to retain.",
         _lost(panels, labels, "class"),
         forgetting_by("class", labels, panels),
     )
 
 
 def _by_class(learner: LearnerRun) -> tuple[list[str], Tensor, Tensor] | None:
-    """Class labels, and their mean accuracy when learned and at the end; None where experiences hold several classes."""
-    orders = [one.classes for one in learner.seeds]
+    """Class labels, and their mean accuracy when learned and at the end; None if experiences hold several classes."""
+    orders = [seed.classes for seed in learner.seeds]
     if not all(order and all(len(classes) == 1 for classes in order) for order in orders):
         return None
     labels = sorted(classes[0] for classes in orders[0])
     learned, final = torch.zeros(2, len(labels), dtype=torch.float64)
-    for one in learner.seeds:
-        for position, (label,) in enumerate(one.classes):
-            learned[labels.index(label)] += one.matrix[position, position] / len(orders)
-            final[labels.index(label)] += one.matrix[-1, position] / len(orders)
+    for seed in learner.seeds:
+        for position, (label,) in enumerate(seed.classes):
+            learned[labels.index(label)] += seed.matrix[position, position] / len(orders)
+            final[labels.index(label)] += seed.matrix[-1, position] / len(orders)
     return [str(label) for label in labels], learned, final
 
 

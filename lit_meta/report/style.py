@@ -1,7 +1,7 @@
-"""Colours, markers and line styles, and figures as files and as SVG that follows the page's theme.
+"""Colours, markers and line styles; figures as files, and as SVG that follows the page's theme.
 
-The colours of series are those of Okabe and Ito (2008), which stay apart for all common kinds of colour blindness; each also
-has a marker and a line style of its own, so that none is needed to read a figure.
+The colours of series are those of Okabe and Ito (2008), which remain distinct under all common kinds of colour blindness.
+Each series also has a marker and a line style of its own, so no figure needs colour to be read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# name: (in light, in dark). The dark variants keep the hue and are bright enough on a dark ground.
+# name: (light theme, dark theme). The dark variants keep the hue and are bright enough on a dark background.
 COLORS = {
     "ink": ("#1b1d22", "#e9eaee"),
     "faint": ("#6b6f78", "#a3a8b3"),
@@ -32,7 +32,7 @@ COLORS = {
     "sky": ("#56b4e9", "#8fcdf2"),
 }
 INK, FAINT, GRID, PAPER = (COLORS[name][0] for name in ("ink", "faint", "grid", "paper"))
-SEQUENTIAL = "cividis"  # even in lightness, and the same for normal and red-green blind eyes
+SEQUENTIAL = "cividis"  # perceptually uniform, and looks the same with red-green colour blindness
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ _LEARNERS = {"rule": _STYLES[0], "naive": _STYLES[1], "joint": Series(INK, "D", 
 
 
 def run_series(index: int) -> Series:
-    """The style of the index-th run; after six runs they come again."""
+    """The style of the index-th run; styles repeat after six runs."""
     return _STYLES[index % len(_STYLES)]
 
 
@@ -70,7 +70,7 @@ def learner_series(name: str, names: list[str]) -> Series:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Matplotlib's settings for figures of the report; the former ones come back."""
+    """Applies matplotlib settings for the report's figures; the previous settings are restored on exit."""
     settings = {
         "font.family": "DejaVu Sans",
         "font.size": 9.0,
@@ -102,21 +102,21 @@ def styled() -> Iterator[None]:
 
 
 def new_figure(columns: int, rows: int = 1, *, width: float = 7.4, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's width with a row (or rows) of panels, to be called inside `styled`."""
+    """A figure of the page's width with one or more rows of panels; call it inside `styled`."""
     figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, list(axes.flat)
 
 
 def plain(axes: Axes) -> None:
-    """Takes grid and spines from axes that hold a picture."""
+    """Removes grid and spines from axes that show an image."""
     axes.grid(False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes ``name.png`` and ``name.svg``, on white, as they go into a text."""
+    """Writes ``name.png`` and ``name.svg`` on a white background, for use in documents."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     with styled():
@@ -129,13 +129,13 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 def inline_svg(figure: Figure, name: str, title: str) -> str:
     """The figure as an ``<svg>`` element for a page: transparent, in the colours of the page's theme, with a title.
 
-    Every colour of the palette becomes a CSS variable (``var(--blue)``), and every id begins with ``name``, so that several
-    figures can stand in one page.
+    Every colour of the palette becomes a CSS variable (``var(--blue)``), and every id begins with ``name``, so that one page
+    can hold several figures.
 
     Args:
-        figure: made inside `styled`.
+        figure: created inside `styled`.
         name: of the figure, unique in the page.
-        title: what a screen reader says.
+        title: read aloud by a screen reader.
     """
     buffer = io.StringIO()
     with styled():
@@ -159,7 +159,7 @@ def inline_svg(figure: Figure, name: str, title: str) -> str:
 
 
 def _needed_ids(text: str) -> str:
-    """Keeps the ids that something refers to, once each: matplotlib gives the same definition, and its id, several times."""
+    """Keeps each id that is referred to, once: matplotlib repeats the same definition, and its id, several times."""
     needed = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', text))
 
     def keep(match: re.Match[str]) -> str:
@@ -172,14 +172,14 @@ def _needed_ids(text: str) -> str:
 
 
 def _settle(figure: Figure) -> None:
-    """Lays the figure out once; otherwise each of its files would do so anew, which takes longer than the drawing."""
+    """Lays the figure out once; otherwise every file repeats the layout, which takes longer than drawing."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
 
 
 def css_variables() -> str:
-    """The palette as CSS: light, dark where the reader's system is, and light again on paper."""
+    """The palette as CSS: light, dark if the reader's system is, and light again in print."""
 
     def block(which: int) -> str:
         return "".join(f"--{name}:{pair[which]};" for name, pair in COLORS.items())

@@ -1,4 +1,4 @@
-"""What the numbers of a run say, in plain sentences."""
+"""The numbers of a run in plain sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lit_meta.report.runs import Estimate, LearnerRun, Run
 
 
 def percent(estimate: Estimate | None, *, digits: int = 1) -> str:
-    """An estimate in per cent with its interval.
+    """An estimate in percent with its interval.
 
     Example:
         >>> import torch
@@ -21,7 +21,7 @@ def percent(estimate: Estimate | None, *, digits: int = 1) -> str:
 
 
 def rule_name(run: Run) -> str:
-    """The rule (or rules) in capitals, or what stands in for it.
+    """The rule (or rules) in capitals; ``no rule`` where there is none.
 
     Example:
         >>> from types import SimpleNamespace
@@ -31,28 +31,28 @@ def rule_name(run: Run) -> str:
     spec = run.experiment.rule
     if not spec:
         return "no rule"
-    return " + ".join(str(one["name"]).upper() for one in ([spec] if isinstance(spec, dict) else spec))
+    return " + ".join(str(rule["name"]).upper() for rule in ([spec] if isinstance(spec, dict) else spec))
 
 
 def learner_label(run: Run, name: str) -> str:
-    """What a learner is called in figures and tables."""
+    """The name of a learner in figures and tables."""
     labels = {"rule": rule_name(run), "naive": "no rule (naive fine-tuning)", "joint": "all at once (joint bound)"}
     return labels.get(name, name)
 
 
 def setting(run: Run) -> str:
-    """Where the numbers were measured."""
+    """The setting in which the numbers were measured."""
     seeds = len(run.experiment.seeds)
-    over = "one seed" if seeds == 1 else f"{seeds} seeds (other weights, class order and order of samples each time)"
+    over = "one seed" if seeds == 1 else f"{seeds} seeds (each with its own weights, class order and sample order)"
     scenario = run.experiment.scenario["name"]
     return (
         f"{scenario}: {run.length} experiences, learned one after another with one output layer for all classes. "
-        f"At a test the network is not told which experience a sample is from. Numbers are means over {over}."
+        f"At test time the network is not told which experience a sample comes from. Numbers are means over {over}."
     )
 
 
 def protocol(run: Run) -> str:
-    """What the protocol of evaluation means for the numbers."""
+    """What the evaluation protocol means for the numbers."""
     if run.experiment.protocol == "paper":
         return (
             "Protocol “paper”: each experience is tested alone, as in the publication. Where an experience holds one class and "
@@ -60,53 +60,53 @@ def protocol(run: Run) -> str:
             "with those of the standard protocol, and say little about what was learned."
         )
     return (
-        "Protocol “standard”: test samples of all experiences are mixed before they are cut into batches, so that a prediction "
-        "can depend on nothing but its own sample."
+        "Protocol “standard”: test samples of all experiences are shuffled together before they are split into batches, so a "
+        "network that looks at the whole batch gains nothing from it."
     )
 
 
 def summary(run: Run) -> list[str]:
-    """The findings of one run, a sentence or two each."""
+    """The findings of a run, a sentence or two each."""
     names = run.learners
     main = names.get("rule") or next(iter(names.values()))
     label = learner_label(run, main.name)
-    found = [f"{label} ends at an average accuracy of {percent(main.accuracy)} %."]
+    findings = [f"{label} ends at an average accuracy of {percent(main.accuracy)} %."]
     if main.is_stream and main.forgetting is not None:
         lost = 100 * float(main.forgetting.mean)
-        found[0] += (
-            f" Since each experience was learned, {lost:.1f} points of its accuracy were lost."
+        findings[0] += (
+            f" On average, an experience lost {lost:.1f} points of accuracy after it was learned."
             if lost >= 0
-            else f" Since each experience was learned, {-lost:.1f} points of accuracy on it were gained."
+            else f" On average, an experience gained {-lost:.1f} points of accuracy after it was learned."
         )
     if "naive" in names and main.name != "naive":
-        found.append(_against_naive(main, names["naive"]))
+        findings.append(_against_naive(main, names["naive"]))
     controls = [learner for name, learner in names.items() if name not in (main.name, "naive", "joint")]
     if controls:
         ends = ", ".join(f"{learner.name} {percent(learner.accuracy)} %" for learner in controls)
-        found.append(f"Controls on the same stream end at: {ends}.")
+        findings.append(f"Controls on the same stream end at: {ends}.")
     if "joint" in names and main.name != "joint":
-        found.append(_against_joint(main, names))
-    found += _by_batching(run, main)
+        findings.append(_against_joint(main, names))
+    findings += _by_batching(run, main)
     if len(main.seeds) > 1:
-        found.append(
-            "Brackets hold the middle 95 % of bootstrap means over seeds. "
-            + ("With so few seeds such an interval is somewhat too narrow." if len(main.seeds) < 10 else "")
+        findings.append(
+            "Brackets hold 95 % bootstrap intervals of the mean over seeds. "
+            + ("With so few seeds, such an interval is somewhat too narrow." if len(main.seeds) < 10 else "")
         )
     else:
-        found.append("One seed says nothing about how much the numbers would vary.")
-    return [sentence.strip() for sentence in found]
+        findings.append("A single seed says nothing about how much the numbers vary.")
+    return [sentence.strip() for sentence in findings]
 
 
 def _by_batching(run: Run, main: LearnerRun) -> list[str]:
-    """A warning where accuracy hangs on how test batches are made, by more than half a point."""
+    """A warning if accuracy depends on how test batches are made by more than half a point."""
     ways = run.metrics[main.name].get("accuracy_by_batching") or {}
-    means = {way: 100 * sum(found["values"]) / len(found["values"]) for way, found in ways.items()}
+    means = {way: 100 * sum(entry["values"]) / len(entry["values"]) for way, entry in ways.items()}
     if not means or max(means.values()) - min(means.values()) <= 0.5:
         return []
     listed = ", ".join(f"{mean:.1f} % with {way}" for way, mean in means.items())
     return [
-        f"The same networks reach {listed}: accuracy hangs on how test batches are made, so the batch tells the network "
-        "something that the sample does not, and no number of this learner can be taken for what it has learned."
+        f"The same networks reach {listed}: accuracy depends on how test batches are made, so the batch tells the network "
+        "something that the sample does not, and none of this learner's numbers measures what it has learned."
     ]
 
 
@@ -116,7 +116,7 @@ def _against_naive(main: LearnerRun, naive: LearnerRun) -> str:
     text = f"Without the rule the same stream ends at {percent(naive.accuracy)} %"
     if len(difference) == 1:
         return f"{text}: a difference of {mean:+.1f} points with one seed."
-    # Paired: both learners had the same weights, class order and samples with the same seed.
+    # Paired: with the same seed, both learners had the same weights, class order and samples.
     low, high = (100 * float(v) for v in bootstrap_interval(difference))
     if low <= 0 <= high:
         verdict = "the two cannot be told apart with these seeds"
@@ -133,7 +133,7 @@ def _against_joint(main: LearnerRun, names: dict[str, LearnerRun]) -> str:
         return f"{text}."
     bottom, top = float(names["naive"].accuracy.mean), float(joint.accuracy.mean)
     if top <= bottom:
-        return f"{text}: no more than without a rule, so this bound says nothing here."
+        return f"{text}: no more than without a rule, so this bound is uninformative here."
     closed = (float(main.accuracy.mean) - bottom) / (top - bottom)
     if closed < 0:
         return f"{text}: the rule closes nothing of the gap between no rule and this bound."

@@ -1,4 +1,4 @@
-"""Which synapses learning has changed: maps, and shares along the stream."""
+"""Synapses changed by learning: maps, and shares along the stream."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ _MAP_SIZE = (40, 64)
 
 
 def first_and_last(run: Run, learner: str) -> dict[str, tuple[Tensor, Tensor]] | None:
-    """Weights before learning and after it, by name of the weight layer, of the first seed.
+    """The first seed's weights before and after learning, by name of the weight layer.
 
-    The initial weights are those that the seed gives; the last are in the learner's checkpoint.
+    The initial weights are reproduced from the seed; the final ones are in the learner's checkpoint.
+
+    Args:
+        run: a finished run.
+        learner: its name.
 
     Returns:
-        None where no checkpoint was kept.
+        By layer, (initial weights, final weights); None if no checkpoint was kept.
 
     Raises:
-        ValueError: the checkpoint is not of the network that the config describes.
+        ValueError: the checkpoint does not match the network that the config describes.
     """
     seed = run.learners[learner].seeds[0]
     saved = Checkpoints(seed.folder).latest()
@@ -34,14 +38,14 @@ def first_and_last(run: Run, learner: str) -> dict[str, tuple[Tensor, Tensor]] |
         return None
     spec = run.experiment.for_learner(learner).network  # type: ignore[arg-type]
     network = network_for_seed(spec, seed.seed)
-    found = {}
+    weights = {}
     for layer in weight_layers(network):
         before = network.get_parameter(f"{layer.name}.weight").detach()
         after = saved.module.get(f"network.{layer.name}.weight")
         if after is None or after.shape != before.shape:
-            raise ValueError(f"{saved.path} has no layer {layer.name!r} like the one that config.yaml describes")
-        found[layer.name] = (before, after)
-    return found
+            raise ValueError(f"{saved.path} has no layer {layer.name!r} of the shape that config.yaml describes")
+        weights[layer.name] = (before, after)
+    return weights
 
 
 def shares_changed(weights: Mapping[str, tuple[Tensor, Tensor]], threshold: float = 0.01) -> dict[str, float]:
@@ -50,10 +54,10 @@ def shares_changed(weights: Mapping[str, tuple[Tensor, Tensor]], threshold: floa
 
 
 def weight_change_maps(learners: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
-    """Maps of relative change from the first weights to the last: a row for each learner, a column for each layer.
+    """Maps of the relative change from the initial to the final weights: a row per learner, a column per layer.
 
     Args:
-        learners: by the row's title, by name of the layer, weights before and after.
+        learners: by row title and layer name, the weights before and after.
 
     Example:
         >>> import torch
@@ -69,11 +73,11 @@ def weight_change_maps(learners: Mapping[str, Mapping[str, tuple[Tensor, Tensor]
             for row, layers in learners.items()
             for name, pair in layers.items()
         }
-        for panel, ((row, name), found) in zip(panels, maps.items(), strict=True):
-            # One scale for a layer in all rows, so that rows can be compared.
+        for panel, ((row, name), change) in zip(panels, maps.items(), strict=True):
+            # A layer has the same scale in all rows, so that rows can be compared.
             top = max(float(maps[other, name].max()) for other in learners)
             image = panel.imshow(
-                found.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=top or 1.0, interpolation="none", aspect="auto"
+                change.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=top or 1.0, interpolation="none", aspect="auto"
             )
             plain(panel)
             panel.set_xticks([])
@@ -91,7 +95,7 @@ def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]
     """Share of synapses that each experience changed, a panel for each layer.
 
     Args:
-        layers: by name of the layer, by name of the learner, estimates (experiences,) and their style.
+        layers: by layer and learner name, the estimates (experiences,) and their style.
 
     Example:
         >>> import torch
@@ -103,13 +107,13 @@ def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]
     with styled():
         figure, panels = new_figure(len(layers), height=2.9)
         for axes, (name, learners) in zip(panels, layers.items(), strict=True):
-            for label, (found, style) in learners.items():
-                x = range(1, len(found.mean) + 1)
+            for label, (share, style) in learners.items():
+                x = range(1, len(share.mean) + 1)
                 axes.fill_between(
-                    x, 100 * found.low.numpy(), 100 * found.high.numpy(), color=style.color, alpha=0.18, lw=0
+                    x, 100 * share.low.numpy(), 100 * share.high.numpy(), color=style.color, alpha=0.18, lw=0
                 )
                 axes.plot(
-                    x, 100 * found.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label
+                    x, 100 * share.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label
                 )
             axes.set_ylim(0, 102)
             axes.set_xlabel("experience")

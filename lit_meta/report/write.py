@@ -1,4 +1,4 @@
-"""A report on disk."""
+"""Writes a report to disk."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from lit_meta.report.style import save_figure
 def write_report(
     run_dirs: Sequence[str | Path], *, file: str | Path | None = None, on_run: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """Writes the figures of finished runs, and one page of them all.
+    """Writes the figures of finished runs, and a single page that shows them all.
 
-    Every figure goes as PNG and SVG into its run's ``figures/``; those that compare runs go into a folder beside the page.
+    Every figure is saved as PNG and SVG in its run's ``figures/``; those that compare runs go into a folder beside the page.
 
     Args:
         run_dirs: folders of finished runs.
-        file: of the page; by default ``report.html`` in the run's folder, or for several runs in the folder of the first.
-        on_run: called with the name of each run when its figures are written.
+        file: of the page; by default ``report.html`` in the run's folder, with several runs in the folder of the first.
+        on_run: called with the name of each run when its figures have been written.
 
     Returns:
-        ``page``: its path; ``figures``: paths of all figures; ``runs``: for each run its name, folder, average accuracy of
-        every learner (mean, low, high, in [0, 1]) and what was left out.
+        ``page``: its path; ``figures``: paths of all figures; ``runs``: for each run its name, folder, the average accuracy
+        of every learner (mean, low, high, in [0, 1]) and the figures left out.
 
     Raises:
         ValueError: no folder, or one that cannot be read.
-        FileNotFoundError: a folder that holds no finished run.
+        FileNotFoundError: a folder without a finished run.
     """
     if not run_dirs:
         raise ValueError("a report needs at least one run folder")
@@ -62,20 +62,20 @@ def write_report(
 
 
 def compare(runs: Sequence[Run]) -> list[Panel]:
-    """Figures of several runs together: only runs measured in the same way share an axis."""
+    """Figures that compare several runs; only runs measured in the same way share an axis."""
 
     def kind(run: Run) -> tuple[str, int, str]:
         return run.experiment.scenario["name"], run.length, run.experiment.protocol
 
-    found = []
+    panels = []
     groups = [list(group) for _, group in groupby(sorted(runs, key=kind), key=kind)]
     for number, group in enumerate(groups):
         streams = [run for run in group if run.streams]
         if len(streams) > 1:
-            found.append(_numbered(along_stream_panel(streams), number, len(groups), kind(group[0])))
+            panels.append(_numbered(along_stream_panel(streams), number, len(groups), kind(group[0])))
         if len(group) > 1:
-            found.append(_numbered(cost_panel(group), number, len(groups), kind(group[0])))
-    return found
+            panels.append(_numbered(cost_panel(group), number, len(groups), kind(group[0])))
+    return panels
 
 
 def _numbered(panel: Panel, number: int, groups: int, kind: tuple[str, int, str]) -> Panel:
@@ -86,8 +86,8 @@ def _numbered(panel: Panel, number: int, groups: int, kind: tuple[str, int, str]
 
 
 def _accuracies(run: Run) -> dict[str, dict[str, float]]:
-    found = {}
+    accuracies = {}
     for name, learner in run.learners.items():
         estimate = learner.accuracy
-        found[name] = {part: float(getattr(estimate, part)) for part in ("mean", "low", "high")}
-    return found
+        accuracies[name] = {part: float(getattr(estimate, part)) for part in ("mean", "low", "high")}
+    return accuracies

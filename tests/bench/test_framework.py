@@ -107,12 +107,12 @@ def test_the_registry_holds_what_the_files_declare_once_each():
 @pytest.fixture
 def declared(monkeypatch):
     ticks = itertools.count(1)
-    found = {
+    by_id = {
         "a/pair": Benchmark("a/pair", "half", "whole", lambda: lambda: 1.0, lambda: lambda: 2.0, 0.4, "bytes"),
         "a/growth": Scaling("a/growth", "loop", "size", (1000, 4000), lambda n: lambda: sum(range(20 * n))),
         "a/absent": Benchmark("a/absent", "x", "y", lambda: next, lambda: next, requires=("no_such_module",)),
     }
-    monkeypatch.setattr(bench, "benchmarks", lambda: found)
+    monkeypatch.setattr(bench, "benchmarks", lambda: by_id)
     return ticks
 
 

@@ -306,7 +306,7 @@ def test_the_ledger_changes_nothing_and_leaves_nothing_behind():
         assert all("gradient" not in vars(rule) and "local_error" not in vars(rule) for rule in rules)
         return list(network.parameters())
 
-    assert all(torch.equal(one, two) for one, two in zip(weights(), weights(CostLedger()), strict=True))
+    assert all(torch.equal(plain, counted) for plain, counted in zip(weights(), weights(CostLedger()), strict=True))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -320,7 +320,7 @@ def test_no_rule_learns_otherwise_beside_a_ledger(name):
         return list(network.parameters())
 
     ledger = CostLedger()
-    assert all(torch.equal(one, two) for one, two in zip(weights(), weights(ledger), strict=True))
+    assert all(torch.equal(plain, counted) for plain, counted in zip(weights(), weights(ledger), strict=True))
     assert ledger.total.forward_macs == 2 * SAMPLES * (8 * 12 + 12 * CLASSES)
 
 

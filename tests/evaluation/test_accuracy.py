@@ -22,12 +22,12 @@ class Majority(nn.Module):
 @pytest.fixture
 def experiences():
     generator = torch.Generator().manual_seed(0)
-    found = []
+    accuracies = []
     for label in range(4):
         x = 0.9 * torch.rand(100, 4, generator=generator)
         x[:60, label] += 1  # The label is right for 60 samples and random for the others.
-        found.append((x, torch.full((100,), label)))
-    return found
+        accuracies.append((x, torch.full((100,), label)))
+    return accuracies
 
 
 def test_the_paper_protocol_lets_a_leak_through_and_the_standard_one_does_not(experiences):
@@ -38,13 +38,13 @@ def test_the_paper_protocol_lets_a_leak_through_and_the_standard_one_does_not(ex
 
 
 @pytest.mark.parametrize("gate", ({"gate": "sample"}, {"gate": "top_k", "gate_active_units": 3}, {"gate": "none"}))
-def test_batch_size_and_company_do_not_matter_without_a_leak(experiences, gate):
+def test_batch_size_and_composition_do_not_matter_without_a_leak(experiences, gate):
     network = build_network("mlp", inputs=4, hidden=[8], classes=4, seed=0, **gate)
-    found = [
+    accuracies = [
         accuracy_of(network, experiences, batch_size=size, seed=seed, protocol=protocol)
         for size, seed, protocol in ((1, 0, "standard"), (7, 1, "standard"), (400, 2, "standard"), (33, 0, "paper"))
     ]
-    assert all(torch.equal(found[0], other) for other in found[1:])
+    assert all(torch.equal(accuracies[0], other) for other in accuracies[1:])
 
 
 def test_modes_of_submodules_come_back(experiences):

@@ -81,7 +81,10 @@ def test_a_stream_under_way_and_a_single_experience() -> None:
         (lambda t: t[:2], "as many training as test experiences"),
         (lambda t: torch.full_like(t, NAN), "nothing was evaluated"),
         (lambda t: t.index_fill(0, torch.tensor([0]), NAN), "one has none"),
-        (lambda t: t.index_put((torch.tensor([1]), torch.tensor([0])), torch.tensor(NAN)), "NaN .not measured. in between"),
+        (
+            lambda t: t.index_put((torch.tensor([1]), torch.tensor([0])), torch.tensor(NAN)),
+            "NaN .not measured. in between",
+        ),
         (lambda t: t.index_put((torch.tensor(1), torch.tensor(0), torch.tensor(2)), torch.tensor(NAN)), "in between"),
     ),
 )

@@ -109,9 +109,9 @@ def test_seed_interval() -> None:
     values = torch.tensor([[0.1, 0.9], [0.2, 0.7], [0.4, 0.8]])
     for row in values:
         metric.update(row)
-    found = metric.compute()
+    interval = metric.compute()
     low, high = bootstrap_interval(values, seed=3)
-    torch.testing.assert_close(found, {"mean": values.mean(0), "low": low, "high": high})
+    torch.testing.assert_close(interval, {"mean": values.mean(0), "low": low, "high": high})
     with pytest.raises(ValueError, match="expected a value of shape"):
         metric.update(0.5)
     with pytest.raises(ValueError, match="below 1"):

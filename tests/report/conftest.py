@@ -37,9 +37,9 @@ def make_run(tmp_path: Path) -> MakeRun:
         experiment = Experiment(name=name, seeds=seeds, **values)  # type: ignore[arg-type]
         write_config(experiment, run_dir, resume=False)
         metrics = {"name": name, "command": "lit-meta run it", "versions": {"torch": "0"}}
-        for learner, found in matrices.items():
-            metrics[learner] = {"accuracy_matrix": torch.tensor(found).mean(0).tolist()}
-            for seed, matrix in enumerate(found):
+        for learner, by_seed in matrices.items():
+            metrics[learner] = {"accuracy_matrix": torch.tensor(by_seed).mean(0).tolist()}
+            for seed, matrix in enumerate(by_seed):
                 classes = [[(seed + i) % 2] for i in range(2)]
                 spent = {"seconds": 1.0 + seed, "parameter_bytes": 2048, "state_bytes": 1024, "steps": 4, "samples": 9}
                 spent |= cost or {}

@@ -18,13 +18,13 @@ def logged(folder: str) -> dict[str, list[int]]:
 
     events = EventAccumulator(folder, size_guidance={"images": 0})
     events.Reload()
-    found = {}
+    steps = {}
     for tag in events.Tags()["images"]:
         images = events.Images(tag)
         assert all(image.encoded_image_string[:8] == b"\x89PNG\r\n\x1a\n" for image in images)
         assert all(image.width > 300 and image.height > 200 for image in images)
-        found[tag] = [image.step for image in images]
-    return found
+        steps[tag] = [image.step for image in images]
+    return steps
 
 
 def module() -> MetaplasticModule:
@@ -44,14 +44,14 @@ def test_figures_are_logged_after_every_experience(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.stack([log.rows[0], log.rows[1]]), result.accuracy_matrix)
     alone = module()
     fit_stream(alone, benchmark, accelerator="cpu")
-    for one, other in zip(alone.parameters(), watched.parameters(), strict=True):
-        assert torch.equal(one, other)
+    for plain, logged_too in zip(alone.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(plain, logged_too)
 
 
-def test_a_logger_that_takes_no_figures_is_refused(tmp_path: Path) -> None:
+def test_a_logger_that_accepts_no_figures_is_refused(tmp_path: Path) -> None:
     benchmark = scenario("split-digits", experiences=2)
     for logger, name in ((CSVLogger(tmp_path), "CSVLogger"), (False, "none")):
-        with pytest.raises(ValueError, match=rf"no logger takes figures .*given: {name}"):
+        with pytest.raises(ValueError, match=rf"no logger accepts figures .*got: {name}"):
             fit_stream(
                 module(), benchmark, callbacks=[FigureLog(benchmark.test_stream)], logger=logger, accelerator="cpu"
             )

@@ -97,7 +97,7 @@ def test_every_figure_is_there_in_both_forms(report: tuple[Path, dict[str, objec
     assert len(reader.svg_titles) == len(FIGURES)
     (left_out,) = (run["left_out"] for run in facts["runs"])  # type: ignore[attr-defined]
     assert len(left_out) == 1
-    assert left_out[0].startswith("Forgetting by class: needs one class")
+    assert left_out[0].startswith("Forgetting by class: needs a single class")
 
 
 def test_the_page_loads_nothing_and_runs_nothing(report: tuple[Path, dict[str, object]]) -> None:

@@ -43,17 +43,17 @@ def test_measures_of_a_known_run(make_run: MakeRun) -> None:
 
 
 def test_what_the_summary_says(make_run: MakeRun) -> None:
-    found = summary(read_run(make_run({"rule": RULE, "naive": NAIVE, "joint": JOINT})))
-    assert found[0] == (
-        "EWC ends at an average accuracy of 60.0 [50.0, 70.0] %. Since each experience was learned, 40.0 points of its "
-        "accuracy were lost."
+    sentences = summary(read_run(make_run({"rule": RULE, "naive": NAIVE, "joint": JOINT})))
+    assert sentences[0] == (
+        "EWC ends at an average accuracy of 60.0 [50.0, 70.0] %. On average, an experience lost 40.0 points of accuracy "
+        "after it was learned."
     )
     assert (
         "50.0 [50.0, 50.0] %: a difference of +10.0 [+0.0, +20.0] points, seed by seed; the two cannot be told"
-        in found[1]
+        in sentences[1]
     )
-    assert found[2].endswith("90.0 [90.0, 90.0] %; the rule closes 25 % of the gap between no rule and this bound.")
-    assert "few seeds" in found[3]
+    assert sentences[2].endswith("90.0 [90.0, 90.0] %; the rule closes 25 % of the gap between no rule and this bound.")
+    assert "few seeds" in sentences[3]
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_what_the_summary_says(make_run: MakeRun) -> None:
     ),
 )
 def test_the_verdict_follows_the_interval(make_run: MakeRun, rule: list[list[list[float]]], verdict: str) -> None:
-    found = summary(read_run(make_run({"rule": rule, "naive": NAIVE, "joint": JOINT})))
-    assert verdict in found[1]
-    assert ("closes nothing" in found[2]) == ("lower" in verdict)
+    sentences = summary(read_run(make_run({"rule": rule, "naive": NAIVE, "joint": JOINT})))
+    assert verdict in sentences[1]
+    assert ("closes nothing" in sentences[2]) == ("lower" in verdict)
 
 
 def test_one_seed_gets_no_interval(make_run: MakeRun) -> None:
-    found = summary(read_run(make_run({"rule": RULE[:1], "naive": NAIVE[:1]})))
-    assert found[0].startswith("EWC ends at an average accuracy of 70.0 %.")
-    assert "+20.0 points with one seed" in found[1]
-    assert "One seed says nothing" in found[2]
+    sentences = summary(read_run(make_run({"rule": RULE[:1], "naive": NAIVE[:1]})))
+    assert sentences[0].startswith("EWC ends at an average accuracy of 70.0 %.")
+    assert "+20.0 points with one seed" in sentences[1]
+    assert "A single seed says nothing" in sentences[2]
 
 
 def test_the_paper_protocol_carries_its_warning(make_run: MakeRun) -> None:
@@ -91,8 +91,8 @@ def test_forgetting_by_class_follows_the_order_of_classes(make_run: MakeRun) -> 
 
 
 def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
-    found, left_out = run_panels(read_run(make_run({"rule": RULE})))
-    assert [panel.name for panel in found] == [
+    panels, left_out = run_panels(read_run(make_run({"rule": RULE})))
+    assert [panel.name for panel in panels] == [
         "accuracy_along_stream",
         "accuracy_matrix",
         "forgetting",
@@ -107,8 +107,8 @@ def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
 
 
 def test_a_run_of_the_joint_bound_alone(make_run: MakeRun) -> None:
-    found, left_out = run_panels(read_run(make_run({"joint": JOINT})))
-    assert [panel.name for panel in found] == ["cost_accuracy"]
+    panels, left_out = run_panels(read_run(make_run({"joint": JOINT})))
+    assert [panel.name for panel in panels] == ["cost_accuracy"]
     assert any("no stream of experiences" in text for text in left_out)
 
 
@@ -158,11 +158,11 @@ def test_first_and_last_weights_are_those_of_the_run(spiking_run: Path) -> None:
     ("spoil", "message"),
     (
         (lambda run: (run / "metrics.json").unlink(), "metrics.json is missing"),
-        (lambda run: (run / "rule/seed-1/metrics.json").unlink(), "go on with lit-meta run --resume"),
-        (lambda run: (run / "metrics.json").write_text("{"), "not a run folder that can be read"),
-        (lambda run: (run / "metrics.json").write_text("{}"), "holds no learner"),
-        (lambda run: (run / "rule/seed-0/metrics.json").write_text('{"cost": {}}'), "does not hold the result"),
-        (lambda run: (run / "config.yaml").write_text("color: red"), "not a run folder that can be read"),
+        (lambda run: (run / "rule/seed-1/metrics.json").unlink(), "continue it with lit-meta run --resume"),
+        (lambda run: (run / "metrics.json").write_text("{"), "not a readable run folder"),
+        (lambda run: (run / "metrics.json").write_text("{}"), "lists no learner"),
+        (lambda run: (run / "rule/seed-0/metrics.json").write_text('{"cost": {}}'), "is not the result"),
+        (lambda run: (run / "config.yaml").write_text("color: red"), "not a readable run folder"),
     ),
 )
 def test_folders_that_hold_no_finished_run(
@@ -213,8 +213,8 @@ def test_a_run_records_what_it_is_asked_for(tmp_path: Path) -> None:
     assert not list((run_dir / "joint").rglob("weight_change.json"))
     for learner in run.learners.values():
         assert learner.cost("energy_joules") > 0
-    found, left_out = run_panels(run)
-    assert {"synapses_changed", "weight_change", "cost_accuracy"} <= {panel.name for panel in found}
+    panels, left_out = run_panels(run)
+    assert {"synapses_changed", "weight_change", "cost_accuracy"} <= {panel.name for panel in panels}
     assert run.streams["rule"].seeds[0].classes == [sorted(classes) for classes in run.streams["rule"].seeds[0].classes]
     assert [text.split(":")[0] for text in left_out] == ["Forgetting by class", "Spike raster"]
 
@@ -279,5 +279,5 @@ def test_accuracy_by_batching_is_shown_where_it_was_measured(make_run: MakeRun) 
 
 
 def test_controls_are_named_in_the_summary(make_run: MakeRun) -> None:
-    found = summary(read_run(make_run({"rule": RULE, "plasticity-off": NAIVE, "naive": NAIVE})))
-    assert found[2] == "Controls on the same stream end at: plasticity-off 50.0 [50.0, 50.0] %."
+    sentences = summary(read_run(make_run({"rule": RULE, "plasticity-off": NAIVE, "naive": NAIVE})))
+    assert sentences[2] == "Controls on the same stream end at: plasticity-off 50.0 [50.0, 50.0] %."

@@ -1,1 +1,1 @@
-"""File formats: each reader checks what it reads and says in one sentence what is wrong."""
+"""Readers of file formats: each checks what it reads and reports in one sentence what is wrong."""

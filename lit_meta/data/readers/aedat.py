@@ -1,4 +1,4 @@
-"""AEDAT 3.1 files, the events of a camera."""
+"""AEDAT 3.1 files, recordings of event cameras."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EVENT = np.dtype([("data", "<u4"), ("timestamp", "<i4")])
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """Changes of brightness that an event camera reported, in the order of the file.
+    """Changes of brightness reported by an event camera, in the order of the file.
 
     Attributes:
         x: column, from the left, (events,).
@@ -40,7 +40,7 @@ class Events:
     time: np.ndarray
 
     def between(self, start: int, end: int) -> Events:
-        """Those with ``start <= time < end``."""
+        """The events with ``start <= time < end``, both in microseconds."""
         inside = (self.time >= start) & (self.time < end)
         return Events(self.x[inside], self.y[inside], self.on[inside], self.time[inside])
 
@@ -48,11 +48,11 @@ class Events:
 def read_aedat(file: Path) -> Events:
     """Reads the polarity events of an AEDAT 3.1 file.
 
-    Lines that begin with ``#`` (the first ``#!AER-DAT3.1``, the last ``#!END-HEADER``), then packets, little-endian: a
-    header of 28 bytes (int16 type and source; int32 size of an event, offset of its timestamp, overflow of the timestamps,
-    capacity, number of events, number of valid ones), and so many events. A polarity event (type 1) is 8 bytes: 32 bits of
-    data (bit 0: valid, bit 1: brighter, from bit 2: y, from bit 17: x) and an int32 timestamp in microseconds, of which the
-    overflow counts the multiples of 2³¹. Packets of other types are passed over, and so are events that are not valid.
+    The file begins with lines that start with ``#`` (the first ``#!AER-DAT3.1``, the last ``#!END-HEADER``). Packets follow,
+    little-endian: a header of 28 bytes (int16 type and source; int32 size of an event, offset of its timestamp, overflow of
+    the timestamps, capacity, number of events, number of valid events), then the events. A polarity event (type 1) is 8
+    bytes: 32 bits of data (bit 0: valid, bit 1: brighter, from bit 2: y, from bit 17: x) and an int32 timestamp in
+    microseconds; the overflow counts multiples of 2³¹. Packets of other types and invalid events are skipped.
 
     Args:
         file: the file.
@@ -61,11 +61,11 @@ def read_aedat(file: Path) -> Events:
         The events.
 
     Raises:
-        ValueError: the file is not AEDAT 3.1, is packed in another format than RAW, or is cut off.
+        ValueError: the file is not AEDAT 3.1, is in a format other than RAW, or is truncated.
 
     Source:
-        iniVation, AEDAT 3.1 (docs.inivation.com, file formats); IBM's description of the data set for the masks of x and y
-        (13 bits each).
+        iniVation, AEDAT 3.1 (docs.inivation.com, file formats). The masks of x and y (13 bits each) follow IBM's
+        description of the data set.
     """
     content = file.read_bytes()
     if not content.startswith(b"#!AER-DAT3."):
@@ -75,35 +75,33 @@ def read_aedat(file: Path) -> Events:
         end = content.find(b"\n", start) + 1
         line = content[start:end].strip() if end else b""
         if not end:
-            raise ValueError(f"{file} is cut off in its header; get it again")
+            raise ValueError(f"{file} is cut off in its header; download it again")
         if line.startswith(b"#Format:") and line.split(b":")[1].strip() != b"RAW":
-            raise ValueError(
-                f"{file} is packed ({line.decode(errors='replace')}); expected #Format: RAW, so convert it"
-            )
+            raise ValueError(f"{file} is packed ({line.decode(errors='replace')}), expected #Format: RAW; convert it")
         start = end
         if line == b"#!END-HEADER":
             break
-    found: list[np.ndarray] = []
+    packed: list[np.ndarray] = []
     times: list[np.ndarray] = []
     while start < len(content):
         if len(content) - start < _PACKET.itemsize:
-            raise ValueError(f"{file} is cut off in the header of a packet, at byte {start}; get it again")
+            raise ValueError(f"{file} is cut off in the header of a packet, at byte {start}; download it again")
         packet = np.frombuffer(content, _PACKET, count=1, offset=start)[0]
         start += _PACKET.itemsize
         number, size = int(packet["number"]), int(packet["size"])
         if number < 0 or size < 1 or len(content) - start < number * size:
             raise ValueError(
-                f"{file} is damaged: at byte {start} a packet says {number} events of {size} bytes, and "
-                f"{len(content) - start} bytes follow; get it again"
+                f"{file} is damaged: at byte {start} a packet announces {number} events of {size} bytes, but "
+                f"{len(content) - start} bytes follow; download it again"
             )
         if packet["type"] == _POLARITY:
             if size != _EVENT.itemsize:
                 raise ValueError(f"{file}: expected polarity events of {_EVENT.itemsize} bytes, got {size}")
             events = np.frombuffer(content, _EVENT, count=number, offset=start)
-            found.append(events["data"])
+            packed.append(events["data"])
             times.append(events["timestamp"].astype(np.int64) + (int(packet["ts_overflow"]) << 31))
         start += number * size
-    data = np.concatenate(found) if found else np.empty(0, np.uint32)
+    data = np.concatenate(packed) if packed else np.empty(0, np.uint32)
     time = np.concatenate(times) if times else np.empty(0, np.int64)
     valid = (data & 1).astype(bool)
     data, time = data[valid], time[valid]

@@ -20,13 +20,13 @@ def read_idx(file: Path) -> np.ndarray:
         A uint8 array of the shape in the header.
 
     Raises:
-        ValueError: if the file is not IDX, holds another type, or is of another length than its header says.
+        ValueError: if the file is not IDX, holds another type, or its length does not match its header.
     """
     content = file.read_bytes()
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(
             f"{file} is not an uncompressed IDX file of unsigned bytes: expected it to begin with 000008, "
-            f"got {content[:3].hex()}; unpack it, or download it again"
+            f"got {content[:3].hex()}; unpack it or download it again"
         )
     dimensions = content[3]
     shape = tuple(np.frombuffer(content, ">u4", count=dimensions, offset=4).astype(int).tolist())

@@ -1,4 +1,4 @@
-"""Pen strokes over time, as Omniglot keeps them."""
+"""Pen strokes over time, in Omniglot's format."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def read_strokes(file: Path) -> list[np.ndarray]:
     """Reads a drawing as pen strokes.
 
     Args:
-        file: lines ``x,y,t`` (pixels, pixels below the top edge with a minus sign, milliseconds), with
-            ``START`` at the beginning and ``BREAK`` after every stroke.
+        file: lines ``x,y,t`` (x in pixels, y in pixels below the top edge with a minus sign, t in milliseconds),
+            with ``START`` at the beginning and ``BREAK`` after every stroke.
 
     Returns:
         One float array ``(points, 3)`` of x, y (pixels, downwards) and t (milliseconds) for each stroke.
@@ -34,5 +34,5 @@ def read_strokes(file: Path) -> list[np.ndarray]:
             raise ValueError(f"{file}, item {number}: expected x,y,t or START or BREAK, got {line!r}") from error
         points.append([x, -y, t])
     if not strokes:
-        raise ValueError(f"{file}: expected at least one stroke, got none; get the file again")
+        raise ValueError(f"{file}: expected at least one stroke, got none; download the file again")
     return strokes

@@ -27,7 +27,7 @@ def read_wav(file: Path) -> tuple[Tensor, int]:
             channels, width = recording.getnchannels(), recording.getsampwidth()
             rate, content = recording.getframerate(), recording.readframes(recording.getnframes())
     except (wave.Error, EOFError) as error:
-        raise ValueError(f"{file} is not a WAV file that can be read ({error}); get it again") from error
+        raise ValueError(f"{file} is not a readable WAV file ({error}); download it again") from error
     if channels != 1 or width != 2:
         raise ValueError(f"{file}: expected mono and 16 bits, got {channels} channels and {8 * width} bits; convert it")
     return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32)).div_(32768), rate

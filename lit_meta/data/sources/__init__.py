@@ -35,20 +35,20 @@ def source_names() -> tuple[str, ...]:
 
 
 def load_source(name: str, root: str | Path | None = None) -> Source:
-    """Loads a data set as tensors in [0, 1], with the test split that its publication or this project fixed.
+    """Loads a data set as tensors in [0, 1], with the test split fixed by its publication or by this project.
 
-    The two sources used last are kept in memory, and shared: treat their tensors as read-only.
+    The two most recently used sources stay in memory and are shared: treat their tensors as read-only.
 
     Args:
         name: one of `source_names`.
-        root: the folder that holds the data sets; `data_root` where absent.
+        root: the folder of the data sets; `data_root` by default.
 
     Returns:
         The source.
 
     Raises:
         KeyError: if there is no source of that name.
-        FileNotFoundError: if its files are absent and cannot be downloaded; the message says how to get them.
+        FileNotFoundError: if its files are missing and cannot be downloaded; the message says how to get them.
         ValueError: if its files are damaged.
 
     Example:
@@ -62,7 +62,7 @@ def load_source(name: str, root: str | Path | None = None) -> Source:
     return _load(name, folder.absolute())
 
 
-# Two: a stream and the one compared with it. CIFAR-10 alone takes 600 MB.
+# Two, for a stream and one to compare it with; CIFAR-10 alone takes 600 MB.
 @lru_cache(maxsize=2)
 def _load(name: str, root: Path) -> Source:
     return _LOADERS[name](root)

@@ -1,4 +1,4 @@
-"""A per-user cache of tensors that were made from many small files."""
+"""A per-user cache of tensors computed from many small files."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 def folder_fingerprint(folder: Path, suffix: str) -> str:
-    """A hash of the names, sizes and times of a folder's files, without reading any of them.
+    """A hash of the names, sizes and modification times of a folder's files, without reading any of them.
 
     Args:
-        folder: the folder, searched with everything below it.
-        suffix: the ending of the files that count (``".wav"``).
+        folder: the folder, searched recursively.
+        suffix: ending of the files to include (``".wav"``).
 
     Returns:
-        Sixteen hexadecimal digits; of no files, the empty string.
+        Sixteen hexadecimal digits; the empty string if there are no files.
     """
     digest = hashlib.sha256()
     files = sorted(folder.rglob(f"*{suffix}"))
@@ -37,11 +37,11 @@ def folder_fingerprint(folder: Path, suffix: str) -> str:
 
 
 def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors kept under a key, or built (and kept, where the cache folder can be written).
+    """The tensors cached under a key; otherwise builds them, and caches them if the cache folder is writable.
 
     Args:
         key: a name that changes whenever the tensors would: data set, version of the processing, fingerprint.
-        build: makes the tensors.
+        build: computes the tensors.
 
     Returns:
         The tensors by name.
@@ -51,11 +51,11 @@ def cached_tensors(key: str, build: Callable[[], dict[str, Tensor]]) -> dict[str
         try:
             return load_file(file)
         except (SafetensorError, OSError) as error:
-            _log.warning("the cache file %s cannot be read (%s); it is made again", file, error)
+            _log.warning("the cache file %s cannot be read (%s) and is rebuilt", file, error)
     tensors = {name: tensor.contiguous() for name, tensor in build().items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and then renamed, so that two processes never see half a file of each other's.
+        # Written under a temporary name and then renamed, so that no other process ever sees a partial file.
         descriptor, partial = tempfile.mkstemp(dir=file.parent, suffix=".partial")
         os.close(descriptor)
         try:

@@ -1,4 +1,4 @@
-"""What a data source is, where sources are looked for, and the error for one that is not there."""
+"""The definition of a data source, the folder of the data sets, and the error for missing data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ class Source:
     The tensors are shared by everything that loads the same source in one process: treat them as read-only.
 
     Attributes:
-        name: the name it is loaded by.
+        name: its name in `load_source`.
         train_x: training samples, float32 in [0, 1], ``(samples, *shape)``.
         train_y: training labels, int64, ``(samples,)``.
         test_x: test samples, float32 in [0, 1], ``(samples, *shape)``.
         test_y: test labels, int64, ``(samples,)``.
         classes: the name of every label, in the order of the labels.
-        held_out_x: the part of the test samples that comes from the official *training* set
-            (CIFAR-10), or ``None``.
+        held_out_x: the test samples that come from the official *training* set (CIFAR-10), or ``None``.
         held_out_y: the labels of ``held_out_x``, or ``None``.
     """
 
@@ -60,26 +59,26 @@ class MissingDataError(FileNotFoundError):
     """Data that are not on this machine.
 
     Attributes:
-        expected: what was not found, and where it was looked for.
+        expected: the missing data and where they were looked for.
     """
 
     expected = ""
 
 
 def missing(what: str, where: Path, how: str) -> MissingDataError:
-    """Builds the error for data that is not there.
+    """Builds the error for missing data.
 
     Args:
-        what: the data that was wanted.
-        where: the file or folder that was looked for.
-        how: how to get it, a sentence without a full stop.
+        what: the data.
+        where: the expected file or folder.
+        how: how to get the data, a sentence without a full stop.
 
     Returns:
-        The exception, to be raised by the caller.
+        The exception, for the caller to raise.
     """
     expected = f"{what} not found: expected {where}"
     error = MissingDataError(
-        f"{expected}. {how}. The folder it is looked for in is the argument root=, or else the environment variable "
+        f"{expected}. {how}. The folder searched is the argument root= or, without it, the environment variable "
         "LIT_META_DATA."
     )
     error.expected = expected
@@ -91,8 +90,8 @@ def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> 
 
     Args:
         y: labels, ``(samples,)``.
-        fraction: the part of every class that goes to the second half, between 0 and 1 (exclusive).
-        generator: decides which samples; nothing else does.
+        fraction: the share of every class that goes to the second part, between 0 and 1 (exclusive).
+        generator: selects the samples; nothing else influences the split.
 
     Returns:
         The sorted indices of the first and of the second part.
@@ -114,9 +113,8 @@ def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> 
         count = round(fraction * len(members))
         if not 0 < count < len(members):
             raise ValueError(
-                f"a fraction of {fraction} leaves class {label} ({len(members)} samples) with {count} "
-                f"samples on "
-                "one side and the rest on the other; choose a fraction that leaves some on both"
+                f"a fraction of {fraction} puts {count} of the {len(members)} samples of class {label} on one side; "
+                "choose a fraction that leaves some on both"
             )
         members = members[torch.randperm(len(members), generator=generator)]
         second.append(members[:count])

@@ -1,4 +1,4 @@
-"""CIFAR-10, with a test set that any distribution of it can give."""
+"""CIFAR-10, with a test set available in every distribution of it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ def load_cifar10(root: Path) -> Source:
 
     The test set is the first 1,000 official test images followed by the last 5,000 official *training*
     images, which are never trained on. It is the same whether the images come from the one-file archive
-    (which has no further test images) or from the full distribution, so that numbers can be compared.
+    (which has no further test images) or from the full distribution, so numbers can be compared.
 
     Args:
         root: a folder with ``cifar10.npz`` (``x_train`` uint8 (50000, 32, 32, 3), ``y_train``, ``x_test``,
-            ``y_test``) or with ``cifar-10-batches-py``, as torchvision lays it out; downloaded into where
-            absent.
+            ``y_test``) or with ``cifar-10-batches-py`` in torchvision's layout; downloaded there if missing.
 
     Returns:
-        Samples of shape ``(3, 32, 32)``; ``held_out_x`` is the 5,000 images.
+        Samples of shape ``(3, 32, 32)``; ``held_out_x`` holds the 5,000 training images.
 
     Raises:
-        FileNotFoundError: if the files are absent and cannot be downloaded.
-        ValueError: if the archive does not hold 50,000 training and at least 1,000 test images.
+        FileNotFoundError: if the files are missing and cannot be downloaded.
+        ValueError: if the archive does not contain 50,000 training and at least 1,000 test images.
     """
     archive = root / "cifar10.npz"
     if archive.is_file():
@@ -42,9 +41,8 @@ def load_cifar10(root: Path) -> Source:
         x, y, test_x, test_y = _torchvision_cifar10(root)
     if x.shape != (50_000, 32, 32, 3) or test_x.shape[1:] != (32, 32, 3) or len(test_x) < _OFFICIAL_TEST:
         raise ValueError(
-            f"expected CIFAR-10 arrays of (50000, 32, 32, 3) and at least ({_OFFICIAL_TEST}, 32, "
-            f"32, 3) "
-            f"under {root}, got {x.shape} and {test_x.shape}; get the files again"
+            f"expected CIFAR-10 arrays of (50000, 32, 32, 3) and at least ({_OFFICIAL_TEST}, 32, 32, 3) "
+            f"under {root}, got {x.shape} and {test_x.shape}; download the files again"
         )
     end = len(x) - _HELD_OUT
     test_x = np.concatenate([test_x[:_OFFICIAL_TEST], x[end:]])
@@ -68,17 +66,15 @@ def _torchvision_cifar10(root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
     present = (root / "cifar-10-batches-py").is_dir()
     try:
-        # torchvision compares the checksum of every file before it unpickles any of them.
+        # torchvision verifies the checksum of every file before it unpickles any of them.
         train = CIFAR10(str(root), train=True, download=not present)
         test = CIFAR10(str(root), train=False, download=False)
     except (OSError, RuntimeError, urllib.error.URLError) as error:
-        tried = (
-            "The folder cifar-10-batches-py is there but incomplete" if present else "A download was tried and failed"
-        )
+        problem = "The folder cifar-10-batches-py exists but is incomplete" if present else "Downloading it failed"
         raise missing(
             "CIFAR-10",
             root / "cifar10.npz",
-            f"{tried} ({error}). Put cifar10.npz or the folder cifar-10-batches-py there, for example with "
+            f"{problem} ({error}). Put cifar10.npz or the folder cifar-10-batches-py there, for example with "
             "torchvision.datasets.CIFAR10(root, download=True) on a machine with a network",
         ) from error
     return train.data, np.asarray(train.targets), test.data, np.asarray(test.targets)

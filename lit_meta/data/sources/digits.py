@@ -10,14 +10,14 @@ from lit_meta.data.sources.base import Source, stratified_split
 
 _CLASSES = tuple(str(digit) for digit in range(10))
 _TEST_FRACTION = 0.2
-_SPLIT_SEED = 1797  # The number of images; fixed for good, since every published number depends on it.
+_SPLIT_SEED = 1797  # The number of images. Never change it: every published number depends on this split.
 
 
 def load_digits(root: Path) -> Source:
     """scikit-learn's own 1,797 handwritten digits, 8 x 8 pixels, in a fixed stratified 80/20 split.
 
     Args:
-        root: not read, since the images come with scikit-learn; every loader takes it.
+        root: unused, since the images come with scikit-learn; every loader takes it.
 
     Returns:
         Samples of shape ``(1, 8, 8)``.

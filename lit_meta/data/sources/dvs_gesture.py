@@ -1,4 +1,4 @@
-"""Hand gestures before an event camera: DvsGesture, from its AEDAT 3.1 files."""
+"""Hand gestures recorded by an event camera: DvsGesture, from its AEDAT 3.1 files."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from lit_meta.data.readers.aedat import Events, read_aedat
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
 from lit_meta.data.sources.base import Source, missing
 
-_VERSION = 1  # Of the processing below: raise it with every change, so that no cache goes stale.
+_VERSION = 1  # Of the processing below: increase it with every change, so that no cache goes stale.
 _GESTURES = 11
 _PIXELS = 128  # Width and height of the camera.
 _PARTS, _CELLS = 5, 20  # 5 x 20 x 20 = 2,000 inputs.
 
 
 def event_counts(events: Events, *, start: int, end: int, parts: int = _PARTS, cells: int = _CELLS) -> Tensor:
-    """How many events fell into each part of a gesture's duration and each cell of the picture, scaled to [0, 1].
+    """Number of events in each part of a gesture's duration and each cell of the image, scaled to [0, 1].
 
-    ``log(1 + n) / log(1 + max n)``, the largest of the same gesture: a sample's features never depend on other samples.
-    Both polarities count.
+    ``log(1 + n) / log(1 + max n)``, with the maximum over the same gesture: a sample's features never depend on other
+    samples. Both polarities count.
 
     Args:
-        events: any; those outside the gesture are left out.
+        events: of the recording; those outside the gesture are ignored.
         start: of the gesture, in microseconds.
-        end: likewise.
-        parts: equal parts of its duration.
-        cells: of a side of the picture; 128 pixels are shared among them as evenly as they divide.
+        end: of the gesture, in microseconds.
+        parts: number of equal parts of the duration.
+        cells: number of cells along each side of the image, which share its 128 pixels as evenly as possible.
 
     Returns:
-        (parts, cells, cells): time, row, column; zeros where there is no event.
+        (parts, cells, cells): time, row, column; all zeros if there are no events.
 
     Raises:
         ValueError: the gesture has no duration, or an event lies outside 128 x 128 pixels.
     """
     if end <= start:
-        raise ValueError(f"a gesture ends after it begins, got {start} to {end} microseconds")
+        raise ValueError(f"a gesture must end after it begins, got {start} to {end} microseconds")
     inside = events.between(start, end)
     for name, place in (("x", inside.x), ("y", inside.y)):
         if place.size and place.max() >= _PIXELS:
@@ -52,19 +52,19 @@ def event_counts(events: Events, *, start: int, end: int, parts: int = _PARTS, c
 
 
 def read_gestures(file: Path) -> list[tuple[int, int, int]]:
-    """Reads which gestures a trial holds.
+    """Reads the gestures of a trial.
 
     Args:
-        file: lines ``class,startTime_usec,endTime_usec`` below a line that says so, classes from 1 to 11.
+        file: a header line, then lines ``class,startTime_usec,endTime_usec`` with classes from 1 to 11.
 
     Returns:
-        (label from 0, start, end) for each, in order of time. A gesture that runs into the next ends where that begins: the
-        published labels hold such an error (``user22_led``, class 9).
+        (label from 0, start, end) of each gesture, in order of time. A gesture that overlaps the next one ends where that
+        begins: the published labels contain such an error (``user22_led``, class 9).
 
     Raises:
-        ValueError: a line that is none of these.
+        ValueError: a line of another form.
     """
-    found = []
+    gestures = []
     for number, row in enumerate(csv.reader(file.read_text().splitlines()), start=1):
         if number == 1 or not row:
             continue
@@ -76,30 +76,30 @@ def read_gestures(file: Path) -> list[tuple[int, int, int]]:
             ) from None
         if not 1 <= label <= _GESTURES or end <= start:
             raise ValueError(f"{file}, line {number}: expected a class 1..{_GESTURES} and start < end, got {row}")
-        found.append((label - 1, start, end))
-    found.sort(key=lambda gesture: gesture[1])
-    ends = [start for _, start, _ in found[1:]] + [None]
+        gestures.append((label - 1, start, end))
+    gestures.sort(key=lambda gesture: gesture[1])
+    following = [start for _, start, _ in gestures[1:]] + [None]
     return [
         (label, start, end if after is None else min(end, after))
-        for (label, start, end), after in zip(found, ends, strict=True)
+        for (label, start, end), after in zip(gestures, following, strict=True)
     ]
 
 
 def load_dvs_gesture(root: Path) -> Source:
-    """DvsGesture: 11 gestures of 29 people before a DVS128 under three lights, by the official split over people.
+    """DvsGesture: 11 gestures by 29 people, recorded by a DVS128 under three lights, with the official split by person.
 
-    The published networks have 2,000 inputs; how the events were brought to that number is not published. Here it is 5 equal
+    The published networks have 2,000 inputs; how the events were reduced to that number is not published. Here it is 5 equal
     parts of a gesture's duration times 20 x 20 cells, see `event_counts`.
 
     Args:
-        root: a folder with ``DvsGesture/``, as its archive unpacks: ``trials_to_train.txt``, ``trials_to_test.txt``, and for
-            every trial that they name ``{trial}.aedat`` and ``{trial}_labels.csv``.
+        root: a folder with the unpacked ``DvsGesture/``: ``trials_to_train.txt``, ``trials_to_test.txt``, and
+            ``{trial}.aedat`` and ``{trial}_labels.csv`` for every trial listed there.
 
     Returns:
-        Samples of shape ``(5, 20, 20)``: time, row, column. Classes are named by ``gesture_mapping.csv`` where that is there.
+        Samples of shape ``(5, 20, 20)``: time, row, column. Classes are named after ``gesture_mapping.csv`` if it exists.
 
     Raises:
-        FileNotFoundError: a file is absent.
+        FileNotFoundError: a file is missing.
         ValueError: a file is damaged.
 
     Source:
@@ -136,7 +136,7 @@ def _trials(folder: Path, part: str) -> list[str]:
         raise _missing(file)
     names = file.read_text().split()
     if not names:
-        raise ValueError(f"{file} names no trial; get it again")
+        raise ValueError(f"{file} lists no trials; download it again")
     return names
 
 

@@ -18,13 +18,13 @@ def load_mnist(root: Path) -> Source:
     """MNIST, 60,000 training and 10,000 test digits of 28 x 28 pixels.
 
     Args:
-        root: a folder with ``MNIST/raw/*-ubyte``, as torchvision lays it out; downloaded into where absent.
+        root: a folder with ``MNIST/raw/*-ubyte`` in torchvision's layout; downloaded there if missing.
 
     Returns:
         Samples of shape ``(1, 28, 28)``.
 
     Raises:
-        FileNotFoundError: if the files are absent and cannot be downloaded.
+        FileNotFoundError: if the files are missing and cannot be downloaded.
     """
     folder = root / "MNIST" / "raw"
     names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
@@ -37,7 +37,7 @@ def load_mnist(root: Path) -> Source:
             raise missing(
                 "MNIST",
                 folder,
-                f"A download was tried and failed ({error}). Put the four uncompressed IDX files "
+                f"Downloading it failed ({error}). Put the four uncompressed IDX files "
                 f"({', '.join(names)}) there, for example with "
                 f"torchvision.datasets.MNIST(root, download=True) on a machine with a network",
             ) from error

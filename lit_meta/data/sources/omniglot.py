@@ -13,7 +13,7 @@ from lit_meta.data.readers.strokes import read_strokes
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
 from lit_meta.data.sources.base import Source, missing
 
-_VERSION = 1  # Of the processing below: raise it with every change, so that no cache goes stale.
+_VERSION = 1  # Of the processing below: increase it with every change, so that no cache goes stale.
 _CANVAS = 105  # Width and height of the drawings, in pixels.
 _FIRST_TEST_DRAWER = 16
 # fmt: off
@@ -25,14 +25,14 @@ _GREEK = (
 
 
 def area_weights(source: int, target: int) -> Tensor:
-    """The matrix that averages a line of pixels over equal areas, exactly also where the sizes do not divide.
+    """The matrix that averages a line of pixels over equal areas, exact even if the sizes do not divide.
 
     Row i holds how much of each source pixel lies in [i, i + 1) * source / target, divided by the width of
     that interval. Images are averaged by applying it to rows and to columns.
 
     Args:
         source: number of pixels.
-        target: number of pixels wanted, at most ``source``.
+        target: number of pixels of the result, at most ``source``.
 
     Returns:
         ``(target, source)``; each row sums to 1.
@@ -55,11 +55,11 @@ def area_weights(source: int, target: int) -> Tensor:
 
 
 def stroke_frames(strokes: list[np.ndarray], *, frames: int = 20, size: int = 28) -> Tensor:
-    """The events that a moving pen makes, as binary frames over time.
+    """The events of a moving pen as binary frames over time.
 
-    Time is the time the pen is down: pauses between strokes are left out, since they would fill frames
-    with nothing. The pen moves in a straight line from each recorded point to the next; every cell it comes
-    through is 1 in the frame in which it does. Frames are equal parts of the drawing's own duration.
+    Only time with the pen down counts: pauses between strokes are left out, since they would give empty
+    frames. The pen moves in a straight line from each recorded point to the next; every cell it crosses is 1
+    in the frame in which it does. Frames are equal parts of the drawing's own duration.
 
     Args:
         strokes: arrays ``(points, 3)`` of x, y (pixels of a 105 x 105 canvas) and t (milliseconds).
@@ -78,7 +78,7 @@ def stroke_frames(strokes: list[np.ndarray], *, frames: int = 20, size: int = 28
                 [0., 0., 0., 1.]])
     """
     places, times, clock = [], [], 0.0
-    step = 0.25 * _CANVAS / size  # A quarter of a cell: fine enough that no cell on the path is jumped over.
+    step = 0.25 * _CANVAS / size  # A quarter of a cell: fine enough that no cell on the path is skipped.
     for stroke in strokes:
         time = clock + np.maximum.accumulate(stroke[:, 2] - stroke[0, 2])
         clock = time[-1]
@@ -99,7 +99,7 @@ def stroke_frames(strokes: list[np.ndarray], *, frames: int = 20, size: int = 28
 
 
 def load_omniglot_latin(root: Path) -> Source:
-    """The 26 Latin letters of Omniglot by 20 drawers, of which 16-20 are the test; 28 x 28 pixels, ink = 1.
+    """The 26 Latin letters of Omniglot by 20 drawers, of whom 16-20 are the test set; 28 x 28 pixels, ink = 1.
 
     Args:
         root: a folder with ``omniglot/images/Latin/character{nn}/{id}_{drawer}.png``.
@@ -114,7 +114,7 @@ def load_omniglot_latin(root: Path) -> Source:
 
 
 def load_omniglot_greek(root: Path) -> Source:
-    """The 24 Greek letters of Omniglot by 20 drawers, of which 16-20 are the test; 28 x 28 pixels, ink = 1.
+    """The 24 Greek letters of Omniglot by 20 drawers, of whom 16-20 are the test set; 28 x 28 pixels, ink = 1.
 
     Args:
         root: a folder with ``omniglot/images/Greek/character{nn}/{id}_{drawer}.png``.
@@ -129,7 +129,7 @@ def load_omniglot_greek(root: Path) -> Source:
 
 
 def load_strokes_latin(root: Path) -> Source:
-    """The 26 letters of Omniglot's Latin alphabet as pen events over 20 frames; drawers 16-20 are the test.
+    """The 26 letters of Omniglot's Latin alphabet as pen events over 20 frames; drawers 16-20 are the test set.
 
     Args:
         root: a folder with ``omniglot/strokes/Latin/character{nn}/{id}_{drawer}.txt``.
@@ -173,8 +173,7 @@ def _load(
         raise missing(
             f"Omniglot's {alphabet} alphabet ({kind})",
             folder,
-            f"Unpack {kind}_background.zip of https://github.com/brendenlake/omniglot (folder python) and "
-            f"put its "
+            f"Unpack {kind}_background.zip of https://github.com/brendenlake/omniglot (folder python) and put its "
             f"folder {alphabet} there",
         )
 
@@ -191,6 +190,6 @@ def _load(
     if y.unique().tolist() != list(range(len(classes))):
         raise ValueError(
             f"{folder}: expected the folders character01 to character{len(classes):02d}, got labels for "
-            f"{len(y.unique())} of them; get the alphabet again"
+            f"{len(y.unique())} of them; download the alphabet again"
         )
     return Source(name, x[~test], y[~test], x[test], y[test], classes)

@@ -13,7 +13,7 @@ from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
 from lit_meta.data.sources.base import Source, missing
 from lit_meta.functional.audio import log_mel
 
-_VERSION = 1  # Of the processing below: raise it with every change of the features, so that no cache goes stale.
+_VERSION = 1  # Of the processing below: increase it with every change of the features, so that no cache goes stale.
 _FSDD_TEST_INDICES = 5
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav", re.IGNORECASE)
 
@@ -54,7 +54,7 @@ def _fsdd_tensors(folder: Path) -> dict[str, Tensor]:
             raise ValueError(f"{file}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
         waveform, rate = read_wav(file)
         if rate != 8000:
-            raise ValueError(f"{file}: expected 8000 samples a second, got {rate}; resample it")
+            raise ValueError(f"{file}: expected 8000 samples per second, got {rate}; resample it")
         features.append(log_mel(waveform))
         labels.append(int(match.group(1)))
         test.append(int(match.group(3)) < _FSDD_TEST_INDICES)

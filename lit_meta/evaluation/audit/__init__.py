@@ -1,4 +1,4 @@
-"""Does a prediction depend on its own sample only? `audit` finds out, and says why where it does not."""
+"""Checks whether a prediction depends on its own sample only and, if not, explains why."""
 
 from lit_meta.evaluation.audit.audit import audit
 from lit_meta.evaluation.audit.causes import Cause

@@ -1,4 +1,4 @@
-"""Does a prediction depend on its own sample only? Accuracy under every way to make test batches, and why it differs."""
+"""Accuracy under every way to make test batches, and why it differs if it does."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lit_meta.utils.validation import require_one_of
 
 Forward = Callable[[Tensor], Tensor]
 
-# Two outputs nearer to each other than this share of the largest are a tie that rounding may decide either way.
+# Two outputs that differ by less than this share of the largest are a tie, which rounding may decide either way.
 _TIE = 1e-5
 _PROBE = 8
-_HINT = "; give a function that does (the argument forward)"
+_HINT = "; pass a function that returns them as the argument forward"
 
 
 def audit(
@@ -38,32 +38,32 @@ def audit(
     seed: int = 0,
     device: torch.device | None = None,
 ) -> AuditReport:
-    """Tests one model under every way to make test batches: the accuracy must not depend on it.
+    """Tests a model under every way to make test batches: its accuracy must not depend on it.
 
-    The same samples are predicted in shuffled batches, in the same batches again, in another order within them, in
-    reversed order of the batches, in another shuffle of mixed batch sizes, in class-pure batches, one by one, and among
-    strange companions (half of every batch replaced by samples three times as bright, whose predictions do not count). A
-    condition fails where its accuracy, or the share of predictions that changed, differs from that in shuffled batches
-    by more than ``threshold`` on the same samples (predictions that rounding may decide are counted, not judged).
-    Accuracy in training mode is reported beside them and never judged: dropout and the like may differ there.
+    The same samples are predicted in shuffled batches, in the same batches again, with the samples of each batch in another
+    order, with the batches in reverse order, in another shuffle with mixed batch sizes, in class-pure batches, one by one,
+    and among outliers (half of every batch is replaced by samples three times as bright, whose predictions do not count). A
+    condition fails if its accuracy, or the share of predictions that changed, differs by more than ``threshold`` from that
+    in shuffled batches of the same samples (ties that rounding may decide are counted but not judged). Accuracy in training
+    mode is reported as well but never judged, since dropout and the like may differ there.
 
-    Where something fails, the causes are named: from the modules (batch normalisation with batch statistics, a
-    batch-dependent gate or spike encoding, dropout left on), from tensors that predicting changes, and from the first module
-    that gives the same samples another output among other samples. The model's parameters, buffers and modes and the
-    random state are put back as they were.
+    If something fails, the causes are named: by inspecting the modules (batch normalisation with batch statistics, a
+    batch-dependent gate or spike encoding, dropout left on), by finding tensors that change during prediction, and by
+    finding the first module whose output for the same samples depends on the other samples. The model's parameters,
+    buffers and modes and the random state are restored.
 
     Args:
-        model: maps (batch, ...) to (batch, classes); any module, also a LightningModule.
+        model: maps (batch, ...) to (batch, classes); any module, including a LightningModule.
         scenario: a scenario's name, an Avalanche benchmark (its ``test_stream`` is used), or a sequence of
             (inputs, targets) pairs.
         threshold: the largest difference that passes, as a fraction.
         batch_size: of the shuffled batches.
-        singles: samples that are predicted one by one, drawn evenly over the classes; None for all.
+        singles: number of samples predicted one by one, drawn evenly over the classes; None for all.
         samples: test at most this many, drawn evenly over the classes; None for all.
-        mode: ``"eval"``, or ``"as_given"`` to leave every module in the mode it is in.
-        forward: how the model is called where calling it with the inputs is not what is meant (``model.predict_logits``).
+        mode: ``"eval"``, or ``"as_given"`` to leave every module in its current mode.
+        forward: called with the inputs in place of the model, such as ``model.predict_logits``.
         seed: of all drawing and shuffling.
-        device: where; None stays where the model is.
+        device: where to compute; None is the device of the model.
 
     Returns:
         The report; ``report.passed`` is the verdict.
@@ -103,7 +103,7 @@ def audit(
 
 
 class _Audit:
-    """The conditions, one after another, on one model in the mode it is tested in."""
+    """Runs the conditions, one after another, on a model in the mode to be tested."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class _Audit:
             self._condition("single", f"one sample a batch ({len(few)} samples)", list(few.split(1))),
         ]
         if self.inputs.is_floating_point():
-            conditions.append(self._among_strangers(every))
+            conditions.append(self._among_outliers(every))
         failed = any(c.fails(self.threshold) for c in conditions)
         if failed:
             causes += [cause for cause in left_in_training(self.model) if not _named(cause, causes)]
@@ -164,14 +164,14 @@ class _Audit:
             left -= sizes[-1]
         return list(self._shuffle(every).split(sizes))
 
-    def _predict(self, batches: Sequence[Tensor], *, strangers: bool = False) -> tuple[Tensor, Tensor]:
-        """Predicted class of every sample (-1 where not asked), and whether it is a tie within rounding."""
+    def _predict(self, batches: Sequence[Tensor], *, outliers: bool = False) -> tuple[Tensor, Tensor]:
+        """Predicted class of every sample (-1 if not in any batch), and whether it is a tie within rounding."""
         predicted = torch.full_like(self.targets, -1)
         tie = torch.zeros(len(self.targets), dtype=torch.bool)
         with torch.no_grad():
             for batch in batches:
                 x = self.inputs[batch].to(self.device)
-                if strangers:
+                if outliers:
                     x = torch.cat([x, 3 * x.flip(0) - x.mean()])
                 outputs = class_scores(self.forward(x), len(x), hint=_HINT)[: len(batch)]
                 best = outputs.float().topk(min(2, outputs.shape[1]), dim=1)
@@ -180,19 +180,19 @@ class _Audit:
                 tie[batch] = (gap <= _TIE * outputs.float().abs().amax()).cpu()
         return predicted, tie
 
-    def _among_strangers(self, every: Tensor) -> Condition:
+    def _among_outliers(self, every: Tensor) -> Condition:
         batches = self._shuffle(every).split(max(1, self.batch_size // 2))
-        found = self._condition("strangers", "shuffled, half of the batch strange samples", batches, strangers=True)
-        # A model may refuse such samples, which says nothing of the others.
-        return found if found.error is None else replace(found, judged=False)
+        condition = self._condition("outliers", "shuffled, half of each batch outliers", batches, outliers=True)
+        # A model may reject such samples, which says nothing about the others.
+        return condition if condition.error is None else replace(condition, judged=False)
 
     def _condition(
-        self, name: str, description: str, batches: Sequence[Tensor], *, judged: bool = True, strangers: bool = False
+        self, name: str, description: str, batches: Sequence[Tensor], *, judged: bool = True, outliers: bool = False
     ) -> Condition:
         tested = torch.cat(list(batches))
         reference = float((self.reference[tested] == self.targets[tested]).float().mean())
         try:
-            predicted, tie = self._predict(batches, strangers=strangers)
+            predicted, tie = self._predict(batches, outliers=outliers)
         except (RuntimeError, ValueError, IndexError) as error:
             message = " ".join(str(error).split())
             return Condition(name, description, len(tested), None, reference, 0, error=message, judged=judged)
@@ -219,45 +219,45 @@ class _Audit:
                 memory.restore()
 
     def _behaviour(self, conditions: Sequence[Condition], changed: list[str], known: Sequence[Cause]) -> list[Cause]:
-        """Causes that only running the model shows, where the known ones leave something unexplained."""
+        """Causes that only running the model reveals, if the known ones leave something unexplained."""
         count = min(_PROBE, max(1, len(self.targets) // 3))
         order = torch.argsort(self.targets, stable=True)
-        # The same samples among those of the first classes and among those of the last.
+        # The same samples, once among those of the first classes and once among those of the last.
         probe, rest = order[:count], order[count:]
         half = max(1, len(rest) // 2)
         size = max(1, min(self.batch_size - count, half))
-        one = self.inputs[torch.cat([probe, rest[:size]])].to(self.device)
-        other = self.inputs[torch.cat([probe, rest[-size:]])].to(self.device)
-        found: list[Cause] = []
+        early = self.inputs[torch.cat([probe, rest[:size]])].to(self.device)
+        late = self.inputs[torch.cat([probe, rest[-size:]])].to(self.device)
+        causes: list[Cause] = []
         with torch.no_grad():
-            carried = self._first(one, one, count, same_seed=True)
+            carried = self._first(early, early, count, same_seed=True)
             if carried is not None:
                 which = f" ({', '.join(changed)})" if changed else ""
-                message = f"state is carried from one batch to the next{which}: the same batch twice gives two results"
-                found.append(Cause(carried, "carried state", message))
-            drawn = self._first(one, one, count, same_seed=False) if carried is None else None
+                message = f"carries state from one batch to the next{which}: the same batch gives two different results"
+                causes.append(Cause(carried, "carried state", message))
+            drawn = self._first(early, early, count, same_seed=False) if carried is None else None
             if drawn is not None and not any(c.module == drawn for c in known):
                 message = "depends on chance: the same batch gives another result with another random state"
-                found.append(Cause(drawn, "chance", message))
-            among = self._first(one, other, count, same_seed=True) if carried is None else None
+                causes.append(Cause(drawn, "chance", message))
+            among = self._first(early, late, count, same_seed=True) if carried is None else None
             by_batch = [c for c in known if c.kind.startswith("batch")]
             if among is not None and not any(_inside(c.module, among) for c in by_batch):
-                message = "gives the same samples another output when the other samples of the batch are others"
-                found.append(Cause(among, "other samples", message))
+                message = "gives the same samples another output when the rest of the batch changes"
+                causes.append(Cause(among, "other samples", message))
         for condition in conditions:
             if condition.error is not None:
                 message = f"fails with {condition.batches}: {condition.error}"
-                found.append(Cause("", "batch size", message))
-        return found
+                causes.append(Cause("", "batch size", message))
+        return causes
 
-    def _first(self, one: Tensor, other: Tensor, rows: int, *, same_seed: bool) -> str | None:
+    def _first(self, first: Tensor, second: Tensor, rows: int, *, same_seed: bool) -> str | None:
         seeds = iter((1, 1 if same_seed else 2))
 
         def seeded(batch: Tensor) -> Tensor:
             torch.manual_seed(next(seeds))
             return self.forward(batch)
 
-        return first_difference(self.model, seeded, one, other, rows)
+        return first_difference(self.model, seeded, first, second, rows)
 
 
 def _named(cause: Cause, among: Sequence[Cause]) -> bool:
@@ -270,7 +270,7 @@ def _inside(part: str, whole: str) -> bool:
 
 @contextmanager
 def _untouched(model: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
-    """Everything the audit may disturb, put back: parameters, buffers, modes and the random state."""
+    """Restores everything the audit may disturb: parameters, buffers, modes and the random state."""
     memory = Memory(model)
     with modes_kept(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)

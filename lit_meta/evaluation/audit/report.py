@@ -1,4 +1,4 @@
-"""What an audit found, in numbers and in words."""
+"""The result of an audit, as numbers and sentences."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lit_meta.evaluation.audit.causes import Cause
 
 @dataclass(frozen=True)
 class Condition:
-    """One way to make test batches, against shuffled batches of the same samples.
+    """One way to make test batches, compared with shuffled batches of the same samples.
 
     Attributes:
         name: of the condition.
         batches: how the batches are made.
-        samples: how many samples were tested.
-        accuracy: on them, in [0, 1]; None where the model failed.
-        reference: accuracy of the very same samples in shuffled batches.
-        disagreements: samples whose predicted class is another than in shuffled batches.
-        ties: how many of these lie within rounding of a tie, and are not counted against the model.
-        error: what the model raised, if it did.
+        samples: number of samples tested.
+        accuracy: on them, in [0, 1]; None if the model raised an error.
+        reference: accuracy on the same samples in shuffled batches.
+        disagreements: number of samples whose predicted class differs from that in shuffled batches.
+        ties: number of these that are ties within rounding, and do not count against the model.
+        error: message of the error that the model raised, if it did.
         judged: whether a difference here is a failure.
     """
 
@@ -36,7 +36,7 @@ class Condition:
 
     @property
     def difference(self) -> float | None:
-        """Accuracy beyond that in shuffled batches."""
+        """Accuracy minus that in shuffled batches."""
         return None if self.accuracy is None else self.accuracy - self.reference
 
     def fails(self, threshold: float) -> bool:
@@ -51,14 +51,14 @@ class Condition:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What `audit` found.
+    """The result of `audit`.
 
     Attributes:
-        samples: test samples.
-        threshold: the largest difference that is let pass.
+        samples: number of test samples.
+        threshold: the largest difference that passes.
         accuracy: in shuffled batches, the standard protocol.
         conditions: every way to make batches that was tried.
-        causes: what makes the predictions differ, or could; see ``passed`` for whether they do.
+        causes: what makes the predictions differ, or could; ``passed`` tells whether they do.
     """
 
     samples: int
@@ -78,7 +78,7 @@ class AuditReport:
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, lists and strings."""
+        """The report as plain numbers, lists and strings."""
         conditions = [
             {**asdict(c), "difference": c.difference, "fails": c.fails(self.threshold)} for c in self.conditions
         ]

@@ -1,4 +1,4 @@
-"""The samples of an audit: all of a scenario's test streams, or some of every class."""
+"""The samples of an audit: all test experiences of a scenario, or some samples of every class."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ def samples_of(scenario: Any) -> tuple[Tensor, Tensor]:
     Args:
         scenario: a scenario's name, an Avalanche benchmark, or a sequence of (inputs, targets) pairs.
 
+    Returns:
+        Inputs (samples, ...) and targets (samples,).
+
     Raises:
         TypeError: something else.
-        ValueError: an experience without samples, or with another number of targets.
+        ValueError: an experience without samples, or with a different number of targets.
     """
     from lit_meta.data import experience_tensors
     from lit_meta.data import scenario as make_scenario
@@ -36,7 +39,7 @@ def samples_of(scenario: Any) -> tuple[Tensor, Tensor]:
             f"{type(scenario).__name__}"
         )
     if not pairs or any(len(x) != len(y) or len(y) == 0 for x, y in pairs):
-        raise ValueError("every test experience needs samples, and as many targets")
+        raise ValueError("every test experience needs samples, and one target for each")
     return torch.cat([x for x, _ in pairs]), torch.cat([y.long() for _, y in pairs])
 
 
@@ -45,11 +48,11 @@ def stratified_subset(targets: Tensor, count: int, generator: torch.Generator) -
 
     Args:
         targets: (samples,), integer labels.
-        count: how many; all where there are no more.
-        generator: of the drawing.
+        count: number of samples; all if there are fewer.
+        generator: of the draw.
 
     Returns:
-        (count,), in rising order.
+        (count,), in ascending order.
 
     Example:
         >>> chosen = stratified_subset(torch.tensor([0] * 90 + [1] * 10), 12, torch.Generator())

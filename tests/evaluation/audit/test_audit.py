@@ -97,7 +97,7 @@ def names(conditions: list) -> set[str]:
     return {condition.name for condition in conditions}
 
 
-def test_an_honest_model_passes_in_every_condition():
+def test_a_model_without_a_leak_passes_in_every_condition():
     network = fitted(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 4))
     report = audit(network, stream(), batch_size=32)
     assert report.passed
@@ -112,7 +112,7 @@ def test_an_honest_model_passes_in_every_condition():
         "mixed",
         "class-pure",
         "single",
-        "strangers",
+        "outliers",
     }
     assert all(c.accuracy == report.accuracy and c.disagreements == 0 and c.samples == 240 for c in judged)
     (training,) = [c for c in report.conditions if not c.judged]
@@ -153,7 +153,7 @@ def test_a_model_is_tested_in_the_mode_it_is_handed_over_in_when_asked_to():
     assert network.training
 
 
-def test_functional_randomness_is_told_from_carried_state():
+def test_functional_randomness_is_distinguished_from_carried_state():
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return F.dropout(x, 0.5, training=True)
@@ -182,7 +182,7 @@ def test_the_mean_of_the_batch_in_the_code_of_a_module_is_traced_to_that_module(
     assert [(c.module, c.kind) for c in report.causes] == [("1", "other samples")]
 
 
-def test_the_place_in_the_batch_shows_when_samples_are_permuted():
+def test_dependence_on_the_position_in_the_batch_shows_when_samples_are_permuted():
     network = fitted(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
     report = audit(nn.Sequential(Positional(), *network), stream(), batch_size=32)
     assert "permuted" in names(report.failures)
@@ -242,7 +242,7 @@ def test_a_spiking_network_with_fixed_encoding_passes_and_one_scaled_by_the_batc
     assert fixed.accuracy > 0.3
     scaled = audit(spiking("batch"), scenario("split-digits"), singles=200)
     # Every image of the digits spans the whole range, so only companions from elsewhere bring the leak to light.
-    assert names(scaled.failures) == {"strangers"}
+    assert names(scaled.failures) == {"outliers"}
     assert [c.kind for c in scaled.causes] == ["batch-dependent encoding"]
 
 
@@ -288,7 +288,7 @@ def test_predictions_that_only_rounding_decides_are_counted_but_not_judged():
     assert single.fails(report.threshold) == (abs(single.difference) > report.threshold)
 
 
-def test_a_model_that_refuses_strange_samples_is_not_blamed_for_it():
+def test_a_model_that_rejects_outliers_is_not_blamed_for_it():
     class Careful(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             if x.abs().max() > 7:
@@ -297,9 +297,9 @@ def test_a_model_that_refuses_strange_samples_is_not_blamed_for_it():
 
     report = audit(Careful(*fitted(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))), stream())
     assert report.passed
-    (strangers,) = [c for c in report.conditions if c.name == "strangers"]
-    assert strangers.error == "inputs out of range"
-    assert not strangers.judged
+    (outliers,) = [c for c in report.conditions if c.name == "outliers"]
+    assert outliers.error == "inputs out of range"
+    assert not outliers.judged
 
 
 def test_bad_arguments_are_refused():
@@ -327,6 +327,6 @@ def test_a_stratified_subset_is_as_even_as_the_classes_allow():
     assert torch.equal(stratified_subset(targets, 100, torch.Generator()), torch.arange(73))
 
 
-def test_something_that_is_no_model_is_refused():
+def test_an_object_that_is_not_a_model_is_refused():
     with pytest.raises(TypeError, match=r"a model is a torch\.nn\.Module, got NoneType"):
         audit(None, "split-digits")

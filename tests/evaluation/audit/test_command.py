@@ -27,7 +27,7 @@ def test_a_run_with_the_published_gate_fails_with_status_1_and_its_reason(tmp_pa
     save_tensors(tmp_path / "model.safetensors", build_network(**network).state_dict())
     assert main(["audit", str(tmp_path), "--singles", "50", "--batch_size", "64"]) == 1
     out = capsys.readouterr().out
-    assert "cause: gate: the gate opens units by the mean of the batch" in out
+    assert "cause: gate: the gate opens units by the batch mean" in out
     assert "failed" in out
 
 
