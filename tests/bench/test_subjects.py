@@ -42,7 +42,7 @@ def test_a_step_through_a_session_a_trainer_and_by_hand_is_the_same_step():
 def test_the_fisher_information_of_subject_and_baseline_is_the_same():
     fused = list(rules.fisher()().values())
     for ours, looped in zip(fused, rules.fisher_by_a_loop()(), strict=True):
-        assert torch.allclose(one, other, rtol=1e-3, atol=1e-8)
+        assert torch.allclose(ours, looped, rtol=1e-3, atol=1e-8)
 
 
 def test_avalanches_step_makes_as_many_penalties_as_ours_remembers():

@@ -109,7 +109,7 @@ def test_wav_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected mono and 16 bits, got 2 channels"):
         read_wav(tmp_path / "stereo.wav")
     (tmp_path / "text.wav").write_text("hello")
-    with pytest.raises(ValueError, match="not a WAV file"):
+    with pytest.raises(ValueError, match="not a readable WAV file"):
         read_wav(tmp_path / "text.wav")
 
 
@@ -168,7 +168,7 @@ def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch:
 
 @pytest.mark.parametrize(
     ("name", "rate", "message"),
-    (("seven.wav", 8000, "expected a name like"), ("7_anna_1.wav", 16000, "expected 8000 samples a second")),
+    (("seven.wav", 8000, "expected a name like"), ("7_anna_1.wav", 16000, "expected 8000 samples per second")),
 )
 def test_a_recording_that_does_not_belong_is_refused(recordings: Path, name: str, rate: int, message: str) -> None:
     write_wav(recordings / "data" / "fsdd" / "recordings" / name, np.ones(1000), rate)

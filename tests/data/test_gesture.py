@@ -57,7 +57,7 @@ def test_an_event_whose_first_byte_is_a_hash_is_no_header(tmp_path: Path) -> Non
         (b"#!AER-DAT3.1\r\n#Format: RAW", "cut off in its header"),
         (b"#!AER-DAT3.1\r\n#Format: SerialTS\r\n#!END-HEADER\r\n", "expected #Format: RAW"),
         (HEADER + packet([(1, 1, 1, 1)])[:20], "cut off in the header of a packet"),
-        (HEADER + packet([(1, 1, 1, 1)])[:-1], "says 1 events of 8 bytes, and 7 bytes follow"),
+        (HEADER + packet([(1, 1, 1, 1)])[:-1], "announces 1 events of 8 bytes, but 7 bytes follow"),
         (
             HEADER + struct.pack("<hhiiiiii", 1, 1, 12, 4, 0, 1, 1, 1) + bytes(12),
             "expected polarity events of 8 bytes, got 12",
@@ -96,7 +96,7 @@ def test_cells_share_the_pixels_evenly() -> None:
 
 
 def test_impossible_gestures_and_events_are_refused() -> None:
-    with pytest.raises(ValueError, match="ends after it begins"):
+    with pytest.raises(ValueError, match="must end after it begins"):
         event_counts(events_of((0, 0, 1, 0)), start=5, end=5)
     with pytest.raises(ValueError, match=r"expected y to be 0..127, got 128"):
         event_counts(events_of((0, 128, 1, 0)), start=0, end=5)

@@ -198,5 +198,5 @@ def test_views_that_do_not_belong_together_are_refused() -> None:
         TensorView(x, y, index, permutations=torch.randperm(6)[None])
     with pytest.raises(ValueError, match="6 pixels"):
         TensorView(x, y, index, torch.randperm(5)[None], torch.zeros_like(index))
-    with pytest.raises(ValueError, match="one group a sample"):
+    with pytest.raises(ValueError, match="one group per sample"):
         TensorView(x, y, index, torch.randperm(6)[None], torch.zeros(2, dtype=torch.long))

@@ -148,7 +148,7 @@ def test_a_download_that_fails_ends_in_a_clear_error(
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(torchvision.datasets, dataset, no_network)
-    with pytest.raises(FileNotFoundError, match=r"download was tried and failed .*no network.*LIT_META_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"Downloading it failed .*no network.*LIT_META_DATA"):
         load_source(name, root=tmp_path)
 
 

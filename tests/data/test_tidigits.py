@@ -52,7 +52,7 @@ def test_a_longer_header_and_what_stands_behind_its_end_are_passed_over(tmp_path
         (b"RIFF....WAVEfmt ", "is not NIST SPHERE"),
         (b"", "is not NIST SPHERE"),
         (sphere(np.zeros(4))[:100], "has no end_head"),
-        (sphere(np.zeros(4))[:-1], "says 4 samples, 3 follow"),
+        (sphere(np.zeros(4))[:-1], "announces 4 samples, but 3 follow"),
         (
             sphere(np.zeros(4), sample_coding="pcm,embedded-shorten-v2.00"),
             r"is compressed \(pcm,embedded-shorten.*sph2pipe",
@@ -116,7 +116,7 @@ def test_what_does_not_belong_is_refused(corpus: Path) -> None:
 
     file = corpus / "tidigits" / "data" / "adults" / "train" / "man" / "ae" / "1a.wav"
     file.write_bytes(sphere(np.ones(1000), sample_rate=16000))
-    with pytest.raises(ValueError, match="expected 20000 samples a second, got 16000"):
+    with pytest.raises(ValueError, match="expected 20000 samples per second, got 16000"):
         load_source("tidigits", root=corpus)
     file.rename(file.with_name("one.wav"))
     with pytest.raises(ValueError, match=r"one\.wav: expected a name like 6a\.wav"):

@@ -22,12 +22,12 @@ class Majority(nn.Module):
 @pytest.fixture
 def experiences():
     generator = torch.Generator().manual_seed(0)
-    accuracies = []
+    pairs = []
     for label in range(4):
         x = 0.9 * torch.rand(100, 4, generator=generator)
         x[:60, label] += 1  # The label is right for 60 samples and random for the others.
-        accuracies.append((x, torch.full((100,), label)))
-    return accuracies
+        pairs.append((x, torch.full((100,), label)))
+    return pairs
 
 
 def test_the_paper_protocol_lets_a_leak_through_and_the_standard_one_does_not(experiences):

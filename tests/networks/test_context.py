@@ -22,15 +22,15 @@ def test_the_likelihood_is_that_of_gaussians_with_the_samples_moments():
         gate(batch)
     deviation = (x.var(0, unbiased=False) + 0.1).sqrt()
     expected = Normal(x.mean(0), deviation).log_prob(x).sum(1)
-    found = gate.log_likelihood(x)[:, 0]
-    torch.testing.assert_close(found - found[0], expected - expected[0], atol=1e-4, rtol=1e-4)
+    likelihood = gate.log_likelihood(x)[:, 0]
+    torch.testing.assert_close(likelihood - likelihood[0], expected - expected[0], atol=1e-4, rtol=1e-4)
 
 
 def test_novel_input_recruits_and_familiar_input_is_recognised():
     gate = NoveltyGate(5, 4)
     streams = [inputs(offset, seed=seed) for seed, offset in enumerate((0.0, 0.0, 3.0, 3.0, 0.0, -3.0))]
-    found = [gate(x).unique().tolist() for x in streams]
-    assert found == [[0], [0], [1], [1], [0], [2]]
+    contexts = [gate(x).unique().tolist() for x in streams]
+    assert contexts == [[0], [0], [1], [1], [0], [2]]
     assert gate.recruited == 3
 
 

@@ -164,14 +164,14 @@ def test_functional_randomness_is_distinguished_from_carried_state():
     assert [(c.module, c.kind) for c in report.causes] == [("1", "chance")]
 
 
-@pytest.mark.parametrize(("memory", "held"), ((Trailing(), "1.trace"), (Counting(16), "1.seen")))
-def test_state_carried_between_batches_is_named_with_the_tensor_that_holds_it(memory, held):
+@pytest.mark.parametrize(("memory", "tensor"), ((Trailing(), "1.trace"), (Counting(16), "1.seen")))
+def test_state_carried_between_batches_is_named_with_the_tensor_that_holds_it(memory, tensor):
     network = fitted(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
     report = audit(nn.Sequential(network[0], memory, *network[1:]), stream(), batch_size=32)
     assert {"repeated", "reordered"} <= names(report.failures)
     (cause,) = report.causes
     assert (cause.module, cause.kind) == ("1", "carried state")
-    assert held in cause.message
+    assert tensor in cause.message
 
 
 def test_the_mean_of_the_batch_in_the_code_of_a_module_is_traced_to_that_module():
