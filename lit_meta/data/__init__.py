@@ -1,17 +1,31 @@
 """Data sources, continual-learning scenarios over them, and their way into Lightning."""
 
-from lit_meta.data.module import ExperienceDataModule, experience_tensors
-from lit_meta.data.scenarios import joint, scenario, scenario_names
-from lit_meta.data.sources import Source, data_root, load_source, source_names
+from __future__ import annotations
 
-__all__ = [
-    "ExperienceDataModule",
-    "Source",
-    "data_root",
-    "experience_tensors",
-    "joint",
-    "load_source",
-    "scenario",
-    "scenario_names",
-    "source_names",
-]
+from typing import TYPE_CHECKING
+
+from lit_meta.data.registry import SCENARIOS as SCENARIOS
+from lit_meta.data.registry import scenario_names as scenario_names
+from lit_meta.data.sources.registry import SOURCES as SOURCES
+from lit_meta.data.sources.registry import load_source as load_source
+from lit_meta.data.sources.registry import source_names as source_names
+from lit_meta.utils.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from lit_meta.data.module import ExperienceDataModule as ExperienceDataModule
+    from lit_meta.data.module import experience_tensors as experience_tensors
+    from lit_meta.data.scenarios import joint as joint
+    from lit_meta.data.scenarios import scenario as scenario
+    from lit_meta.data.sources.base import Source as Source
+    from lit_meta.data.sources.base import data_root as data_root
+
+_PARTS = (
+    "module:ExperienceDataModule",
+    "module:experience_tensors",
+    "scenarios:joint",
+    "scenarios:scenario",
+    "sources.base:Source",
+    "sources.base:data_root",
+)
+__getattr__, __dir__, _names = lazy_exports(__name__, [f"lit_meta.data.{part}" for part in _PARTS])
+__all__ = [*_names, "SCENARIOS", "SOURCES", "load_source", "scenario_names", "source_names"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, reduce
 from math import isfinite
 from pathlib import Path
@@ -12,81 +12,23 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from lit_meta.data.registry import SCENARIOS, scenario_spec
 from lit_meta.data.sources import load_source
 from lit_meta.data.sources.base import Source, stratified_split
 from lit_meta.data.view import TensorView, concatenate
-from lit_meta.utils.registry import unknown
+from lit_meta.utils.specs import Specification, build
 
 Form = Literal["class", "domain", "task"]
 _ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    source: str
-    experiences: int
-    permuted: bool = False
-
-
-_RECIPES = {
-    "split-digits": _Recipe("digits", 10),
-    "split-mnist": _Recipe("mnist", 10),
-    "split-cifar10": _Recipe("cifar10", 10),
-    "split-fsdd": _Recipe("fsdd", 10),
-    "split-omniglot-latin": _Recipe("omniglot-latin", 26),
-    "split-omniglot-greek": _Recipe("omniglot-greek", 24),
-    "split-strokes-latin": _Recipe("strokes-latin", 26),
-    "split-dvs-gesture": _Recipe("dvs-gesture", 11),
-    "split-tidigits": _Recipe("tidigits", 11),
-    "permuted-mnist": _Recipe("mnist", 10, permuted=True),
-    "permuted-digits": _Recipe("digits", 10, permuted=True),
-}
-
-
-def scenario_names() -> tuple[str, ...]:
-    """The names of the scenarios, in alphabetical order."""
-    return tuple(sorted(_RECIPES))
-
-
-def scenario(
-    name: str,
-    *,
-    experiences: int | None = None,
-    form: Form | None = None,
-    seed: int = 0,
-    class_order: Sequence[int] | None = None,
-    validation: float = 0.0,
-    input_range: Sequence[float] | None = None,
-    root: str | Path | None = None,
-) -> Any:
+def scenario(spec: Specification, **arguments: Any) -> Any:
     """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
 
-    In ``split-*`` every experience brings classes of its own, in a random order that the seed decides, in one of three forms:
-
-    - ``"class"``-incremental (the default), with a single head: labels stay the source's own, so that the output of a network
-      is indexed by the original class.
-    - ``"domain"``-incremental: the label is the position of a sample's class among those of its experience, in the order of
-      classes, so that all experiences have the same few labels, and which experience a sample is of need never be known.
-    - ``"task"``-incremental: labels as in ``"class"``, but `lit_meta.fit_stream` opens, in learning and in testing, only the
-      outputs of the classes of a sample's own experience. The network is then told the task of every test sample, so its
-      accuracy is not to be set beside that of the other forms.
-
-    ``permuted-*`` is domain-incremental: every experience has all classes, under a pixel permutation of its own (the first:
-    none). No experience carries a task label other than 0.
-
     Args:
-        name: one of `scenario_names`.
-        experiences: length of the stream; for ``split-*`` a divisor of the number of classes. Default: one
-            class an experience, and 10 for ``permuted-*``.
-        form: ``"class"``, ``"domain"`` or ``"task"`` (``split-*`` only).
-        seed: decides the order of the classes, or the permutations, and which samples are for validation.
-        class_order: the order of the classes, in place of the seed's (``split-*`` only).
-        validation: the part of the training samples, class by class, that is taken out of the training stream
-            and becomes ``benchmark.validation_stream`` (as long as the others), so that hyperparameters can
-            be chosen without the test samples. ``permuted-*`` takes the same images in every experience.
-        input_range: what 0 and 1 of the source become, values between them in proportion: ``(-1, 1)`` for images around 0.
-            Default: samples as the source has them.
-        root: the folder that holds the data sets, see `load_source`.
+        spec: one of `scenario_names`, such as ``"split-digits"`` (see `split`) or ``"permuted-mnist"`` (see `permuted`);
+            ``{"name": ..., arguments}``; or ``{"class_path": ..., "init_args": ...}`` of a function that returns a benchmark.
+        **arguments: of the scenario, such as ``experiences=5`` or ``seed=1``, where the spec does not give them.
 
     Returns:
         An `avalanche.benchmarks.CLScenario` with ``train_stream``, ``test_stream`` and, if asked for,
@@ -94,9 +36,10 @@ def scenario(
         ``class_names``, ``class_order`` and ``input_shape`` (tuples).
 
     Raises:
-        KeyError: if there is no scenario of that name.
-        ValueError: if an argument does not fit the scenario.
-        FileNotFoundError: if the data is absent.
+        KeyError: there is no scenario of that name.
+        TypeError: an argument that the scenario does not have, or what the spec names does not return a benchmark.
+        ValueError: an argument that does not fit the scenario.
+        FileNotFoundError: the data is absent.
 
     Example:
         >>> benchmark = scenario("split-digits", experiences=5, class_order=range(10))
@@ -106,75 +49,128 @@ def scenario(
         >>> benchmark.class_names
         ('0/2/4/6/8', '1/3/5/7/9')
     """
-    if name not in _RECIPES:
-        raise unknown("scenario", name, _RECIPES)
-    recipe = _RECIPES[name]
-    if not 0 <= validation < 1:
-        raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
-    length = recipe.experiences if experiences is None else experiences
-    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
-        raise ValueError(f"expected experiences to be a positive integer, got {length!r}")
-    if recipe.permuted and class_order is not None:
-        raise ValueError(f"class_order has no effect on {name}, where every experience has all classes; leave it out")
-    if recipe.permuted and form is not None:
-        raise ValueError(f"{name} is domain-incremental and has no other form; leave form out, got {form!r}")
+    parsed = scenario_spec(spec)
+    benchmark = build(parsed.to_dict(), SCENARIOS, **arguments)
+    if not hasattr(benchmark, "train_stream") or not hasattr(benchmark, "test_stream"):
+        raise TypeError(f"scenario {spec!r} gave a {type(benchmark).__name__} without train_stream and test_stream")
+    if not getattr(benchmark, "name", None):
+        benchmark.name = parsed.name or parsed.class_path.rpartition(".")[2]
+    return benchmark
+
+
+def split(
+    source: Specification | Source,
+    *,
+    experiences: int | None = None,
+    form: Form | None = None,
+    seed: int = 0,
+    class_order: Sequence[int] | None = None,
+    validation: float = 0.0,
+    input_range: Sequence[float] | None = None,
+    root: str | Path | None = None,
+) -> Any:
+    """The classes of a source, divided among experiences in a random order that the seed decides.
+
+    In one of three forms:
+
+    - ``"class"``-incremental (the default), with a single head: labels stay the source's own, so that the output of a network
+      is indexed by the original class.
+    - ``"domain"``-incremental: the label is the position of a sample's class among those of its experience, in the order of
+      classes, so that all experiences have the same few labels, and which experience a sample is of need never be known.
+    - ``"task"``-incremental: labels as in ``"class"``, but `lit_meta.fit_stream` opens, in learning and in testing, only the
+      outputs of the classes of a sample's own experience. The network is then told the task of every test sample, so its
+      accuracy is not to be set beside that of the other forms.
+
+    No experience carries a task label other than 0.
+
+    Args:
+        source: a source, or its spec; see `load_source`.
+        experiences: length of the stream, a divisor of the number of classes. Default: one class an experience.
+        form: ``"class"``, ``"domain"`` or ``"task"``.
+        seed: decides the order of the classes, and which samples are for validation.
+        class_order: the order of the classes, in place of the seed's.
+        validation: the part of the training samples, class by class, that is taken out of the training stream
+            and becomes ``benchmark.validation_stream`` (as long as the others), so that hyperparameters can
+            be chosen without the test samples.
+        input_range: what 0 and 1 of the source become, values between them in proportion: ``(-1, 1)`` for images around 0.
+            Default: samples as the source has them.
+        root: the folder that holds the data sets, see `load_source`.
+
+    Returns:
+        The benchmark; see `scenario`.
+
+    Raises:
+        ValueError: an argument that does not fit the source.
+        FileNotFoundError: the data is absent.
+    """
     if form is not None and form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
-
-    source = load_source(recipe.source, root)
-    if input_range is not None:
-        source = _rescaled(source, *_bounds(input_range))
-    generator = torch.Generator().manual_seed(seed)
-    order = tuple(range(len(source.classes)))
-    if not recipe.permuted:
-        order = _class_order(source, class_order, generator)
-        if len(order) % length:
-            divisors = [n for n in range(1, len(order) + 1) if len(order) % n == 0]
-            raise ValueError(
-                f"{name} has {len(order)} classes, which {length} experiences cannot share equally; "
-                f"choose one of {', '.join(map(str, divisors))}"
-            )
-    groups = torch.tensor(order).reshape(length, -1) if not recipe.permuted else None
-    if groups is not None and form == "domain" and groups.shape[1] == 1:
+    data = _loaded(source, root, validation, input_range)
+    name = f"split-{data.name}"
+    length = len(data.classes) if experiences is None else _length(experiences)
+    order = _class_order(data, class_order, torch.Generator().manual_seed(seed))
+    if len(order) % length:
+        divisors = [n for n in range(1, len(order) + 1) if len(order) % n == 0]
+        raise ValueError(
+            f"{name} has {len(order)} classes, which {length} experiences cannot share equally; "
+            f"choose one of {', '.join(map(str, divisors))}"
+        )
+    groups = torch.tensor(order).reshape(length, -1)
+    if form == "domain" and groups.shape[1] == 1:
         raise ValueError(
             f"with form='domain' an experience needs two classes or more; {length} experiences have one each"
         )
+    parts = _parts(data, validation, seed)
+    position = torch.empty(len(order), dtype=torch.long)
+    position[groups] = torch.arange(groups.shape[1]).expand_as(groups)
+    labels = {id(y): position[y] if form == "domain" else y for _, y, _ in parts.values()}
+    streams = {
+        stream: [TensorView(x, labels[id(y)], index[torch.isin(y[index], group)]) for group in groups]
+        for stream, (x, y, index) in parts.items()
+    }
+    class_names = data.classes
+    if form == "domain":
+        class_names = tuple("/".join(data.classes[c] for c in column) for column in groups.T.tolist())
+    return _described(streams, name, form or "class", class_names, order, data)
 
-    train = torch.arange(len(source.train_y))
-    parts = {"train": (source.train_x, source.train_y, train)}
-    if validation:
-        # A generator of its own: the order of classes must be the same with and without validation.
-        train, held_out = stratified_split(source.train_y, validation, torch.Generator().manual_seed(seed))
-        parts["train"] = (source.train_x, source.train_y, train)
-        parts["validation"] = (source.train_x, source.train_y, held_out)
-    parts["test"] = (source.test_x, source.test_y, torch.arange(len(source.test_y)))
 
-    if groups is None:
-        permutations = _permutations(length, source, generator)
-        streams = {
-            stream: [
-                TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations
-            ]
-            for stream, (x, y, index) in parts.items()
-        }
-    else:
-        position = torch.empty(len(order), dtype=torch.long)
-        position[groups] = torch.arange(groups.shape[1]).expand_as(groups)
-        labels = {id(y): position[y] if form == "domain" else y for _, y, _ in parts.values()}
-        streams = {
-            stream: [TensorView(x, labels[id(y)], index[torch.isin(y[index], group)]) for group in groups]
-            for stream, (x, y, index) in parts.items()
-        }
-    benchmark = _benchmark(streams)
-    benchmark.name = name
-    benchmark.form = form or ("domain" if recipe.permuted else "class")
-    benchmark.class_names = source.classes
-    if groups is not None and form == "domain":
-        benchmark.class_names = tuple("/".join(source.classes[c] for c in column) for column in groups.T.tolist())
-    benchmark.classes = len(benchmark.class_names)
-    benchmark.class_order = order
-    benchmark.input_shape = source.input_shape
-    return benchmark
+def permuted(
+    source: Specification | Source,
+    *,
+    experiences: int = 10,
+    seed: int = 0,
+    validation: float = 0.0,
+    input_range: Sequence[float] | None = None,
+    root: str | Path | None = None,
+) -> Any:
+    """All classes of a source in every experience, under a pixel permutation of its own (the first: none).
+
+    Domain-incremental. No experience carries a task label other than 0.
+
+    Args:
+        source: a source, or its spec; see `load_source`.
+        experiences: length of the stream.
+        seed: decides the permutations, and which samples are for validation.
+        validation: as of `split`; every experience has the same images.
+        input_range: as of `split`.
+        root: the folder that holds the data sets, see `load_source`.
+
+    Returns:
+        The benchmark; see `scenario`.
+
+    Raises:
+        ValueError: an argument out of range.
+        FileNotFoundError: the data is absent.
+    """
+    length = _length(experiences)
+    data = _loaded(source, root, validation, input_range)
+    permutations = _permutations(length, data, torch.Generator().manual_seed(seed))
+    streams = {
+        stream: [TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations]
+        for stream, (x, y, index) in _parts(data, validation, seed).items()
+    }
+    order = tuple(range(len(data.classes)))
+    return _described(streams, f"permuted-{data.name}", "domain", data.classes, order, data)
 
 
 def joint(benchmark: Any) -> Any:
@@ -222,6 +218,55 @@ def bulk_view(experience: Any) -> TensorView | None:
     """
     view, dataset = getattr(experience, "tensor_view", None) or (None, None)
     return view if view is not None and dataset is experience.dataset else None
+
+
+def _length(experiences: object) -> int:
+    if isinstance(experiences, bool) or not isinstance(experiences, int) or experiences < 1:
+        raise ValueError(f"expected experiences to be a positive integer, got {experiences!r}")
+    return experiences
+
+
+def _loaded(
+    source: Specification | Source,
+    root: str | Path | None,
+    validation: float,
+    input_range: Sequence[float] | None,
+) -> Source:
+    if not 0 <= validation < 1:
+        raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
+    data = load_source(source, root)
+    return data if input_range is None else _rescaled(data, *_bounds(input_range))
+
+
+def _parts(data: Source, validation: float, seed: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Of each stream the samples, their labels and which of them it has."""
+    train = torch.arange(len(data.train_y))
+    parts = {"train": (data.train_x, data.train_y, train)}
+    if validation:
+        # A generator of its own: the order of classes must be the same with and without validation.
+        train, held_out = stratified_split(data.train_y, validation, torch.Generator().manual_seed(seed))
+        parts["train"] = (data.train_x, data.train_y, train)
+        parts["validation"] = (data.train_x, data.train_y, held_out)
+    parts["test"] = (data.test_x, data.test_y, torch.arange(len(data.test_y)))
+    return parts
+
+
+def _described(
+    streams: dict[str, list[Any]],
+    name: str,
+    form: str,
+    class_names: tuple[str, ...],
+    order: tuple[int, ...],
+    data: Source,
+) -> Any:
+    benchmark = _benchmark(streams)
+    benchmark.name = name
+    benchmark.form = form
+    benchmark.class_names = class_names
+    benchmark.classes = len(class_names)
+    benchmark.class_order = order
+    benchmark.input_shape = data.input_shape
+    return benchmark
 
 
 def _bounds(input_range: Sequence[float]) -> tuple[float, float]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.cli import instantiate_class
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,9 +13,11 @@ from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.core.rule import Rule
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.integrations.losses import LOSSES, Loss, check_labels
+from lit_meta.integrations.optimizers import OptimizerFactory, optimizer_factory
 from lit_meta.utils.registry import unknown
+from lit_meta.utils.specs import Specification
 
-OptimizerSpec = Mapping[str, Any] | Callable[[Iterable[nn.Parameter]], Optimizer]
+_SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
 
 
 class MetaplasticModule(L.LightningModule):
@@ -30,11 +30,12 @@ class MetaplasticModule(L.LightningModule):
         rule: a rule, several in order, or None for plain training.
         loss: ``"cross_entropy"`` (of logits), ``"mse"`` (half the squared distance to the one-hot label, averaged over
             the batch), ``"summed_mse"`` (its sum), or a function of (outputs, targets).
-        optimizer: ``{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}``, or a function of the parameters.
+        optimizer: ``{"name": "sgd", "lr": 0.1}``, ``{"class_path": "torch.optim.SGD", "init_args": {...}}``, or a function of the
+            parameters; see `lit_meta.integrations.optimizers.optimizer_factory`.
         unpack: takes a batch apart into (inputs, targets).
 
     Raises:
-        KeyError: an unknown loss.
+        KeyError: an unknown loss or optimizer.
         TypeError: a network or an optimizer of the wrong kind.
 
     Example:
@@ -50,7 +51,7 @@ class MetaplasticModule(L.LightningModule):
         *,
         rule: Rule | Sequence[Rule] | None = None,
         loss: str | Loss = "cross_entropy",
-        optimizer: OptimizerSpec | None = None,
+        optimizer: Specification | OptimizerFactory | None = None,
         unpack: BatchFunction = unpack,
     ) -> None:
         super().__init__()
@@ -61,14 +62,7 @@ class MetaplasticModule(L.LightningModule):
         self.network = network
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         self._checks_labels = isinstance(loss, str)
-        self._optimizer: OptimizerSpec = optimizer or {
-            "class_path": "torch.optim.SGD",
-            "init_args": {"lr": 0.1},
-        }
-        if not callable(self._optimizer) and "class_path" not in self._optimizer:
-            raise TypeError(f"an optimizer is a function or a mapping with 'class_path', got {self._optimizer!r}")
-        if not callable(self._optimizer):
-            _check_class_path(self._optimizer["class_path"])
+        self._optimizer = optimizer_factory(_SGD if optimizer is None else optimizer)
         self._unpack = unpack
         self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=unpack)
 
@@ -99,10 +93,7 @@ class MetaplasticModule(L.LightningModule):
         return [] if self.plasticity is None else [self.plasticity]
 
     def configure_optimizers(self) -> Optimizer:
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        if callable(self._optimizer):
-            return self._optimizer(parameters)
-        return instantiate_class((parameters,), dict(self._optimizer))
+        return self._optimizer([p for p in self.network.parameters() if p.requires_grad])
 
     def _log_accuracy(self, name: str, batch: Any) -> None:
         inputs, targets = self._unpack(batch)
@@ -110,13 +101,3 @@ class MetaplasticModule(L.LightningModule):
             raise ValueError("the batch has no targets to compare predictions with")
         accuracy = (self.network(inputs).argmax(1) == targets).float().mean()
         self.log(name, accuracy, batch_size=inputs.shape[0])
-
-
-def _check_class_path(path: str) -> None:
-    module, _, name = path.rpartition(".")
-    try:
-        found = hasattr(importlib.import_module(module), name)
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        raise ValueError(f"there is no optimizer {path!r}: expected a class_path such as 'torch.optim.SGD'")

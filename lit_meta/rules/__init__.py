@@ -1,87 +1,35 @@
-"""The rules, and the one registry of them."""
+"""Metaplasticity rules: what a synapse remembers, and how that changes its next update."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from lit_meta.core.rule import Experience, Layer, Rule, Synapses
-from lit_meta.core.state import State
-from lit_meta.rules.benna_fusi import BennaFusi
-from lit_meta.rules.bgd import BGD
-from lit_meta.rules.binary_metaplasticity import BinaryMetaplasticity
-from lit_meta.rules.critical_period import CriticalPeriod
-from lit_meta.rules.ewc import EWC
-from lit_meta.rules.hlop import HLOP
-from lit_meta.rules.mas import MAS
-from lit_meta.rules.mesu import MESU
-from lit_meta.rules.naca import NACA
-from lit_meta.rules.owm import OWM
-from lit_meta.rules.recursive_readout import RecursiveReadout
-from lit_meta.rules.si import SI
-from lit_meta.rules.streaming_lda import StreamingLDA
-from lit_meta.rules.upgd import UPGD
-from lit_meta.rules.xdg import XdG
-from lit_meta.utils.registry import unknown
+from lit_meta.rules.registry import RULES as RULES
+from lit_meta.rules.registry import build_rule as build_rule
+from lit_meta.utils.lazy import lazy_exports
 
-RULES: dict[str, type[Rule]] = {
-    "benna-fusi": BennaFusi,
-    "bgd": BGD,
-    "binary-metaplasticity": BinaryMetaplasticity,
-    "critical-period": CriticalPeriod,
-    "ewc": EWC,
-    "hlop": HLOP,
-    "mas": MAS,
-    "mesu": MESU,
-    "naca": NACA,
-    "owm": OWM,
-    "recursive-readout": RecursiveReadout,
-    "si": SI,
-    "streaming-lda": StreamingLDA,
-    "upgd": UPGD,
-    "xdg": XdG,
-}
+if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
+    from lit_meta.core.rule import Experience as Experience
+    from lit_meta.core.rule import Layer as Layer
+    from lit_meta.core.rule import Rule as Rule
+    from lit_meta.core.rule import Synapses as Synapses
+    from lit_meta.core.state import State as State
+    from lit_meta.rules.benna_fusi import BennaFusi as BennaFusi
+    from lit_meta.rules.bgd import BGD as BGD
+    from lit_meta.rules.binary_metaplasticity import BinaryMetaplasticity as BinaryMetaplasticity
+    from lit_meta.rules.critical_period import CriticalPeriod as CriticalPeriod
+    from lit_meta.rules.ewc import EWC as EWC
+    from lit_meta.rules.hlop import HLOP as HLOP
+    from lit_meta.rules.mas import MAS as MAS
+    from lit_meta.rules.mesu import MESU as MESU
+    from lit_meta.rules.naca import NACA as NACA
+    from lit_meta.rules.owm import OWM as OWM
+    from lit_meta.rules.recursive_readout import RecursiveReadout as RecursiveReadout
+    from lit_meta.rules.si import SI as SI
+    from lit_meta.rules.streaming_lda import StreamingLDA as StreamingLDA
+    from lit_meta.rules.upgd import UPGD as UPGD
+    from lit_meta.rules.xdg import XdG as XdG
 
-__all__ = [
-    "BGD",
-    "EWC",
-    "HLOP",
-    "MAS",
-    "MESU",
-    "NACA",
-    "OWM",
-    "RULES",
-    "SI",
-    "UPGD",
-    "BennaFusi",
-    "BinaryMetaplasticity",
-    "CriticalPeriod",
-    "Experience",
-    "Layer",
-    "RecursiveReadout",
-    "Rule",
-    "State",
-    "StreamingLDA",
-    "Synapses",
-    "XdG",
-    "build_rule",
-]
-
-
-def build_rule(name: str, **hyperparameters: Any) -> Rule:
-    """A rule by its name in the registry.
-
-    Raises:
-        KeyError: no rule of that name; the nearest are named.
-        TypeError: a hyperparameter that the rule does not have.
-
-    Example:
-        >>> build_rule("ewc", strength=2.0).strength
-        2.0
-    """
-    if name not in RULES:
-        raise unknown("rule", name, RULES)
-    try:
-        return RULES[name](**hyperparameters)
-    except TypeError as error:
-        known = ", ".join(build_rule(name).hyperparameters)
-        raise TypeError(f"rule {name!r}: {str(error).split('__init__() ')[-1]}; it takes {known}") from None
+_CORE = ("rule:Experience", "rule:Layer", "rule:Rule", "rule:Synapses", "state:State")
+__getattr__, __dir__, _names = lazy_exports(__name__, [*RULES.targets, *(f"lit_meta.core.{name}" for name in _CORE)])
+__all__ = [*_names, "RULES", "build_rule"]

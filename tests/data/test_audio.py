@@ -135,12 +135,11 @@ def test_fsdd_has_the_official_split_and_is_cached_outside_the_data(recordings: 
 
 
 def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lit_meta.data import sources
-    from lit_meta.data.sources import spoken_digits
+    from lit_meta.data.sources import registry, spoken_digits
 
     folder = recordings / "data" / "fsdd" / "recordings"
     first = load_source("fsdd", root=recordings / "data")
-    sources._load.cache_clear()
+    registry._load.cache_clear()
 
     def refuse(file: Path) -> None:
         raise AssertionError(f"{file} was read though it is in the cache")
@@ -151,19 +150,19 @@ def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch:
     torch.testing.assert_close(again.train_x, first.train_x, rtol=0, atol=0)
 
     write_wav(folder / "0_anna_7.wav", 1000 * tone(300).numpy())
-    sources._load.cache_clear()
+    registry._load.cache_clear()
     assert len(load_source("fsdd", root=recordings / "data").train_y) == len(first.train_y) + 1
 
     for file in (recordings / "cache" / "lit_meta" / "tensors").iterdir():
         file.write_bytes(b"damaged")
-    sources._load.cache_clear()
+    registry._load.cache_clear()
     assert len(load_source("fsdd", root=recordings / "data").train_y) == len(first.train_y) + 1
 
     (recordings / "a file").write_text("so that no folder can be made below it")
     monkeypatch.setenv("XDG_CACHE_HOME", str(recordings / "a file"))
-    sources._load.cache_clear()
+    registry._load.cache_clear()
     assert len(load_source("fsdd", root=recordings / "data").train_y) == len(first.train_y) + 1
-    sources._load.cache_clear()
+    registry._load.cache_clear()
 
 
 @pytest.mark.parametrize(

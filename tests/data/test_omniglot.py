@@ -131,9 +131,9 @@ def test_images_have_ink_one_and_the_last_five_drawers_for_the_test(
     assert source.classes[-1] == "omega"
 
     (tmp_path / "omniglot" / "images" / "Greek" / "character24").rename(tmp_path / "character24")
-    from lit_meta.data import sources
+    from lit_meta.data.sources import registry
 
-    sources._load.cache_clear()
+    registry._load.cache_clear()
     with pytest.raises(ValueError, match="expected the folders character01 to character24"):
         load_source("omniglot-greek", root=tmp_path)
 

@@ -77,7 +77,7 @@ def test_mnist_has_the_published_class_counts_and_the_first_labels() -> None:
     reason="no cifar10.npz under LIT_META_DATA",
 )
 def test_cifar10_never_trains_on_its_held_out_images() -> None:
-    from lit_meta.data import sources
+    from lit_meta.data.sources import registry
 
     try:
         source = load_source("cifar10")
@@ -95,7 +95,7 @@ def test_cifar10_never_trains_on_its_held_out_images() -> None:
         torch.testing.assert_close(source.held_out_x[-1], expected, rtol=0, atol=0)
         torch.testing.assert_close(source.test_x[-1], expected, rtol=0, atol=0)
     finally:
-        sources._load.cache_clear()  # 600 MB that no other test needs
+        registry._load.cache_clear()  # 600 MB that no other test needs
 
 
 def test_digits_are_split_by_class_and_hold_every_image_once() -> None:

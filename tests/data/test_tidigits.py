@@ -100,19 +100,19 @@ def test_single_digits_are_taken_by_the_official_split(corpus: Path) -> None:
 
 
 def test_capital_letters_as_on_some_discs_are_read(corpus: Path) -> None:
-    from lit_meta.data import sources
+    from lit_meta.data.sources import registry
 
     before = load_source("tidigits", root=corpus)
     for file in (corpus / "tidigits").rglob("?[ab].wav"):
         file.rename(file.with_name(file.name.upper()))
     folder = corpus / "tidigits" / "data" / "adults"
     (folder / "train").rename(folder / "TRAIN")
-    sources._load.cache_clear()
+    registry._load.cache_clear()
     torch.testing.assert_close(load_source("tidigits", root=corpus).train_x.sum(), before.train_x.sum())
 
 
 def test_what_does_not_belong_is_refused(corpus: Path) -> None:
-    from lit_meta.data import sources
+    from lit_meta.data.sources import registry
 
     file = corpus / "tidigits" / "data" / "adults" / "train" / "man" / "ae" / "1a.wav"
     file.write_bytes(sphere(np.ones(1000), sample_rate=16000))
@@ -122,7 +122,7 @@ def test_what_does_not_belong_is_refused(corpus: Path) -> None:
     with pytest.raises(ValueError, match=r"one\.wav: expected a name like 6a\.wav"):
         load_source("tidigits", root=corpus)
     file.with_name("one.wav").unlink()
-    sources._load.cache_clear()
+    registry._load.cache_clear()
     assert len(load_source("tidigits", root=corpus).train_y) == 43
 
 

@@ -1,0 +1,51 @@
+"""The registry of scenarios; other packages add theirs by the entry-point group ``lit_meta.scenarios``.
+
+A scenario is a function that returns a benchmark. Those of this package stand over any source, so that ``split-NAME`` and
+``permuted-NAME`` are scenarios for every registered source, one of another package included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lit_meta.data.sources.registry import SOURCES
+from lit_meta.utils.registry import Registry, unknown
+from lit_meta.utils.specs import Spec, Specification
+
+SCENARIOS: Registry[Callable[..., Any]] = Registry(
+    "scenario",
+    {
+        "permuted": "lit_meta.data.scenarios:permuted",
+        "split": "lit_meta.data.scenarios:split",
+    },
+    group="lit_meta.scenarios",
+)
+
+
+def scenario_names() -> tuple[str, ...]:
+    """The names of the scenarios, in alphabetical order: the registered ones, and those over each source."""
+    over_sources = {f"{form}-{source}" for form in SCENARIOS if not SCENARIOS.is_foreign(form) for source in SOURCES}
+    return tuple(sorted({*SCENARIOS, *over_sources}))
+
+
+def scenario_spec(spec: Specification) -> Spec:
+    """A scenario's spec with ``split-NAME`` taken apart into the scenario and its source.
+
+    Raises:
+        KeyError: an unknown scenario; the nearest are named.
+        TypeError: another form.
+
+    Example:
+        >>> scenario_spec("split-digits").to_dict()
+        {'name': 'split', 'source': 'digits'}
+    """
+    parsed = Spec.parse(spec, SCENARIOS.kind)
+    if parsed.class_path or parsed.name in SCENARIOS:
+        return parsed
+    form, _, source = parsed.name.partition("-")
+    if form not in SCENARIOS or SCENARIOS.is_foreign(form) or source not in SOURCES:
+        raise unknown(SCENARIOS.kind, parsed.name, scenario_names())
+    if "source" in parsed.arguments:
+        raise TypeError(f"scenario {parsed.name!r} names its source: leave out source={parsed.arguments['source']!r}")
+    return Spec(name=form, arguments={"source": source, **parsed.arguments})

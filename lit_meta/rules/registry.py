@@ -1,0 +1,62 @@
+"""The registry of rules: one line for each; other packages add theirs by the entry-point group ``lit_meta.rules``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lit_meta.utils.registry import Registry
+from lit_meta.utils.specs import Specification, build
+
+if TYPE_CHECKING:
+    from lit_meta.core.rule import Rule
+
+RULES: Registry[type[Rule]] = Registry(
+    "rule",
+    {
+        "benna-fusi": "lit_meta.rules.benna_fusi:BennaFusi",
+        "bgd": "lit_meta.rules.bgd:BGD",
+        "binary-metaplasticity": "lit_meta.rules.binary_metaplasticity:BinaryMetaplasticity",
+        "critical-period": "lit_meta.rules.critical_period:CriticalPeriod",
+        "ewc": "lit_meta.rules.ewc:EWC",
+        "hlop": "lit_meta.rules.hlop:HLOP",
+        "mas": "lit_meta.rules.mas:MAS",
+        "mesu": "lit_meta.rules.mesu:MESU",
+        "naca": "lit_meta.rules.naca:NACA",
+        "owm": "lit_meta.rules.owm:OWM",
+        "recursive-readout": "lit_meta.rules.recursive_readout:RecursiveReadout",
+        "si": "lit_meta.rules.si:SI",
+        "streaming-lda": "lit_meta.rules.streaming_lda:StreamingLDA",
+        "upgd": "lit_meta.rules.upgd:UPGD",
+        "xdg": "lit_meta.rules.xdg:XdG",
+    },
+    group="lit_meta.rules",
+)
+
+
+def build_rule(spec: Specification | Rule | None = None, *, trusted: bool = True, **hyperparameters: Any) -> Rule:
+    """A rule from its spec; see `lit_meta.utils.specs`.
+
+    Args:
+        spec: a name, ``{"name": ..., hyperparameters}`` or ``{"class_path": ..., "init_args": ...}``; a rule is returned as is.
+        trusted: whether a class path that is not registered may be imported.
+        **hyperparameters: of the rule, in place of a mapping; ``name`` in place of ``spec``.
+
+    Raises:
+        KeyError: no rule of that name; the nearest are named.
+        TypeError: a hyperparameter that the rule does not have, or what was built is no rule.
+        ValueError: a class path that leads nowhere or must not be imported.
+
+    Example:
+        >>> build_rule("ewc", strength=2.0).strength, build_rule({"name": "ewc", "strength": 2.0}).strength
+        (2.0, 2.0)
+    """
+    from lit_meta.core.rule import Rule
+
+    if isinstance(spec, Rule):
+        return spec
+    if spec is None:
+        spec = {"name": hyperparameters.pop("name", "")}
+    rule = build(spec, RULES, trusted=trusted, **hyperparameters)
+    if not isinstance(rule, Rule):
+        raise TypeError(f"rule {spec!r} gave a {type(rule).__name__}, not a lit_meta.Rule")
+    return rule

@@ -1,0 +1,213 @@
+"""One language for everything that a config, a card or a call can name.
+
+A spec is a name (``"ewc"``), a mapping with a name (``{"name": "ewc", "strength": 50}``), or a class path as LightningCLI
+writes it (``{"class_path": "my_package.MyRule", "init_args": {...}}``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lit_meta.utils.registry import Registry
+
+Specification = str | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A thing to build: where it is found, and the arguments it is built with.
+
+    Attributes:
+        name: in a registry; empty where a class path is given.
+        class_path: ``"module.Class"``; empty where a name is given.
+        arguments: keyword arguments.
+    """
+
+    name: str = ""
+    class_path: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: Specification, kind: str) -> Spec:
+        """Reads one of the three forms.
+
+        Args:
+            value: the spec.
+            kind: what it is of, in the singular, for error messages.
+
+        Raises:
+            TypeError: another form.
+            ValueError: a key that has no meaning beside the others, which would otherwise be ignored.
+
+        Example:
+            >>> Spec.parse({"name": "ewc", "strength": 50}, "rule").arguments
+            {'strength': 50}
+            >>> Spec.parse({"class_path": "torch.optim.SGD", "lr": 0.1}, "optimizer")
+            Traceback (most recent call last):
+            ...
+            ValueError: optimizer: 'lr' has no meaning beside class_path: arguments go into init_args
+        """
+        if isinstance(value, str):
+            return cls(class_path=value) if "." in value else cls(name=value)
+        if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+            raise TypeError(
+                f"{kind} must be a name, a mapping with a name, or {{class_path: ..., init_args: ...}}, got {value!r}"
+            )
+        if "class_path" in value:
+            beside = sorted(value.keys() - {"class_path", "init_args"})
+            if beside:
+                raise ValueError(f"{kind}: {beside[0]!r} has no meaning beside class_path: arguments go into init_args")
+            arguments = value.get("init_args") or {}
+            if not isinstance(arguments, Mapping) or not all(isinstance(key, str) for key in arguments):
+                raise TypeError(f"{kind}: init_args must be a mapping of arguments, got {arguments!r}")
+            return cls(class_path=_text(value["class_path"], f"{kind}: class_path"), arguments=dict(arguments))
+        if "name" not in value:
+            raise ValueError(f"{kind} needs a name or a class_path, got {dict(value)!r}")
+        return cls(
+            name=_text(value["name"], f"{kind}: name"), arguments={k: v for k, v in value.items() if k != "name"}
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The mapping form, which YAML files and cards hold.
+
+        Example:
+            >>> Spec(name="ewc").to_dict(), Spec(class_path="a.B", arguments={"c": 1}).to_dict()
+            ({'name': 'ewc'}, {'class_path': 'a.B', 'init_args': {'c': 1}})
+        """
+        if self.class_path:
+            return {"class_path": self.class_path, "init_args": dict(self.arguments)}
+        return {"name": self.name, **self.arguments}
+
+    def resolve(self, registry: Registry[Any], *, trusted: bool) -> Callable[..., Any]:
+        """What the spec names.
+
+        Args:
+            registry: of its kind.
+            trusted: whether the spec is the user's own. Only then is a class path imported that the registry does not know;
+                one that came in a file of results is refused without importing anything.
+
+        Raises:
+            KeyError: an unknown name.
+            ValueError: a class path that leads nowhere, or, in what is not trusted, one that the registry does not know.
+        """
+        if not self.class_path:
+            return registry[self.name]
+        name = registry.named(self.class_path)
+        if name is not None:
+            return registry[name]
+        if not trusted:
+            raise ValueError(
+                f"{registry.kind} {self.class_path!r} is not a registered {registry.kind}, and what a file names is not "
+                f"imported: install the package that registers it, or build the {registry.kind} yourself"
+            )
+        return _imported(self.class_path, registry.kind)
+
+
+def normalized(value: Specification, kind: str) -> dict[str, Any]:
+    """A spec in its mapping form, so that two ways of writing it are equal.
+
+    Example:
+        >>> normalized("ewc", "rule")
+        {'name': 'ewc'}
+    """
+    return Spec.parse(value, kind).to_dict()
+
+
+def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: str, known: Sequence[str] = ()) -> None:
+    """Checks that a class or function takes the arguments of a spec, without calling it.
+
+    Args:
+        target: what will be called.
+        given: its keyword arguments.
+        what: how the message calls it, such as ``"rule 'ewc'"``.
+        known: arguments that the caller adds, so that they are not missing.
+
+    Raises:
+        TypeError: an argument it does not take (the nearest is named), or one that is missing.
+
+    Example:
+        >>> check_arguments(dict.fromkeys, {}, "nothing")  # a function without a signature is not checked
+        >>> def scenario(length, seed=0): ...
+        >>> check_arguments(scenario, {"lenght": 3}, "scenario 'mine'")
+        Traceback (most recent call last):
+        ...
+        TypeError: scenario 'mine' has no argument 'lenght'; did you mean 'length'? It takes length, seed
+    """
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    takes = ", ".join(name for name in names if name not in known) or "no arguments"
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        for name in given:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+                hint = f"; did you mean {near[0]!r}?" if near else "."
+                raise TypeError(f"{what} has no argument {name!r}{hint} It takes {takes}")
+    for p in parameters:
+        required = p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        if required and p.name not in given and p.name not in known:
+            raise TypeError(f"{what} needs the argument {p.name!r}. It takes {takes}")
+
+
+def build(
+    value: Specification, registry: Registry[Any], /, *positional: Any, trusted: bool = True, **extra: Any
+) -> Any:
+    """Builds what a spec describes.
+
+    Args:
+        value: a name, ``{"name": ..., ...}`` or ``{"class_path": ..., "init_args": ...}``.
+        registry: of its kind.
+        *positional: first arguments that the caller adds, such as an optimizer's parameters.
+        trusted: see `Spec.resolve`.
+        **extra: keyword arguments that the caller adds, where the spec does not give them.
+
+    Returns:
+        What the class or function returned.
+
+    Raises:
+        KeyError: an unknown name; the nearest are named.
+        TypeError: another form, or an argument that does not exist or is missing.
+        ValueError: a class path that leads nowhere or must not be imported, or an argument out of range.
+
+    Example:
+        >>> numbers = Registry("number", {"fraction": "fractions:Fraction"}, group="example.numbers")
+        >>> build({"name": "fraction", "numerator": 3, "denominator": 6}, numbers)
+        Fraction(1, 2)
+    """
+    spec = Spec.parse(value, registry.kind)
+    target = spec.resolve(registry, trusted=trusted)
+    arguments = {**extra, **spec.arguments}
+    what = f"{registry.kind} {spec.name or spec.class_path!r}"
+    check_arguments(target, arguments, what, known=_first_names(target, len(positional)))
+    return target(*positional, **arguments)
+
+
+def _first_names(target: Callable[..., Any], count: int) -> list[str]:
+    try:
+        return list(inspect.signature(target).parameters)[:count]
+    except (TypeError, ValueError):
+        return []
+
+
+def _imported(class_path: str, kind: str) -> Callable[..., Any]:
+    module, _, attribute = class_path.rpartition(".")
+    try:
+        target = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"there is no {kind} {class_path!r}: {error}") from None
+    if not callable(target):
+        raise ValueError(f"{kind} {class_path!r} is a {type(target).__name__}, not a class or a function")
+    return target  # type: ignore[no-any-return]
+
+
+def _text(value: object, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{what} must be text, got {value!r}")
+    return value
