@@ -11,9 +11,10 @@ import yaml
 from lit_meta import zoo
 from lit_meta.experiments.config import is_classification
 from lit_meta.experiments.summary import accuracies, percent
-from lit_meta.rules import RULES
+from lit_meta.rules import build_rule
 from lit_meta.utils.io import load_json
 from lit_meta.utils.paths import configs_folder
+from lit_meta.utils.specs import label
 
 DOCS = Path(__file__).resolve().parent.parent
 
@@ -35,7 +36,7 @@ def found(folder: Path) -> list[dict[str, Any]]:
             continue
         shown = {key: experiment[key] for key in ("scenario", "seeds")}
         rows[name] = {"name": name, "protocol": card["protocol"], **shown, **card["results"], "zoo": True}
-    return sorted(rows.values(), key=lambda row: (row["scenario"]["name"], row["protocol"] != "standard", row["name"]))
+    return sorted(rows.values(), key=lambda row: (label(row["scenario"]), row["protocol"] != "standard", row["name"]))
 
 
 def committed(folder: Path, name: str) -> dict[str, Any]:
@@ -60,9 +61,9 @@ def told_tasks(name: str) -> bool:
     """
     path = configs_folder() / "experiment" / f"{name}.yaml"
     config = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    spec = config.get("rule")
-    specs = [spec] if isinstance(spec, Mapping) else spec or []
-    return config.get("scenario", {}).get("form") == "task" or any(RULES[one["name"]].needs_tasks for one in specs)
+    specs = config.get("rule") or []
+    rules = [build_rule(spec) for spec in (specs if isinstance(specs, list) else [specs])]
+    return config.get("scenario", {}).get("form") == "task" or any(rule.needs_tasks for rule in rules)
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:

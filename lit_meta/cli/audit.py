@@ -27,12 +27,11 @@ def add(commands: Any) -> None:
 
 
 def audit(options: argparse.Namespace) -> dict[str, Any]:
-    from lit_meta.data import scenario
+    from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.evaluation.audit import audit as audit_model
 
     network, experiment, seed = _trained(options.name)
-    spec = {"name": options.scenario} if options.scenario else experiment.scenario
-    benchmark = scenario(**spec, seed=seed)
+    benchmark = scenario_for_seed(options.scenario or experiment.scenario, seed)
     report = audit_model(
         network,
         benchmark,
@@ -83,6 +82,6 @@ def _trained(name: str) -> tuple[nn.Module, Experiment, int]:
         described = zoo.card(name)
         return zoo.load(name), Experiment.from_dict(described["experiment"]), described["seed"]
     experiment = load_experiment(str(folder / "config.yaml"))
-    network = build_network(**experiment.for_learner("rule").network)
+    network = build_network(experiment.for_learner("rule").network, trusted=False)
     network.load_state_dict(load_tensors(folder / "model.safetensors"))
     return network, experiment, experiment.seeds[0]

@@ -64,7 +64,7 @@ def demo(options: argparse.Namespace) -> dict[str, Any]:
                 raise ValueError(f"the experiment {experiment.name!r} has no rule to show")
             results[label] = fit_stream(
                 module,
-                scenario(**experiment.scenario, seed=0),
+                scenario(experiment.scenario, seed=0),
                 max_epochs=experiment.max_epochs,
                 batch_size=experiment.batch_size,
                 callbacks=[Metaplasticity(rule, network="network")],

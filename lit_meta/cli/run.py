@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from lit_meta.experiments.run import benchmarks_of, load_experiment, run_experiment
     from lit_meta.experiments.summary import percent
     from lit_meta.report.stream_figures import accuracy_matrices
+    from lit_meta.utils.specs import label
     from lit_meta.utils.validation import require_one_of
 
     experiment = load_experiment(options.config, [f"--{change}" for change in options.overrides])
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "training (s)",
         "rule's memory (KiB)",
     )
-    title = f"{experiment.name}: {experiment.scenario['name']}, protocol {experiment.protocol}"
+    title = f"{experiment.name}: {label(experiment.scenario)}, protocol {experiment.protocol}"
     table(title, columns, rows, f"mean ± standard deviation over {len(experiment.seeds)} seed(s)")
     if "rule" in report:
         matrix = torch.tensor(report["rule"]["accuracy_matrix"])

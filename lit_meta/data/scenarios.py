@@ -49,8 +49,22 @@ def scenario(spec: Specification, **arguments: Any) -> Any:
         >>> benchmark.class_names
         ('0/2/4/6/8', '1/3/5/7/9')
     """
+    return _built(spec, {}, arguments)
+
+
+def scenario_for_seed(spec: Specification, seed: int) -> Any:
+    """The benchmark of a spec for one seed of an experiment; a scenario that has no seed is the same for all.
+
+    Raises:
+        KeyError: an unknown scenario.
+        FileNotFoundError: the data is absent.
+    """
+    return _built(spec, {"seed": seed}, {})
+
+
+def _built(spec: Specification, offered: dict[str, Any], arguments: dict[str, Any]) -> Any:
     parsed = scenario_spec(spec)
-    benchmark = build(parsed.to_dict(), SCENARIOS, **arguments)
+    benchmark = build(parsed.to_dict(), SCENARIOS, offered=offered, **arguments)
     if not hasattr(benchmark, "train_stream") or not hasattr(benchmark, "test_stream"):
         raise TypeError(f"scenario {spec!r} gave a {type(benchmark).__name__} without train_stream and test_stream")
     if not getattr(benchmark, "name", None):

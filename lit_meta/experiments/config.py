@@ -9,10 +9,14 @@ from typing import Any, Literal
 from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol
 from lit_meta.utils.io import load_text
 from lit_meta.utils.paths import config_file
+from lit_meta.utils.specs import Spec, normalized
 from lit_meta.utils.validation import require_one_of
 
 _LONGEST = 300  # Characters of a parser's message.
 LEARNERS = ("rule", "naive", "joint")
+
+Rules = str | dict[str, Any] | list[str | dict[str, Any]] | None
+"""The spec of a rule, or of several."""
 
 MatmulPrecision = Literal["highest", "high", "medium"]
 MATMUL_PRECISIONS: tuple[MatmulPrecision, ...] = ("highest", "high", "medium")
@@ -27,9 +31,9 @@ class Override:
     """
 
     network: dict[str, Any] | None = None
-    rule: dict[str, Any] | list[dict[str, Any]] | None = None
+    rule: Rules = None
     loss: str | None = None
-    optimizer: dict[str, Any] | None = None
+    optimizer: str | dict[str, Any] | None = None
     max_epochs: int | None = None
     batch_size: int | None = None
 
@@ -40,11 +44,12 @@ class Experiment:
 
     Attributes:
         name: of the experiment, and of the zoo entry that comes of it.
-        scenario: ``{"name": ..., "experiences": ...}``, the arguments of `lit_meta.scenario` without the seed.
-        network: ``{"name": ..., ...}``, the arguments of `lit_meta.networks.build_network`.
-        rule: ``{"name": ..., ...}``, the arguments of `lit_meta.rules.build_rule`; a list of them for several rules.
+        scenario: the spec of a scenario (see `lit_meta.utils.specs`), such as ``{"name": ..., "experiences": ...}``, without a
+            seed.
+        network: the spec of a network.
+        rule: the spec of a rule; a list of them for several rules.
         loss: a loss of `MetaplasticModule`.
-        optimizer: ``{"class_path": ..., "init_args": {...}}``.
+        optimizer: the spec of an optimizer.
         max_epochs: passes over each experience.
         batch_size: of training.
         protocol: of evaluation.
@@ -62,11 +67,11 @@ class Experiment:
     """
 
     name: str
-    scenario: dict[str, Any]
-    network: dict[str, Any]
-    rule: dict[str, Any] | list[dict[str, Any]] | None = None
+    scenario: str | dict[str, Any]
+    network: str | dict[str, Any]
+    rule: Rules = None
     loss: str = "cross_entropy"
-    optimizer: dict[str, Any] = field(
+    optimizer: str | dict[str, Any] = field(
         default_factory=lambda: {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
     )
     max_epochs: int = 1
@@ -94,16 +99,16 @@ class Experiment:
                 raise ValueError(
                     f"a control has a name of letters, digits and hyphens other than {', '.join(LEARNERS)}, got {learner!r}"
                 )
-        for part in ("scenario", "network"):
-            if "name" not in getattr(self, part):
-                raise ValueError(f"{part} needs a name, got {getattr(self, part)}")
+        for part in ("scenario", "network", "optimizer"):
+            setattr(self, part, normalized(getattr(self, part), part))
+        self.rule = _normalized_rules(self.rule)
         if self.batching and self.tasks_told:
             raise ValueError("batching tests the network by itself, without the tasks that this scenario tells it")
 
     @property
     def tasks_told(self) -> bool:
         """Whether the scenario tells the network the task of every sample, in testing too."""
-        return bool(self.scenario.get("form") == "task")
+        return _arguments(self.scenario).get("form") == "task"
 
     @property
     def learners(self) -> tuple[str, ...]:
@@ -120,8 +125,9 @@ class Experiment:
         changes = _given(
             self.controls[learner] if learner in self.controls else self.overrides.get(learner, Override())
         )
-        if "name" not in changes.get("network", {"name": ""}):
-            changes["network"] = {**self.network, **changes["network"]}
+        changed = changes.get("network", {"name": ""})
+        if not changed.keys() & {"name", "class_path"}:
+            changes["network"] = _with_arguments(self.network, changed)
         part = replace(self, overrides={}, controls={}, **changes)
         return replace(part, rule=None) if learner in ("naive", "joint") else part
 
@@ -143,6 +149,25 @@ class Experiment:
         return cls(**{**values, **changes})
 
 
+def _arguments(spec: str | dict[str, Any]) -> dict[str, Any]:
+    return dict(Spec.parse(spec, "spec").arguments)
+
+
+def _with_arguments(spec: str | dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    parsed = Spec.parse(spec, "spec")
+    return replace(parsed, arguments={**parsed.arguments, **changes}).to_dict()
+
+
+def _normalized_rules(rules: Rules) -> Rules:
+    if not rules:
+        return rules  # None, or the empty list that means plain training.
+    if isinstance(rules, (str, Mapping)):
+        return normalized(rules, "rule")
+    if not isinstance(rules, list):
+        raise TypeError(f"rule must be a spec or a list of specs, got {rules!r}")
+    return [normalized(rule, "rule") for rule in rules]
+
+
 def _given(override: Override) -> dict[str, Any]:
     return {key: value for key, value in asdict(override).items() if value is not None}
 
@@ -160,7 +185,7 @@ def is_classification(described: Mapping[str, Any]) -> bool:
         >>> is_classification({"scenario": {"name": "split-digits", "experiences": 1}})
         True
     """
-    return bool(described["scenario"].get("experiences") == 1)
+    return bool(_arguments(described["scenario"]).get("experiences") == 1)
 
 
 def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experiment:

@@ -15,14 +15,16 @@ from torch import nn
 
 from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.evaluation.accuracy import accuracy_by_batching
-from lit_meta.experiments.config import Experiment, load_experiment
+from lit_meta.experiments.config import Experiment, Rules, load_experiment
 from lit_meta.experiments.summary import summary
 from lit_meta.integrations.module import MetaplasticModule
+from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
 from lit_meta.rules import Rule, build_rule
 from lit_meta.streams.fit import StreamResult, fit_stream
 from lit_meta.utils.io import check_folder, load_yaml, save_json, save_tensors
 from lit_meta.utils.modes import matmul_precision
+from lit_meta.utils.specs import Specification
 
 __all__ = [
     "Experiment",
@@ -38,30 +40,35 @@ __all__ = [
 ]
 
 
-def build_rules(spec: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None) -> Rule | list[Rule] | None:
-    """Rules from their specifications, ``{"name": ..., hyperparameters...}``; None where there are none."""
-    if not spec:
+def build_rules(specs: Rules, *, trusted: bool = True) -> Rule | list[Rule] | None:
+    """Rules from their specs; None where there are none. See `lit_meta.rules.build_rule`."""
+    if not specs:
         return None
-    if isinstance(spec, Mapping):
-        return build_rule(**spec)
-    return [build_rule(**one) for one in spec]
+    if isinstance(specs, (str, Mapping)):
+        return build_rule(specs, trusted=trusted)
+    return [build_rule(spec, trusted=trusted) for spec in specs]
 
 
-def network_for_seed(spec: Mapping[str, Any], seed: int) -> nn.Module:
+def network_for_seed(spec: Specification, seed: int, *, trusted: bool = True) -> nn.Module:
     """A network whose initial weights depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_network(**spec)
+        return build_network(spec, trusted=trusted)
 
 
-def build_module(experiment: Experiment, seed: int) -> MetaplasticModule:
-    """The module of an experiment with fresh weights."""
-    return MetaplasticModule(
-        network_for_seed(experiment.network, seed),
-        rule=build_rules(experiment.rule),
-        loss=experiment.loss,
-        optimizer=experiment.optimizer,
-    )
+def build_module(experiment: Experiment, seed: int, *, trusted: bool = True) -> MetaplasticModule:
+    """The module of an experiment with fresh weights.
+
+    Args:
+        experiment: its network, rule, loss and optimizer are built.
+        seed: of the weights.
+        trusted: whether the experiment is the user's own, and may import what it names; see `lit_meta.utils.specs`.
+    """
+    # First, so that nothing is built of an experiment that names what it must not.
+    optimizer = optimizer_factory(experiment.optimizer, trusted=trusted)
+    rule = build_rules(experiment.rule, trusted=trusted)
+    network = network_for_seed(experiment.network, seed, trusted=trusted)
+    return MetaplasticModule(network, rule=rule, loss=experiment.loss, optimizer=optimizer)
 
 
 def benchmarks_of(experiment: Experiment) -> dict[int, Any]:
@@ -71,9 +78,9 @@ def benchmarks_of(experiment: Experiment) -> dict[int, Any]:
         KeyError: an unknown scenario.
         FileNotFoundError: the data is absent.
     """
-    from lit_meta.data import scenario
+    from lit_meta.data.scenarios import scenario_for_seed
 
-    return {seed: scenario(**experiment.scenario, seed=seed) for seed in experiment.seeds}
+    return {seed: scenario_for_seed(experiment.scenario, seed) for seed in experiment.seeds}
 
 
 def run_seed(
@@ -92,11 +99,11 @@ def run_seed(
 
     The benchmark is the experiment's own for that seed; give it where it is at hand, see `benchmarks_of`.
     """
-    from lit_meta.data import joint, scenario
+    from lit_meta.data.scenarios import joint, scenario_for_seed
 
     part = experiment.for_learner(learner)
     if benchmark is None:
-        benchmark = scenario(**part.scenario, seed=seed)
+        benchmark = scenario_for_seed(part.scenario, seed)
     module = build_module(part, seed)
     with matmul_precision(part.matmul_precision):
         result = fit_stream(

@@ -38,7 +38,7 @@ def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int,
     """
     from lit_meta.data import scenario
 
-    benchmark = scenario(**experiment.scenario, seed=seed, validation=validation)
+    benchmark = scenario(experiment.scenario, seed=seed, validation=validation)
     if len(benchmark.train_stream) < experiences:
         raise ValueError(
             f"the sweep asks for the first {experiences} experiences, and {benchmark.name} has {len(benchmark.train_stream)}"

@@ -30,8 +30,8 @@ class MetaplasticModule(L.LightningModule):
         rule: a rule, several in order, or None for plain training.
         loss: ``"cross_entropy"`` (of logits), ``"mse"`` (half the squared distance to the one-hot label, averaged over
             the batch), ``"summed_mse"`` (its sum), or a function of (outputs, targets).
-        optimizer: ``{"name": "sgd", "lr": 0.1}``, ``{"class_path": "torch.optim.SGD", "init_args": {...}}``, or a function of the
-            parameters; see `lit_meta.integrations.optimizers.optimizer_factory`.
+        optimizer: ``{"name": "sgd", "lr": 0.1}``, ``{"class_path": "torch.optim.SGD", "init_args": {...}}``, or a function of
+            the parameters; see `lit_meta.integrations.optimizers.optimizer_factory`.
         unpack: takes a batch apart into (inputs, targets).
 
     Raises:

@@ -13,6 +13,7 @@ from lit_meta.report.panel import Panel
 from lit_meta.report.runs import Estimate, Run
 from lit_meta.report.style import css_variables, inline_svg
 from lit_meta.report.text import learner_label, protocol, rule_name, setting, summary
+from lit_meta.utils.specs import Spec, label
 
 
 def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Panel], list[str]]], comparison: Sequence[Panel]) -> str:
@@ -147,7 +148,7 @@ def _words(run: Run) -> str:
 def _overview(runs: Sequence[Run]) -> str:
     links = "".join(f'<li><a href="#run-{i}">{escape(run.name)}</a></li>' for i, run in enumerate(runs))
     findings = "".join(f"<p>{escape(run.name)}: {escape(typeset(summary(run)[0]))}</p>" for run in runs)
-    settings = {(r.experiment.scenario["name"], r.length, r.experiment.protocol) for r in runs}
+    settings = {(label(r.experiment.scenario), r.length, r.experiment.protocol) for r in runs}
     text = f'<nav aria-label="runs"><ul>{links}</ul></nav><div class="findings equal">{findings}</div>'
     if len(settings) > 1:
         listed = "; ".join(f"{name}, {n} experiences, protocol {kind}" for name, n, kind in sorted(settings))
@@ -176,7 +177,7 @@ def _rest(run: Run, left_out: Sequence[str]) -> str:
     rows = {
         "rule": rule_name(run),
         "rule settings": "; ".join(
-            _plain({k: v for k, v in spec.items() if k != "name"}) or "defaults" for spec in rules
+            _plain(dict(Spec.parse(spec, "rule").arguments)) or "defaults" for spec in rules
         ),
         "network": _plain(experiment.network),
         "loss, optimizer": f"{experiment.loss}; {_plain(experiment.optimizer)}",

@@ -65,20 +65,22 @@ def synapses(run: Run) -> Panel | str:
 
 def raster(run: Run) -> Panel | str:
     """Spikes of two test samples, or why they cannot be shown."""
-    from lit_meta.data import experience_tensors, scenario
+    from lit_meta.data import experience_tensors
+    from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.evaluation.activations import spike_raster
     from lit_meta.networks import build_network
     from lit_meta.utils.io import load_tensors
+    from lit_meta.utils.specs import label
 
-    network = build_network(**run.experiment.network)
+    network = build_network(run.experiment.network, trusted=False)
     if not isinstance(network, SpikingNetwork):
-        return f"the network ({run.experiment.network['name']}) does not spike."
+        return f"the network ({label(run.experiment.network)}) does not spike."
     path = run.folder / "model.safetensors"
     if not path.is_file():
         return f"{path.name} is missing."
     network.load_state_dict(load_tensors(path))
     try:
-        benchmark = scenario(**run.experiment.scenario, seed=run.experiment.seeds[0])
+        benchmark = scenario_for_seed(run.experiment.scenario, run.experiment.seeds[0])
     except FileNotFoundError as error:
         return f"the scenario's data are missing ({error})."
     samples = {}

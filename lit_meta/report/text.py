@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lit_meta.functional.interval import bootstrap_interval
 from lit_meta.report.runs import Estimate, LearnerRun, Run
+from lit_meta.utils.specs import label
 
 
 def percent(estimate: Estimate | None, *, digits: int = 1) -> str:
@@ -31,7 +32,7 @@ def rule_name(run: Run) -> str:
     spec = run.experiment.rule
     if not spec:
         return "no rule"
-    return " + ".join(str(rule["name"]).upper() for rule in ([spec] if isinstance(spec, dict) else spec))
+    return " + ".join(label(rule).upper() for rule in ([spec] if isinstance(spec, dict) else spec))
 
 
 def learner_label(run: Run, name: str) -> str:
@@ -44,7 +45,7 @@ def setting(run: Run) -> str:
     """The setting in which the numbers were measured."""
     seeds = len(run.experiment.seeds)
     over = "one seed" if seeds == 1 else f"{seeds} seeds (each with its own weights, class order and sample order)"
-    scenario = run.experiment.scenario["name"]
+    scenario = label(run.experiment.scenario)
     return (
         f"{scenario}: {run.length} experiences, learned one after another with one output layer for all classes. "
         f"At test time the network is not told which experience a sample comes from. Numbers are means over {over}."

@@ -12,6 +12,7 @@ from lit_meta.report.panel import Panel
 from lit_meta.report.panels import along_stream_panel, cost_panel, run_panels
 from lit_meta.report.runs import Run, read_run
 from lit_meta.report.style import save_figure
+from lit_meta.utils.specs import label
 
 
 def write_report(
@@ -65,7 +66,7 @@ def compare(runs: Sequence[Run]) -> list[Panel]:
     """Figures that compare several runs; only runs measured in the same way share an axis."""
 
     def kind(run: Run) -> tuple[str, int, str]:
-        return run.experiment.scenario["name"], run.length, run.experiment.protocol
+        return label(run.experiment.scenario), run.length, run.experiment.protocol
 
     panels = []
     groups = [list(group) for _, group in groupby(sorted(runs, key=kind), key=kind)]

@@ -108,6 +108,17 @@ class Spec:
         return _imported(self.class_path, registry.kind)
 
 
+def label(spec: Specification) -> str:
+    """How tables call what a spec names.
+
+    Example:
+        >>> label({"name": "ewc"}), label({"class_path": "my_package.rules.MyRule", "init_args": {}})
+        ('ewc', 'MyRule')
+    """
+    parsed = Spec.parse(spec, "spec")
+    return parsed.name or parsed.class_path.rpartition(".")[2]
+
+
 def normalized(value: Specification, kind: str) -> dict[str, Any]:
     """A spec in its mapping form, so that two ways of writing it are equal.
 
@@ -157,7 +168,13 @@ def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: 
 
 
 def build(
-    value: Specification, registry: Registry[Any], /, *positional: Any, trusted: bool = True, **extra: Any
+    value: Specification,
+    registry: Registry[Any],
+    /,
+    *positional: Any,
+    trusted: bool = True,
+    offered: Mapping[str, Any] | None = None,
+    **extra: Any,
 ) -> Any:
     """Builds what a spec describes.
 
@@ -166,6 +183,7 @@ def build(
         registry: of its kind.
         *positional: first arguments that the caller adds, such as an optimizer's parameters.
         trusted: see `Spec.resolve`.
+        offered: keyword arguments for targets that take them, where the spec does not give them.
         **extra: keyword arguments that the caller adds, where the spec does not give them.
 
     Returns:
@@ -183,10 +201,19 @@ def build(
     """
     spec = Spec.parse(value, registry.kind)
     target = spec.resolve(registry, trusted=trusted)
-    arguments = {**extra, **spec.arguments}
+    arguments = {**_taken(target, offered or {}), **extra, **spec.arguments}
     what = f"{registry.kind} {spec.name or spec.class_path!r}"
     check_arguments(target, arguments, what, known=_first_names(target, len(positional)))
     return target(*positional, **arguments)
+
+
+def _taken(target: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        parameters = inspect.signature(target).parameters
+    except (TypeError, ValueError):
+        return {}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {name: value for name, value in offered.items() if takes_all or name in parameters}
 
 
 def _first_names(target: Callable[..., Any], count: int) -> list[str]:

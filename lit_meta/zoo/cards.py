@@ -12,6 +12,7 @@ from lit_meta.experiments.summary import percent
 from lit_meta.utils.io import load_yaml
 from lit_meta.utils.paths import zoo_folder
 from lit_meta.utils.registry import unknown
+from lit_meta.utils.specs import label
 
 
 def names() -> list[str]:
@@ -48,13 +49,13 @@ def card(name: str) -> dict[str, Any]:
 def readme(described: Mapping[str, Any]) -> str:
     """The page of an entry, made from its card."""
     experiment, results = described["experiment"], described["results"]
-    rules = build_rules(experiment["rule"])
+    rules = build_rules(experiment["rule"], trusted=False)
     length = f"{experiment['scenario'].get('experiences', 'default')} experiences"
     stream = "all classes in one experience" if is_classification(experiment) else length
     lines = [
         f"# {described['name']}",
         "",
-        f"`{experiment['network']['name']}` trained by `{rules}` on `{experiment['scenario']['name']}` "
+        f"`{label(experiment['network'])}` trained by `{rules}` on `{label(experiment['scenario'])}` "
         f"({stream}), protocol `{described['protocol']}`.",
         "",
         "| learner | average accuracy (%) | forgetting (points) |",

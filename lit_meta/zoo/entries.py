@@ -16,8 +16,9 @@ from lit_meta.experiments.config import LEARNERS, is_classification
 from lit_meta.experiments.run import Experiment, build_module
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
-from lit_meta.rules import RULES
+from lit_meta.rules import build_rule
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256
+from lit_meta.utils.specs import label
 from lit_meta.zoo.cards import card, entry_folder, readme
 
 FILES = ("model.safetensors", "rule.safetensors")
@@ -35,7 +36,7 @@ def load(name: str) -> nn.Module:
         torch.Size([1, 10])
     """
     described = card(name)
-    network = build_network(**described["experiment"]["network"])
+    network = build_network(described["experiment"]["network"], trusted=False)
     network.load_state_dict(_tensors(name, described, "model.safetensors"))
     return network.eval()
 
@@ -54,7 +55,7 @@ def load_module(name: str) -> MetaplasticModule:
     """
     described = card(name)
     weights, tensors = (_tensors(name, described, file) for file in FILES)
-    module = build_module(Experiment.from_dict(described["experiment"]), described["seed"])
+    module = build_module(Experiment.from_dict(described["experiment"]), described["seed"], trusted=False)
     module.network.load_state_dict(weights)
     rules = module.plasticity.rules if module.plasticity is not None else ()
     for rule, memory in zip(rules, decode_numbered(tensors, len(rules)), strict=True):
@@ -93,9 +94,9 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
     if experiment.tasks_told:
         raise ValueError(f"{run} was told the task of every sample, and the network of a zoo entry is tested by itself")
     for spec in [experiment.rule] if isinstance(experiment.rule, dict) else experiment.rule or []:
-        if RULES[spec["name"]].needs_tasks:
+        if build_rule(spec).needs_tasks:
             raise ValueError(
-                f"{run} learned with {spec['name']}, which must be told the task of every sample: the network of a zoo entry "
+                f"{run} learned with {label(spec)}, which must be told the task of every sample: the network of a zoo entry "
                 "is tested by itself, without its rule, and would answer ungated"
             )
     metrics = load_json(run / "metrics.json")

@@ -13,6 +13,7 @@ from lit_meta.experiments.run import Experiment
 from lit_meta.functional import matrix
 from lit_meta.utils.io import sha256
 from lit_meta.utils.modes import matmul_precision
+from lit_meta.utils.specs import label
 from lit_meta.zoo.cards import card, entry_folder
 from lit_meta.zoo.entries import FILES, load
 
@@ -36,12 +37,12 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     Raises:
         KeyError: an unknown entry or scenario.
     """
-    from lit_meta.data import scenario as make_scenario
+    from lit_meta.data.scenarios import scenario_for_seed
 
     described = card(name)
     experiment = Experiment.from_dict(described["experiment"])
-    own = scenario in (None, experiment.scenario["name"])
-    benchmark = make_scenario(**(experiment.scenario if own else {"name": scenario}), seed=described["seed"])
+    own = scenario in (None, label(experiment.scenario))
+    benchmark = scenario_for_seed(experiment.scenario if own or scenario is None else scenario, described["seed"])
     protocol = protocol or experiment.protocol
     started = time.perf_counter()
     with matmul_precision(experiment.matmul_precision):

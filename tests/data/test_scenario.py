@@ -106,7 +106,6 @@ def test_the_task_form_has_the_labels_of_the_source(split) -> None:
     (
         ("split-digits", {"form": "instance"}, "form must be one of class, domain, task"),
         ("split-digits", {"form": "domain"}, "needs two classes or more"),
-        ("permuted-digits", {"form": "task"}, "has no other form"),
     ),
 )
 def test_forms_that_make_no_sense_are_refused(name, arguments, message) -> None:
@@ -244,7 +243,6 @@ def test_avalanche_can_cut_and_join_the_data_sets(split) -> None:
         ("split-digits", {"input_range": (1, -1)}, "smaller first"),
         ("split-digits", {"input_range": (0, float("nan"))}, "finite"),
         ("split-digits", {"input_range": 2.0}, "two numbers"),
-        ("permuted-digits", {"class_order": range(10)}, "no effect"),
     ),
 )
 def test_arguments_that_do_not_fit_are_refused(name: str, arguments: dict, message: str) -> None:
@@ -252,7 +250,25 @@ def test_arguments_that_do_not_fit_are_refused(name: str, arguments: dict, messa
         scenario(name, **arguments)
 
 
+@pytest.mark.parametrize("argument", ("form", "class_order", "experienses"))
+def test_an_argument_that_a_scenario_does_not_have_is_refused(argument: str) -> None:
+    with pytest.raises(TypeError, match=f"scenario 'permuted' has no argument {argument!r}"):
+        scenario("permuted-digits", **{argument: 1})
+
+
+def test_a_scenario_stands_over_any_source_and_is_named_in_any_form() -> None:
+    whole = {"class_path": "lit_meta.data.scenarios.split", "init_args": {"source": "digits", "experiences": 5}}
+    specs = ("split-digits", {"name": "split-digits"}, {"name": "split", "source": "digits"}, whole)
+    orders = {scenario(spec, seed=3, **({} if spec is whole else {"experiences": 5})).class_order for spec in specs}
+    assert len(orders) == 1
+    assert scenario("split", source=load_source("digits"), experiences=2).name == "split-digits"
+    with pytest.raises(TypeError, match="names its source"):
+        scenario({"name": "split-digits", "source": "mnist"})
+
+
 def test_an_unknown_scenario_names_the_nearest() -> None:
     with pytest.raises(KeyError, match="did you mean 'split-mnist'"):
         scenario("splitmnist")
-    assert len(scenario_names()) == 11
+    names = scenario_names()
+    assert {"split", "permuted", "split-digits", "permuted-mnist", "split-tidigits"} <= set(names)
+    assert len(names) == len(set(names))

@@ -143,7 +143,7 @@ def test_one_rule_learns_in_one_network(make_network, loaders):
         (lambda: Metaplasticity(object()), TypeError, "instance of lit_meta.Rule"),
         (lambda: MetaplasticModule(nn.Linear(2, 2), loss="hinge"), KeyError, "unknown loss 'hinge'"),
         (lambda: MetaplasticModule("resnet18"), TypeError, "a network is a torch.nn.Module"),
-        (lambda: MetaplasticModule(nn.Linear(2, 2), optimizer={"lr": 1}), TypeError, "class_path"),
+        (lambda: MetaplasticModule(nn.Linear(2, 2), optimizer={"lr": 1}), ValueError, "class_path"),
         (lambda: Session(nn.Flatten(), EWC()), ValueError, "no weight layer"),
     ),
 )

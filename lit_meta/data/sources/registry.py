@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lit_meta.utils.registry import Registry
 from lit_meta.utils.specs import Spec, Specification, build
@@ -76,9 +75,7 @@ def _load(described: str, root: Path) -> Source:
     from lit_meta.data.sources.base import Source
 
     spec = json.loads(described)
-    target = Spec.parse(spec, SOURCES.kind).resolve(SOURCES, trusted=True)
-    extra: dict[str, Any] = {"root": root} if "root" in inspect.signature(target).parameters else {}
-    source = build(spec, SOURCES, **extra)
+    source = build(spec, SOURCES, offered={"root": root})
     if not isinstance(source, Source):
         raise TypeError(f"source {spec!r} gave a {type(source).__name__}, not a lit_meta.data.Source")
     return source
