@@ -22,13 +22,14 @@ Form = Literal["class", "domain", "task"]
 _ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
 
 
-def scenario(spec: Specification, **arguments: Any) -> Any:
+def scenario(spec: Specification | None = None, **arguments: Any) -> Any:
     """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
 
     Args:
         spec: one of `scenario_names`, such as ``"split-digits"`` (see `split`) or ``"permuted-mnist"`` (see `permuted`);
             ``{"name": ..., arguments}``; or ``{"class_path": ..., "init_args": ...}`` of a function that returns a benchmark.
-        **arguments: of the scenario, such as ``experiences=5`` or ``seed=1``, where the spec does not give them.
+        **arguments: of the scenario, such as ``experiences=5`` or ``seed=1``, where the spec does not give them; ``name`` in
+            place of ``spec``.
 
     Returns:
         An `avalanche.benchmarks.CLScenario` with ``train_stream``, ``test_stream`` and, if asked for,
@@ -49,7 +50,7 @@ def scenario(spec: Specification, **arguments: Any) -> Any:
         >>> benchmark.class_names
         ('0/2/4/6/8', '1/3/5/7/9')
     """
-    return _built(spec, {}, arguments)
+    return _built({"name": arguments.pop("name", "")} if spec is None else spec, {}, arguments)
 
 
 def scenario_for_seed(spec: Specification, seed: int) -> Any:

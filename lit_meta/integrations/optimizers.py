@@ -53,4 +53,13 @@ def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool =
     if isinstance(target, type) and not issubclass(target, Optimizer):
         raise TypeError(f"{what} is not a torch.optim.Optimizer")
     check_arguments(target, parsed.arguments, what, known=["params"])
-    return partial(target, **parsed.arguments)
+    return partial(_optimizer, target, dict(parsed.arguments), what)
+
+
+def _optimizer(
+    target: Callable[..., Any], arguments: dict[str, Any], what: str, parameters: Iterable[nn.Parameter]
+) -> Optimizer:
+    optimizer = target(parameters, **arguments)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{what} gave a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+    return optimizer

@@ -228,13 +228,15 @@ def _imported(class_path: str, kind: str) -> Callable[..., Any]:
     try:
         target = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"there is no {kind} {class_path!r}: {error}") from None
+        raise ValueError(
+            f"there is no {kind} {class_path!r} ({error}): a class path names a module and what it holds, such as 'torch.optim.SGD'"
+        ) from None
     if not callable(target):
         raise ValueError(f"{kind} {class_path!r} is a {type(target).__name__}, not a class or a function")
     return target  # type: ignore[no-any-return]
 
 
 def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise TypeError(f"{what} must be text, got {value!r}")
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{what} must be text that is not empty, got {value!r}")
     return value

@@ -70,16 +70,14 @@ def test_run_report_and_zoo_entry(small_config, tmp_path, capsys):
 
 
 def test_a_run_builds_the_stream_of_a_seed_once(small_config, tmp_path, monkeypatch):
-    from lit_meta import data
+    from lit_meta.data import scenarios
 
-    made = []
-    build = data.scenario
-    monkeypatch.setattr(
-        data, "scenario", lambda *args, **options: made.append(options["seed"]) or build(*args, **options)
-    )
+    seeds = []
+    build = scenarios.scenario_for_seed
+    monkeypatch.setattr(scenarios, "scenario_for_seed", lambda spec, seed: seeds.append(seed) or build(spec, seed))
     arguments = ["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--set", "batching=true"]
     assert main([*arguments, "--learners", "naive", "joint"]) == 0
-    assert made == [0, 1]
+    assert seeds == [0, 1]
 
 
 def test_settings_can_be_changed_on_the_command_line(small_config, tmp_path):
@@ -130,7 +128,7 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, capsys):
     ("change", "message"),
     (
         ({"rule": {"name": "ecw"}}, "unknown rule 'ecw'"),
-        ({"rule": {"name": "ewc", "force": 1.0}}, "it takes strength, mode"),
+        ({"rule": {"name": "ewc", "force": 1.0}}, "It takes strength, mode"),
         ({"network": {"name": "mpl"}}, "unknown network 'mpl'"),
         ({"network": {"inputs": 64}}, "network needs a name"),
         ({"scenario": {"name": "split-nothing"}}, "unknown scenario"),
@@ -141,7 +139,7 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, capsys):
         ({"overrides": {"winner": {}}}, "winner"),
         ({"optimizer": {"class_path": "torch.optim.Nope"}}, "Nope"),
         ({"optimizer": {"class_path": "nomodule.SGD"}}, "nomodule"),
-        ({"scenario": "split-digits"}, "split-digits"),
+        ({"optimizer": {"class_path": "torch.optim.SGD", "lr": 0.1}}, "arguments go into init_args"),
         ({"seeds": [1.5]}, "1.5"),
         ({"name": "../elsewhere"}, "the name of a folder"),
     ),
