@@ -176,9 +176,7 @@ def _rest(run: Run, left_out: Sequence[str]) -> str:
     rules = [rule] if isinstance(rule, dict) else rule
     rows = {
         "rule": rule_name(run),
-        "rule settings": "; ".join(
-            _plain(dict(Spec.parse(spec, "rule").arguments)) or "defaults" for spec in rules
-        ),
+        "rule settings": "; ".join(_plain(dict(Spec.parse(spec, "rule").arguments)) or "defaults" for spec in rules),
         "network": _plain(experiment.network),
         "loss, optimizer": f"{experiment.loss}; {_plain(experiment.optimizer)}",
         "training": f"{experiment.max_epochs} epoch(s) per experience, batches of {experiment.batch_size}",
