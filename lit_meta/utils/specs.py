@@ -229,7 +229,7 @@ def _imported(class_path: str, kind: str) -> Callable[..., Any]:
         target = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"there is no {kind} {class_path!r} ({error}): a class path names a module and what it holds, such as 'torch.optim.SGD'"
+            f"there is no {kind} {class_path!r} ({error}): a class path names what is in a module, such as 'torch.optim.SGD'"
         ) from None
     if not callable(target):
         raise ValueError(f"{kind} {class_path!r} is a {type(target).__name__}, not a class or a function")
