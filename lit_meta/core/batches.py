@@ -1,13 +1,13 @@
-"""Batches as the hosts bring them: what is input, what is label, and in which order data are read again."""
+"""Batches as the hosts bring them: what is input, and what is label."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+
+from lit_meta.core.trees import tensors
 
 BatchFunction = Callable[[Any], tuple[Tensor, Tensor | None]]
 
@@ -16,18 +16,24 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
     """Inputs and targets of a batch in one of the common forms.
 
     Args:
-        batch: a tensor (inputs only), a sequence (inputs, targets, ...), or a mapping with ``"inputs"`` or ``"x"`` and
-            ``"targets"``, ``"labels"`` or ``"y"``.
+        batch: a tensor (inputs only), a sequence of one or two tensors (inputs, targets), or a mapping with ``"inputs"`` or
+            ``"x"`` and ``"targets"``, ``"labels"`` or ``"y"``.
 
     Raises:
         TypeError: another form; give a function of your own where one can be given.
 
     Example:
+        >>> import torch
         >>> unpack({"x": torch.zeros(2, 3), "y": torch.tensor([0, 1])})[1]
         tensor([0, 1])
     """
     if isinstance(batch, Tensor):
         return batch, None
+    if isinstance(batch, (tuple, list)) and len(batch) > 2:
+        raise TypeError(
+            f"a batch of {len(batch)} parts does not say which of them are inputs and labels; "
+            "give a function that takes it apart (the argument unpack)"
+        )
     if isinstance(batch, Mapping):
         inputs = next((batch[k] for k in ("inputs", "x") if k in batch), None)
         targets = next((batch[k] for k in ("targets", "labels", "y") if k in batch), None)
@@ -43,32 +49,42 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
     return inputs, targets
 
 
-def in_order(data: Iterable[object]) -> Iterable[object]:
-    """The same batches in the data set's own order, where ``data`` is a loader that may shuffle.
-
-    Consolidation then gives the same numbers whatever the host's shuffling, and draws no random numbers of its.
-    """
-    if not isinstance(data, DataLoader) or isinstance(data.dataset, IterableDataset) or data.batch_size is None:
-        return data
-    return DataLoader(data.dataset, batch_size=data.batch_size, collate_fn=data.collate_fn, generator=torch.Generator())
+def as_pair(batch: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """Of a batch that has been taken apart already."""
+    return batch
 
 
-class Batches:
-    """The data of an experience as (inputs, targets) batches on the network's device, in a fixed order.
+class UnpackOnce:
+    """Takes every batch apart once, however many ask: a function of the user's own may join or convert.
 
     Args:
-        network: the network they are meant for.
-        data: batches, or a loader of them.
-        unpack: takes a batch apart.
+        function: takes a batch apart.
+
+    Example:
+        >>> import torch
+        >>> calls = []
+        >>> reader = UnpackOnce(lambda batch: calls.append(1) or batch)
+        >>> batch = (torch.zeros(1), torch.zeros(1))
+        >>> reader(batch) is reader(batch), len(calls)
+        (True, 1)
     """
 
-    def __init__(self, network: nn.Module, data: Iterable[object] | None, unpack: BatchFunction = unpack) -> None:
-        self.network = network
-        self._data: Iterable[object] = () if data is None else in_order(data)
-        self._unpack = unpack
+    def __init__(self, function: BatchFunction) -> None:
+        self.function: BatchFunction = function.function if isinstance(function, UnpackOnce) else function
+        self._last: tuple[Any, list[tuple[int, int]], tuple[Tensor, Tensor | None]] | None = None
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        device = next(self.network.parameters()).device
-        for batch in self._data:
-            inputs, targets = self._unpack(batch)
-            yield inputs.to(device), None if targets is None else targets.to(device)
+    def __call__(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        if self.function is unpack:  # Cheaper than remembering.
+            return unpack(batch)
+        # A batch may be changed in place between two readers, which its tensors tell.
+        content = [(id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors(batch)]
+        if self._last is None or self._last[0] is not batch or self._last[1] != content:
+            self._last = batch, content, self.function(batch)
+        return self._last[2]
+
+    def forget(self) -> None:
+        """Lets go of the last batch."""
+        self._last = None
+
+    def __reduce__(self) -> tuple[type[UnpackOnce], tuple[BatchFunction]]:
+        return type(self), (self.function,)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from lit_meta.core.state import State
 
 EVENTS = (
     "begin_experience",
+    "rehearse",
     "before_forward",
     "layer_input",
     "local_error",
@@ -50,12 +51,53 @@ class Synapses:
 
 
 class Experience(Protocol):
-    """What a rule sees of an experience that ends: its network and its data, in a fixed order."""
+    """What a rule sees of an experience that ends: its network and its data, in a fixed order.
+
+    The batches are those that the training step got. A rule that needs no more than inputs and labels iterates over pairs of
+    them; one that runs the network again as training does takes whole batches, and `loss`, `outputs` or `run` of each inside
+    `measuring`.
+    """
 
     network: nn.Module
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Yields (inputs, targets) batches on the network's device, each sample once, never shuffled."""
+        """Yields (inputs, targets) batches on the network's device, never shuffled."""
+        ...
+
+    def pairs(self, *, samples: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yields (inputs, targets) of all samples, or of this many, drawn from all of them."""
+        ...
+
+    def batches(self, *, samples: int | None = None, seed: int = 0) -> Iterator[Any]:
+        """Yields batches of whatever form the training step gets, or this many samples, drawn from all of them."""
+        ...
+
+    def measuring(self) -> AbstractContextManager[nn.Module]:
+        """While the network runs again: in evaluation mode, and without a trace. Gives the module that computes the loss."""
+        ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """The training step's own loss of a batch."""
+        ...
+
+    def outputs(self, batch: Any) -> list[Tensor]:
+        """What the network gives when the training step runs on a batch."""
+        ...
+
+    def run(self, batch: Any) -> None:
+        """Runs the network on a batch as training does, for the hooks that watch it."""
+        ...
+
+    def form(self) -> Literal["cross_entropy", "mse"] | None:
+        """That loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
+        ...
+
+    def calls_on_inputs(self) -> bool:
+        """Whether training calls ``network(inputs)`` and gets (batch, features)."""
+        ...
+
+    def check_separable(self) -> None:
+        """Checks that one row of every tensor of a batch is one sample."""
         ...
 
 
@@ -67,9 +109,14 @@ class Rule:
     further code. One instance learns in one network; use `clone` for another.
 
     Attributes of the class, which an instance may refine by its hyperparameters:
+        needs_inputs: `before_forward` looks at the inputs, and not only at how many samples they are. Where no rule does, a
+            batch may be of any form, and one of its tensors stands for the inputs.
         needs_labels: every batch must come with integer class labels.
+        takes_task_loss: labels are needed for the loss alone, and where the host has a training step that computes it, are left
+            to that.
         needs_boundaries: the rule consolidates at the end of experiences, so a stream must announce them.
         needs_data: `end_experience` reads the experience's data.
+        samples_read: of how many samples, at most; None for all.
         makes_update: the rule moves the parameters itself and keeps the optimizer from doing so.
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
@@ -82,9 +129,12 @@ class Rule:
             parameters), ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
     """
 
+    needs_inputs: bool = True
     needs_labels: bool = False
+    takes_task_loss: bool = False
     needs_boundaries: bool = False
     needs_data: bool = True
+    samples_read: int | None = None
     head_only: bool = False
     settles: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
@@ -99,6 +149,13 @@ class Rule:
 
     def begin_experience(self, synapses: Synapses) -> None:
         """Before the first batch of an experience, after a head has grown."""
+
+    def rehearse(self, synapses: Synapses, experience: Experience) -> None:
+        """Before the first step of an experience: tries on two samples of its first batch what its end will need.
+
+        What cannot work raises here, rather than after hours of training. The rule's memory must not change, and the network
+        is put back as it was.
+        """
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         """Before the forward pass of a training batch. May perturb the parameters; see `restore`."""

@@ -3,7 +3,7 @@
 A host (a plain loop, Lightning, Avalanche) calls the events below in this order; each rule answers those it needs::
 
     begin_experience
-      before_forward -> the host's forward and backward pass -> after_backward
+      before_batch   -> the host's forward and backward pass -> after_backward
       before_step    -> the host's clipping and optimizer step -> after_step
     end_experience
 """
@@ -18,16 +18,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lit_meta.core._buffers import Scratch
-from lit_meta.core.batches import Batches, BatchFunction
+from lit_meta.core.batches import BatchFunction, UnpackOnce, as_pair
 from lit_meta.core.batches import unpack as unpack_batch
 from lit_meta.core.block_hooks import LayerWatch
 from lit_meta.core.checks import check_inputs, check_processes, check_rules
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.evaluation_hooks import EvaluationWatch
 from lit_meta.core.event_calls import EventCalls, Observer
+from lit_meta.core.experience_data import ExperienceData, PlainData
 from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.local_learning import LocalGradients
+from lit_meta.core.past_experience import PastExperience, rehearse
 from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
+from lit_meta.core.task import Criterion, PlainTask, Task
+from lit_meta.core.trees import tensors
+from lit_meta.core.untouched import random_state_kept
 from lit_meta.utils.validation import all_finite
 
 
@@ -37,7 +42,9 @@ class Session:
     Args:
         network: the network whose trainable parameters are the synapses.
         rules: one rule, or several that answer each event in the given order.
-        unpack: takes a batch of `end_experience`'s data apart into (inputs, targets).
+        unpack: takes a batch apart into (inputs, targets), for rules that need one of them.
+        loss: what the network is trained for, a function of its outputs and the targets; None for the cross-entropy. Rules
+            that measure importances differentiate it.
 
     Raises:
         TypeError: something that is no rule or no network.
@@ -56,12 +63,19 @@ class Session:
     """
 
     def __init__(
-        self, network: nn.Module, rules: Rule | Sequence[Rule], *, unpack: BatchFunction = unpack_batch
+        self,
+        network: nn.Module,
+        rules: Rule | Sequence[Rule],
+        *,
+        unpack: BatchFunction = unpack_batch,
+        loss: Criterion | None = None,
     ) -> None:
         if not isinstance(network, nn.Module):
             raise TypeError(f"a network is a torch.nn.Module, got {type(network).__name__}")
         self.network = uncompiled(network)
-        self._unpack = unpack
+        self._unpack = unpack if isinstance(unpack, UnpackOnce) else UnpackOnce(unpack)
+        self._loss = loss
+        self.task: Task = PlainTask(self.network, self._unpack, loss)
         self.rules = check_rules(rules)
         weight_layers(self.network)
         self._answer = {event: [rule for rule in self.rules if rule.overrides(event)] for event in EVENTS}
@@ -75,6 +89,8 @@ class Session:
         self._scratch = Scratch()
         self._targets: Tensor | None = None
         self._in_experience = False
+        self._rehearsed = False
+        self._rehearsing = False
         self._resume = False
         self._steps = 0
         self.experiences = 0
@@ -96,6 +112,7 @@ class Session:
             self._evaluation = EvaluationWatch(self.network, self.synchronize)
         self._steps = 0
         self._in_experience = True
+        self._rehearsed = False
         if not resumed:
             for begin in self._calls["begin_experience"]:
                 begin(self._all)
@@ -104,8 +121,9 @@ class Session:
         """Ends an experience: rules that need boundaries consolidate.
 
         Args:
-            data: the experience's training data, as (inputs, targets) batches or a `DataLoader`; needed by rules
-                that consolidate on it. A shuffled loader is read in the order of its data set.
+            data: the experience's training data, needed by rules that consolidate on it: an `ExperienceData` of a host, or
+                batches or a `DataLoader`, which are moved to the network's device. A shuffled loader is read in the order of
+                its data set.
 
         Raises:
             ValueError: no step was taken in this experience, or a rule needs the data and there is none.
@@ -115,8 +133,7 @@ class Session:
             raise ValueError("end_experience came without begin_experience")
         if self._steps == 0:
             raise ValueError("the experience is empty: no training step was taken in it")
-        rules = self._answer["end_experience"]
-        readers = [rule for rule in rules if rule.needs_data]
+        readers = self.data_readers
         if readers and data is None:
             raise ValueError(
                 f"{type(readers[0]).__name__} consolidates on the experience's data: end_experience needs it"
@@ -129,8 +146,9 @@ class Session:
                 )
         self._in_experience = False
         self._unbind()
-        for end in self._calls["end_experience"]:
-            end(self._all, Batches(self.network, data, self._unpack))
+        with random_state_kept():
+            for end in self._calls["end_experience"]:
+                end(self._all, self._past(data))
         for rule in self.rules:
             rule.leave_experience()
         self.experiences += 1
@@ -144,23 +162,49 @@ class Session:
 
     # Steps.
 
+    def before_batch(self, batch: object) -> None:
+        """Before the forward pass of a training batch, of whatever form.
+
+        Args:
+            batch: as the training step gets it.
+
+        Raises:
+            TypeError: a form that is not known, and a rule that needs inputs or labels.
+            ValueError: inputs that are empty or not finite, no labels for a rule that needs them, or, with the first batch of
+                an experience, something that a rule will need at its end and cannot have.
+        """
+        if not self._in_experience:
+            raise ValueError("a batch came outside an experience: call begin_experience first")
+        try:
+            inputs, targets = self._unpack(batch)
+        except TypeError as error:
+            if asking := self._first_reader():
+                raise TypeError(f"{type(asking).__name__} needs to know inputs and labels, and {error}") from None
+            inputs, targets = next(iter(tensors(batch)), torch.zeros(1)), None
+        else:
+            check_inputs(inputs)
+        self._begin_batch(inputs, targets, PastExperience(self.network, [batch], self.task, self._unpack))
+
     def before_forward(self, inputs: Tensor, targets: Tensor | None = None) -> None:
-        """Before the forward pass of a training batch.
+        """Before the forward pass of a training batch that a plain loop has taken apart, see `before_batch`.
 
         Args:
             inputs: (batch, ...).
             targets: class labels (batch,), or whatever the loss takes; None where there are none.
-
-        Raises:
-            ValueError: inputs that are empty or not finite, or no labels for a rule that needs them.
         """
         if not self._in_experience:
             raise ValueError("before_forward came outside an experience: call begin_experience first")
         check_inputs(inputs)
+        task = PlainTask(self.network, as_pair, self._loss)
+        self._begin_batch(inputs, targets, PastExperience(self.network, [(inputs, targets)], task, as_pair))
+
+    def _begin_batch(self, inputs: Tensor, targets: Tensor | None, batch: PastExperience) -> None:
         if targets is None:
             for rule in self.rules:
-                if rule.needs_labels:
+                if self._asks_labels(rule):
                     raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
+        if not self._rehearsed:
+            self._rehearse(batch)
         self._targets = targets
         for before in self._calls["before_forward"]:
             before(self._all, inputs, targets)
@@ -252,6 +296,8 @@ class Session:
     def synchronize(self) -> None:
         """Brings parameters that rules work out from their memory up to date; comes by itself before evaluation."""
         # Tensors made in inference mode could not be changed outside it; what a rule keeps must outlive an evaluation.
+        if self._rehearsing:
+            return  # What is only tried out leaves the weights alone.
         with torch.inference_mode(False), torch.no_grad():
             for synchronize in self._calls["synchronize"]:
                 synchronize(self._all)
@@ -280,6 +326,11 @@ class Session:
     def answers(self) -> frozenset[str]:
         """The events that some rule answers."""
         return frozenset(event for event, rules in self._answer.items() if rules)
+
+    @property
+    def data_readers(self) -> list[Rule]:
+        """The rules that read an experience's data when it ends."""
+        return [rule for rule in self._answer["end_experience"] if rule.needs_data]
 
     @property
     def steps(self) -> int:
@@ -340,6 +391,30 @@ class Session:
                 self._watch = LayerWatch(
                     self.network, detach=bool(self._answer["local_error"]), on_input=on_input if inputs else None
                 )
+
+    def _past(self, data: Iterable[object] | None) -> PastExperience:
+        batches = data if isinstance(data, ExperienceData) else PlainData(self.network, data)
+        return PastExperience(self.network, batches, self.task, self._unpack)
+
+    def _rehearse(self, batch: PastExperience) -> None:
+        """Tries on the first batch of an experience what rules will do at its end; leaves no trace."""
+        self._rehearsed = True
+        if not self._answer["rehearse"]:
+            return
+        self._rehearsing = True
+        try:
+            rehearse(self._answer["rehearse"], self._calls["rehearse"], self._all, batch)
+        finally:
+            self._rehearsing = False
+
+    def _first_reader(self) -> Rule | None:
+        """A rule that needs inputs or labels of every batch."""
+        inputs = (rule for rule in self._answer["before_forward"] if rule.needs_inputs)
+        labels = (rule for rule in self.rules if self._asks_labels(rule))
+        return next(inputs, None) or next(labels, None)
+
+    def _asks_labels(self, rule: Rule) -> bool:
+        return rule.needs_labels and not (rule.takes_task_loss and not self.task.plain)
 
     def _unbind(self) -> None:
         if self._watch is not None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,13 +15,15 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.batches import BatchFunction
 from lit_meta.core.layers import WEIGHT_LAYERS
 from lit_meta.core.rule import Rule
+from lit_meta.core.trees import tensors
 from lit_meta.cost.arithmetic import ArithmeticCounter
 from lit_meta.cost.memory import SavedTensors, tensor_bytes
 from lit_meta.cost.operations import OperationCounter
 from lit_meta.cost.totals import Cost
+from lit_meta.functional._batch_tree import count_samples
 from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_MAC, published_operations
 from lit_meta.integrations.callback import Metaplasticity
 
@@ -35,7 +37,8 @@ class CostLedger(L.Callback):
     Args:
         picojoules_per_mac: energy of a multiply-accumulate.
         picojoules_per_accumulate: energy of an accumulate.
-        unpack: takes a batch apart into (inputs, targets).
+        unpack: takes a batch apart into (inputs, targets), where the length of its tensors does not say how many samples it
+            holds.
 
     Attributes:
         experiences: the cost of every finished experience.
@@ -56,7 +59,7 @@ class CostLedger(L.Callback):
         *,
         picojoules_per_mac: float = PICOJOULES_PER_MAC,
         picojoules_per_accumulate: float = PICOJOULES_PER_ACCUMULATE,
-        unpack: BatchFunction = unpack,
+        unpack: BatchFunction | None = None,
     ) -> None:
         for name, value in (("mac", picojoules_per_mac), ("accumulate", picojoules_per_accumulate)):
             if not value >= 0:
@@ -67,6 +70,7 @@ class CostLedger(L.Callback):
             "picojoules_per_accumulate": picojoules_per_accumulate,
         }
         self._unpack = unpack
+        self._in_batch = False
         self._counter: OperationCounter | None = None
         self._handles: list[RemovableHandle] = []
         self._rules: tuple[Rule, ...] = ()
@@ -103,7 +107,7 @@ class CostLedger(L.Callback):
         self._arithmetic.operations = 0
         for callback in plasticity:
             if callback.session is not None:
-                self._observing.enter_context(callback.session.observe(lambda rule, event: self._arithmetic))
+                self._observing.enter_context(callback.session.observe(self._observe))
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._started = time.perf_counter()
@@ -115,11 +119,11 @@ class CostLedger(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        inputs, _ = self._unpack(batch)
         if self._present.samples == 0:
             self._saved = SavedTensors(pl_module).__enter__()
-        self._present.samples += inputs.shape[0]
+        self._present.samples += _samples(batch) if self._unpack is None else self._unpack(batch)[0].shape[0]
         self._counting.start()
+        self._in_batch = True
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: torch.Tensor) -> None:
         self._end_saving()
@@ -132,6 +136,7 @@ class CostLedger(L.Callback):
     ) -> None:
         self._end_saving()
         self._counting.stop()
+        self._in_batch = False
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epochs += 1
@@ -160,6 +165,25 @@ class CostLedger(L.Callback):
         if self._counter is None:
             raise RuntimeError("the ledger is not attached: it works inside trainer.fit")
         return self._counter
+
+    def _observe(self, rule: Rule, event: str) -> AbstractContextManager[object]:
+        return self._paused() if event == "rehearse" else self._arithmetic
+
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """What a rule tries out before the first step is no part of learning."""
+        if not self._in_batch:
+            yield
+            return
+        saved, self._saved = self._saved, None
+        self._counting.stop()
+        if saved is not None:
+            saved.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self._saved = None if saved is None else saved.__enter__()
+            self._counting.start()
 
     def _stepped(self, optimizer: Optimizer, args: Any, kwargs: Mapping[str, Any]) -> None:
         self._present.steps += 1
@@ -191,6 +215,7 @@ class CostLedger(L.Callback):
 
     def _release(self) -> None:
         self._end_saving()
+        self._in_batch = False
         self._observing.close()
         for handle in self._handles:
             handle.remove()
@@ -198,6 +223,13 @@ class CostLedger(L.Callback):
         if self._counter is not None:
             self._counter.close()
             self._counter = None
+
+
+def _samples(batch: Any) -> int:
+    try:
+        return count_samples(batch)
+    except ValueError:  # Tensors of several lengths: the first one tells.
+        return next((len(tensor) for tensor in tensors(batch) if tensor.dim()), 0)
 
 
 def _peak_memory(device: torch.device) -> int | None:

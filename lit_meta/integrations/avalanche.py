@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
+from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
+from avalanche.models.utils import avalanche_forward
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.checks import check_rules
+from lit_meta.core.experience_data import PlainData
 from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
+from lit_meta.core.task import Form
 
 
 class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -25,7 +30,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     Args:
         rule: a rule, or several that answer each event in the given order.
-        unpack: takes a batch of the experience's data set apart into (inputs, targets).
+        unpack: takes a minibatch apart into (inputs, targets); by default these are its first two parts, as in Avalanche.
 
     Example:
         >>> from lit_meta.rules import EWC
@@ -33,11 +38,11 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         2.0
     """
 
-    def __init__(self, rule: Rule | Sequence[Rule], *, unpack: BatchFunction = unpack) -> None:
+    def __init__(self, rule: Rule | Sequence[Rule], *, unpack: BatchFunction | None = None) -> None:
         super().__init__()
         self.rules = check_rules(rule)
         self.session: Session | None = None
-        self._unpack = unpack
+        self._unpack = UnpackOnce(_first_two if unpack is None else unpack)
         self._tested = ExitStack()
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -47,10 +52,11 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
             raise ValueError(
                 "this plugin has learned in another network; use a new rule for a new network (rule.clone())"
             )
+        self.session.task = _StrategyTask(strategy, self.session.network, self._unpack)
         self.session.begin_experience()
 
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
-        self._bound.before_forward(strategy.mb_x, strategy.mb_y)
+        self._bound.before_batch(strategy.mbatch)
 
     def after_backward(self, strategy: Any, **kwargs: Any) -> None:
         self._bound.after_backward()
@@ -62,9 +68,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._bound.after_step(strategy.optimizer)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
-        data = strategy.experience.dataset
-        collate = getattr(data, "collate_fn", None)
-        self._bound.end_experience(DataLoader(data, batch_size=strategy.train_mb_size, collate_fn=collate))
+        self._bound.end_experience(PlainData(self._bound.network, _training_data(strategy)))
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         # An experience hides its position in some modes; its logging mode shows everything.
@@ -85,3 +89,42 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         if self.session is None:
             raise RuntimeError("the plugin is not attached: it works inside strategy.train")
         return self.session
+
+
+class _StrategyTask:
+    """The strategy's own criterion, of its own call of the model."""
+
+    plain = False
+    inseparable: str | None = None
+
+    def __init__(self, strategy: Any, network: nn.Module, unpack: BatchFunction) -> None:
+        self.owner = network
+        self.form: Form | None = None
+        self._strategy = strategy
+        self._unpack = unpack
+
+    def loss(self, batch: Any) -> Tensor:
+        inputs, targets = self._unpack(batch)
+        model = self._strategy.model
+        if hasattr(self._strategy.experience, "task_labels") and isinstance(batch, (list, tuple)) and len(batch) > 2:
+            outputs = avalanche_forward(model, inputs, batch[-1])
+        else:
+            outputs = model(inputs)
+        loss: Tensor = self._strategy._criterion(outputs, targets)
+        return loss
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def _first_two(batch: Any) -> tuple[Tensor, Tensor | None]:
+    return unpack(tuple(batch[:2]) if isinstance(batch, (list, tuple)) else batch)
+
+
+def _training_data(strategy: Any) -> Any:
+    """What the strategy trained on: its own loader where that mixes in other data, such as those of a replay memory."""
+    loader = strategy.dataloader
+    if loader and type(loader) not in (DataLoader, TaskBalancedDataLoader):
+        return loader
+    data = strategy.experience.dataset
+    return DataLoader(data, batch_size=strategy.train_mb_size, collate_fn=getattr(data, "collate_fn", None))

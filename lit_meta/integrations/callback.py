@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.checks import check_rules
 from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
 from lit_meta.integrations import _lightning
+from lit_meta.integrations._experience_data import LightningData, LightningTask
 
 
 class Metaplasticity(L.Callback):
@@ -30,7 +31,8 @@ class Metaplasticity(L.Callback):
         rule: a rule, or several that answer each event in the given order.
         network: the attribute of the LightningModule that maps inputs to outputs (``"backbone.classifier"`` goes
             deeper); None takes the LightningModule itself.
-        unpack: takes a batch apart into (inputs, targets); by default the common forms are understood.
+        unpack: takes a batch apart into (inputs, targets), for rules that need one of them; by default the common forms are
+            understood. Rules that need neither take batches of any form.
 
     Raises:
         ValueError: a network that the rule cannot work with; see `Session`.
@@ -40,7 +42,7 @@ class Metaplasticity(L.Callback):
         >>> trainer = L.Trainer(callbacks=[Metaplasticity(EWC(strength=1.0))], logger=False, enable_checkpointing=False,
         ...                     enable_model_summary=False, enable_progress_bar=False, accelerator="cpu")
         >>> trainer.callbacks[0].rules
-        (EWC(strength=1.0, mode='offline', decay=1.0, labels='true', loss='cross_entropy', samples=None, seed=0),)
+        (EWC(strength=1.0, mode='offline', decay=1.0, labels='true', loss='task', samples=None, seed=0),)
     """
 
     def __init__(
@@ -49,7 +51,8 @@ class Metaplasticity(L.Callback):
         self.rules = check_rules(rule)
         self.session: Session | None = None
         self._network = network
-        self._unpack = unpack
+        self._unpack = unpack if isinstance(unpack, UnpackOnce) else UnpackOnce(unpack)
+        self._data: LightningData | None = None
         self._handles: list[RemovableHandle] = []
         self._saved: dict[str, Any] | None = None
 
@@ -78,21 +81,27 @@ class Metaplasticity(L.Callback):
                     "this callback has learned in another network; use a new rule for a new network (rule.clone())"
                 )
             self.session = Session(network, self.rules, unpack=self._unpack)
+        self.session.task = LightningTask(trainer, pl_module, self.session.network)
+        self._data = LightningData(trainer, pl_module, self.session.data_readers)
         self._load()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         session = self._session
+        self._experience_data.check_end()
         session.begin_experience()
         if "update" in session.answers:
             for optimizer in trainer.optimizers:
                 handle = optimizer.register_step_post_hook(lambda stepped, *_: session.after_step(stepped))
                 self._handles.append(handle)
 
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._experience_data.begin_epoch()
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        inputs, targets = self._unpack(batch)
-        self._session.before_forward(inputs, targets)
+        self._experience_data.count()
+        self._session.before_batch(batch)
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
@@ -107,10 +116,12 @@ class Metaplasticity(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._release()
-        self._session.end_experience(trainer.train_dataloader)
+        self._session.end_experience(self._experience_data)
+        self._let_go()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._release()
+        self._let_go()
         if self.session is not None:
             self.session.close()
 
@@ -142,6 +153,19 @@ class Metaplasticity(L.Callback):
         if self.session is None:
             raise RuntimeError("the callback is not attached: it works inside trainer.fit")
         return self.session
+
+    @property
+    def _experience_data(self) -> LightningData:
+        if self._data is None:
+            raise RuntimeError("the callback is not attached: it works inside trainer.fit")
+        return self._data
+
+    def _let_go(self) -> None:
+        """Neither the Trainer's data nor its last batch outlive the fit."""
+        if self._data is not None:
+            self._data.close()
+        self._data = None
+        self._unpack.forget()
 
     def _load(self) -> None:
         # A checkpoint may be read before the network is known.

@@ -9,7 +9,7 @@ import lightning as L
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lit_meta.core.batches import BatchFunction, unpack
+from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.rule import Rule
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.integrations.losses import LOSSES, Loss, check_labels
@@ -63,8 +63,8 @@ class MetaplasticModule(L.LightningModule):
         self.loss: Loss = LOSSES[loss] if isinstance(loss, str) else loss
         self._checks_labels = isinstance(loss, str)
         self._optimizer = optimizer_factory(_SGD if optimizer is None else optimizer)
-        self._unpack = unpack
-        self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=unpack)
+        self._unpack = UnpackOnce(unpack)
+        self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=self._unpack)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.network(inputs)

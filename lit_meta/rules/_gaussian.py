@@ -37,6 +37,7 @@ class GaussianRule(Rule):
         seed: of ε.
     """
 
+    needs_inputs = False
     makes_update = True
     limits: ClassVar[Mapping[str, str]] = {"fp16": "gradients of a scaled loss would be mistaken for those of the loss"}
 

@@ -43,6 +43,7 @@ class ReadoutRule(Rule):
             of a `CriticalPeriod` that lasts longer than one batch. The batch in which they are reached is counted.
     """
 
+    needs_inputs = False
     needs_labels = True
     limits: ClassVar[Mapping[str, str]] = {
         "distributed": "its sums are over the samples of one process",

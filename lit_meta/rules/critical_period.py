@@ -67,6 +67,7 @@ class CriticalPeriod(Rule):
         20
     """
 
+    needs_inputs = False
     settles = True
     limits: ClassVar[Mapping[str, str]] = {"distributed": "features learn from the samples of one process"}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from lit_meta.core.rule import Experience, Synapses
 from lit_meta.functional.fisher import diagonal_fisher
+from lit_meta.rules._importance import Part, averaged, task_parts
 from lit_meta.rules._penalty import PenaltyRule
 from lit_meta.utils.validation import require_in, require_one_of
 
@@ -31,9 +32,14 @@ class EWC(PenaltyRule):
     The pull is stable only while learning rate × ``strength`` × Ω < 2, see `PenaltyRule`, whose scalars say where that
     stands. Where labels are ``"sample"`` or ``"exact"``, none are read.
 
-    Where the labels' error has no gradient the empirical Fisher information is zero, and the rule does nothing (its scalar
-    ``stiffness`` stays 0). Spiking networks with squared error can end an experience of one class like that, their outputs
-    firing at every step (surrogate derivative 0) or never (error 0): use ``labels="exact"`` for them.
+    With ``loss="task"`` the gradients are those of the loss that the host's training step computes of one sample: of a
+    LightningModule's own ``training_step``, of an Avalanche strategy's criterion, of what `Session` was given. It may be any
+    loss of batches of any form. Where it turns out to be the cross-entropy of ``network(inputs)`` and class labels, in value
+    and in gradient, the closed form of that is used, which is faster and gives the same.
+
+    Where the loss has no gradient the empirical Fisher information is zero, which is an error, since nothing would be
+    protected. Spiking networks with squared error can end an experience of one class like that, their outputs firing at every
+    step (surrogate derivative 0) or never (error 0): use ``labels="exact"`` for them.
 
     Args:
         strength: λ, at least 0; in units of loss per squared change of parameter per unit of information.
@@ -41,9 +47,11 @@ class EWC(PenaltyRule):
         decay: γ of the online form, in [0, 1]; must stay 1 for ``mode="offline"``.
         labels: whose log-likelihood is differentiated: the data's own label (``"true"``, the "empirical Fisher"), one
             drawn from the network's prediction (``"sample"``), or the expectation over it (``"exact"``).
-        loss: the loss whose Fisher information it is: ``"cross_entropy"`` for logits, ``"mse"`` for squared error.
-        samples: use at most this many samples of an experience; None for all.
-        seed: of the labels drawn by ``labels="sample"``.
+        loss: the loss whose Fisher information it is: ``"task"``, what the host trains for (in a plain loop that tells no
+            loss, the cross-entropy); ``"cross_entropy"`` for logits; ``"mse"`` for squared error. Labels that are not the
+            data's own need one of the last two, or a task whose loss is one of them.
+        samples: use this many samples, drawn from all of the experience; None for all.
+        seed: of these, and of the labels drawn by ``labels="sample"``.
 
     Raises:
         ValueError: a hyperparameter out of range, or without effect in the chosen mode.
@@ -54,7 +62,7 @@ class EWC(PenaltyRule):
 
     Example:
         >>> EWC(strength=100.0)
-        EWC(strength=100.0, mode='offline', decay=1.0, labels='true', loss='cross_entropy', samples=None, seed=0)
+        EWC(strength=100.0, mode='offline', decay=1.0, labels='true', loss='task', samples=None, seed=0)
     """
 
     needs_boundaries = True
@@ -66,7 +74,7 @@ class EWC(PenaltyRule):
         mode: Literal["offline", "online"] = "offline",
         decay: float = 1.0,
         labels: Literal["true", "sample", "exact"] = "true",
-        loss: Literal["cross_entropy", "mse"] = "cross_entropy",
+        loss: Literal["task", "cross_entropy", "mse"] = "task",
         samples: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -74,7 +82,7 @@ class EWC(PenaltyRule):
         require_one_of("mode", mode, ("offline", "online"))
         require_in("decay", decay, 0.0, 1.0)
         require_one_of("labels", labels, ("true", "sample", "exact"))
-        require_one_of("loss", loss, ("cross_entropy", "mse"))
+        require_one_of("loss", loss, ("task", "cross_entropy", "mse"))
         if mode == "offline" and decay != 1.0:
             raise ValueError(f"decay={decay} has no effect with mode='offline': use mode='online'")
         if samples is not None and samples < 1:
@@ -83,36 +91,45 @@ class EWC(PenaltyRule):
         self.decay = decay
         self.labels = labels
         self.loss = loss
-        self.samples = samples
+        self.samples = self.samples_read = samples
         self.seed = seed
         self.needs_labels = labels == "true"
+        self.takes_task_loss = loss == "task"
+
+    def rehearse(self, synapses: Synapses, experience: Experience) -> None:
+        found = [tensor for fisher, _ in self._fishers(synapses, experience) for tensor in fisher.values()]
+        if not any(bool(tensor.any()) for tensor in found) and self._one_output(experience):
+            raise ValueError(
+                "the network has one output, whose softmax is 1 whatever it is, so that no parameter has any importance for "
+                "the cross-entropy: say EWC(loss='mse'), or loss='task' where the host has a training step of its own"
+            )
+
+    def _one_output(self, experience: Experience) -> bool:
+        with experience.measuring(), torch.no_grad():
+            outputs = [output for batch in experience.batches() for output in experience.outputs(batch)]
+        return all(output.dim() == 2 and output.shape[1] == 1 for output in outputs)
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
-        self.consolidate(synapses, self._fisher(synapses, experience), decay=self.decay, merge=self.mode == "offline")
+        fisher = averaged(synapses, self._fishers(synapses, experience), "EWC")
+        self.consolidate(synapses, fisher, decay=self.decay, merge=self.mode == "offline")
 
-    def _fisher(self, synapses: Synapses, experience: Experience) -> dict[str, Tensor]:
+    def _fishers(self, synapses: Synapses, experience: Experience) -> Iterator[Part]:
+        """Batch by batch the Fisher information, and of how many samples it is."""
+        form = experience.form() if self.loss == "task" else self.loss
+        if form is None:
+            if self.labels != "true":
+                raise ValueError(
+                    f"labels={self.labels!r} takes labels from the network's own prediction, which is known for the "
+                    "cross-entropy of classes and for squared error, and the training step computes another loss: use "
+                    "labels='true', or say loss='cross_entropy' or 'mse'"
+                )
+            yield from task_parts(experience, synapses, experience.loss, power=2, samples=self.samples, seed=self.seed)
+            return
         generator = None
         if self.labels == "sample":
             generator = torch.Generator(synapses.parameters[0].device).manual_seed(self.seed)
-        sums: dict[str, Tensor] = {
-            n: torch.zeros_like(p) for n, p in zip(synapses.names, synapses.parameters, strict=True)
-        }
-        count = 0
-        for inputs, targets in experience:
-            room = inputs.shape[0] if self.samples is None else min(inputs.shape[0], self.samples - count)
-            if room == 0:
-                break
+        for inputs, targets in experience.pairs(samples=self.samples, seed=self.seed):
             found = diagonal_fisher(
-                experience.network,
-                inputs[:room],
-                None if targets is None else targets[:room],
-                labels=self.labels,
-                loss=self.loss,
-                generator=generator,
+                experience.network, inputs, targets, labels=self.labels, loss=form, generator=generator
             )
-            for name in sums:
-                sums[name].add_(found[name], alpha=room)
-            count += room
-        if count == 0:
-            raise ValueError("EWC consolidates on the experience's data, and there is none")
-        return {name: total / count for name, total in sums.items()}
+            yield found, inputs.shape[0]

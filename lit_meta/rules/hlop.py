@@ -61,6 +61,7 @@ class HLOP(ProjectedRule):
         True
     """
 
+    needs_inputs = False
     limits: ClassVar[Mapping[str, str]] = {
         **ProjectedRule.limits,
         "distributed": "its subspace neurons learn from the batches of one process",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lit_meta.core.rule import Experience, Synapses
 from lit_meta.functional.sensitivity import output_sensitivity
+from lit_meta.rules._importance import Part, averaged, task_parts
 from lit_meta.rules._penalty import PenaltyRule
 from lit_meta.utils.validation import require_in
 
@@ -18,7 +22,8 @@ class MAS(PenaltyRule):
 
     .. math:: Ω_i = E\left|\frac{\partial \|f(x)\|^2}{\partial θ_i}\right|
 
-    and the penalty ½ · strength · Σ Ω (θ − θ*)². No label is read. The paper's penalty is λ Σ Ω (θ − θ*)², without the ½:
+    and the penalty ½ · strength · Σ Ω (θ − θ*)². No label is read. f is what the network gives when the training step runs it,
+    of whatever shape (where it has ``logits``, these). The paper's penalty is λ Σ Ω (θ − θ*)², without the ½:
     ``strength`` = 2λ.
 
     - ``interval=None``: after each experience, on its data; Ω ← decay · Ω + new, and θ* is the latest.
@@ -30,7 +35,7 @@ class MAS(PenaltyRule):
     Args:
         strength: 2λ, at least 0.
         decay: factor on older importances, in [0, 1].
-        samples: use at most this many samples of an experience (or of a batch, where streamed); None for all.
+        samples: use this many samples, drawn from all of an experience (or the first of a batch, where streamed); None for all.
         interval: training batches from one measurement to the next, None for boundaries.
 
     Raises:
@@ -54,15 +59,16 @@ class MAS(PenaltyRule):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1 or None, got {value}")
         self.decay = decay
-        self.samples = samples
+        self.samples = self.samples_read = samples
         self.interval = interval
         self.needs_boundaries = interval is None
+        self.needs_inputs = interval is not None
 
     def overrides(self, event: str) -> bool:
         # Each of the two forms answers one of these events, and the other must cost nothing.
         if event == "before_forward":
             return self.interval is not None
-        if event == "end_experience":
+        if event in ("rehearse", "end_experience"):
             return self.interval is None
         return super().overrides(event)
 
@@ -78,17 +84,22 @@ class MAS(PenaltyRule):
                     tensor /= torch.distributed.get_world_size()
             self.consolidate(synapses, found, decay=self.decay, merge=True)
 
+    def rehearse(self, synapses: Synapses, experience: Experience) -> None:
+        for _ in self._sensitivities(synapses, experience):
+            pass
+
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
-        sums = {n: torch.zeros_like(p) for n, p in zip(synapses.names, synapses.parameters, strict=True)}
-        count = 0
-        for inputs, _ in experience:
-            room = inputs.shape[0] if self.samples is None else min(inputs.shape[0], self.samples - count)
-            if room == 0:
-                break
-            found = output_sensitivity(experience.network, inputs[:room], names=synapses.names)
-            for name in sums:
-                sums[name].add_(found[name], alpha=room)
-            count += room
-        if count == 0:
-            raise ValueError("MAS consolidates on the experience's data, and there is none")
-        self.consolidate(synapses, {name: total / count for name, total in sums.items()}, decay=self.decay)
+        found = averaged(synapses, self._sensitivities(synapses, experience), "MAS")
+        self.consolidate(synapses, found, decay=self.decay)
+
+    def _sensitivities(self, synapses: Synapses, experience: Experience) -> Iterator[Part]:
+        """Batch by batch the sensitivity, and of how many samples it is."""
+        if experience.calls_on_inputs():
+            for inputs, _ in experience.pairs(samples=self.samples):
+                yield output_sensitivity(experience.network, inputs, names=synapses.names), inputs.shape[0]
+            return
+
+        def squared_norm(batch: Any) -> Tensor:
+            return torch.stack([output.square().sum() for output in experience.outputs(batch)]).sum()
+
+        yield from task_parts(experience, synapses, squared_norm, power=1, samples=self.samples)

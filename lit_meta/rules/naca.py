@@ -60,6 +60,7 @@ class NACA(Rule):
         'uniform'
     """
 
+    needs_inputs = False
     needs_labels = True
     limits: ClassVar[Mapping[str, str]] = {
         "growth": "NI is drawn for a number of classes: give the last one, NACA(classes=...)",

@@ -78,13 +78,18 @@ class OWM(ProjectedRule):
             return None
         return step @ self._projector(layer.name, step)
 
+    def rehearse(self, synapses: Synapses, experience: Experience) -> None:
+        with experience.measuring(), recording(experience.network, self.layers(synapses)):
+            for batch in experience.batches():
+                experience.run(batch)
+
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         layers = self.layers(synapses)
         projectors = dict(self.state["projector"]) if "projector" in self.state else {}
         memory = {layer.name: _Rows(layer.width, means=self.inputs == "mean") for layer in layers}
-        with recording(experience.network, layers) as seen:
-            for inputs, _ in experience:
-                experience.network(inputs)
+        with experience.measuring(), recording(experience.network, layers) as seen:
+            for batch in experience.batches():
+                experience.run(batch)
                 for name, rows in seen.items():
                     if rows:
                         memory[name].add(torch.cat(rows).double())

@@ -64,6 +64,7 @@ class XdG(Rule):
         2
     """
 
+    needs_inputs = False
     needs_boundaries = True
     needs_tasks = True
 

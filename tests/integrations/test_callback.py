@@ -157,7 +157,7 @@ def test_an_attribute_that_is_not_there_is_named(make_network, loaders):
         trainer(callbacks=[Metaplasticity(EWC(), network="head")]).fit(UserModule(make_network()), loaders[0])
 
 
-def test_batches_of_another_form_need_a_function(make_network, two_experiences):
+def test_batches_of_another_form_need_a_function_where_a_rule_reads_labels(make_network, two_experiences):
     (x, y), _ = two_experiences
 
     class Dictionaries(UserModule):
@@ -166,12 +166,17 @@ def test_batches_of_another_form_need_a_function(make_network, two_experiences):
 
     samples = [{"image": a, "digit": b} for a, b in zip(x, y, strict=True)]
     loader = DataLoader(samples, batch_size=9)
-    with pytest.raises(TypeError, match="give a function that takes it apart"):
-        trainer(callbacks=[Metaplasticity(EWC(), network="body")]).fit(Dictionaries(make_network()), loader)
-    rule = EWC()
-    unpack = lambda batch: (batch["image"], batch["digit"])  # noqa: E731
-    trainer(callbacks=[Metaplasticity(rule, network="body", unpack=unpack)]).fit(Dictionaries(make_network()), loader)
-    assert "importance" in rule.state
+    with pytest.raises(
+        TypeError, match=r"NACA needs to know inputs and labels, and .* give a function that takes it apart"
+    ):
+        trainer(callbacks=[Metaplasticity(NACA(), network="body")]).fit(Dictionaries(make_network()), loader)
+    importance = {}
+    for unpack in ({}, {"unpack": lambda batch: (batch["image"], batch["digit"])}):
+        rule = EWC()  # Which leaves labels to the training step.
+        trainer(callbacks=[Metaplasticity(rule, network="body", **unpack)]).fit(Dictionaries(make_network()), loader)
+        importance[bool(unpack)] = rule.state["importance"]
+    for name, tensor in importance[True].items():
+        torch.testing.assert_close(importance[False][name], tensor)
 
 
 def test_everything_frozen_is_refused(make_network, loaders):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 import torch
 from torch import nn
@@ -149,11 +151,23 @@ def test_bad_hyperparameters(arguments, message):
         EWC(**arguments)
 
 
-def test_only_so_many_samples_are_used(line):
-    rule = EWC(samples=4)
-    one_experience(Session(line, rule), X, Y)
-    expected = softmax_fisher(line[0].weight.detach(), X[:4], Y[:4])
-    torch.testing.assert_close(rule.state["importance"]["0.weight"].double(), expected, rtol=1e-6, atol=1e-9)
+def test_so_many_samples_are_drawn_from_all_of_them(line):
+    subsets = set()
+    for seed in range(8):
+        rule = EWC(samples=4, seed=seed)
+        one_experience(Session(line, rule), X, Y)
+        importance = rule.state["importance"]["0.weight"].double()
+        matches = [
+            rows
+            for rows in combinations(range(7), 4)
+            if torch.allclose(
+                importance, softmax_fisher(line[0].weight.detach(), X[list(rows)], Y[list(rows)]), rtol=1e-5
+            )
+        ]
+        assert len(matches) == 1
+        subsets |= set(matches)
+    assert len(subsets) > 3
+    assert set().union(*subsets) == set(range(7))
 
 
 def test_of_orthogonal_inputs_a_linear_gaussian_model_learned_in_sequence_is_the_joint_one():

@@ -1,0 +1,172 @@
+"""What rules see of an experience that ends: its network, its data, and how training computed on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_meta.core.batches import BatchFunction
+from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.task import Form, Task, answers, class_logits, is_cross_entropy
+from lit_meta.core.trees import drawn
+from lit_meta.core.untouched import untouched
+from lit_meta.functional._batch_tree import take
+
+
+class PastExperience:
+    """The implementation of `lit_meta.core.rule.Experience`.
+
+    Args:
+        network: the network that learned.
+        data: its batches, as the training step got them.
+        task: what the training step computed of them.
+        unpack: takes a batch apart into (inputs, targets).
+    """
+
+    def __init__(self, network: nn.Module, data: Iterable[Any], task: Task, unpack: BatchFunction) -> None:
+        self.network = network
+        self._data = data
+        self._task = task
+        self._unpack = unpack
+        self._measuring = False
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
+        return self.pairs()
+
+    def pairs(self, *, samples: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """(inputs, targets) of every batch, or of samples drawn from all of them."""
+        pairs = map(self._unpack, self._data)
+        return pairs if samples is None else drawn(pairs, samples, seed)
+
+    def batches(self, *, samples: int | None = None, seed: int = 0) -> Iterator[Any]:
+        """Every batch as the training step got it, or samples drawn from all of them."""
+        return iter(self._data) if samples is None else drawn(self._data, samples, seed)
+
+    def check_separable(self) -> None:
+        """Checks that one row of every tensor of a batch is one sample.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self._task.inseparable is not None:
+            raise ValueError(self._task.inseparable)
+
+    @contextmanager
+    def measuring(self) -> Iterator[nn.Module]:
+        """While the network runs again, in evaluation mode: afterwards it and its host are as they were.
+
+        Yields:
+            The module whose code computes the loss; the network is it or a part of it.
+        """
+        if self._measuring:
+            yield self._task.owner
+            return
+        self._measuring = True
+        try:
+            with untouched(self._task.owner), self._task.alone(), torch.enable_grad():
+                yield self._task.owner
+        finally:
+            self._measuring = False
+
+    def loss(self, batch: Any) -> Tensor:
+        """The loss of the training step, with its graph; inside `measuring`."""
+        return self._task.loss(batch)
+
+    def outputs(self, batch: Any) -> list[Tensor]:
+        """What the network gives when the training step runs on a batch, with its graph; inside `measuring`.
+
+        Raises:
+            ValueError: nothing that could be differentiated.
+        """
+        with answers(self.network, self._task.owner) as found:
+            if self._task.plain:
+                self.network(self._unpack(batch)[0])
+            else:
+                self._task.loss(batch)
+        if not found:
+            raise ValueError(
+                f"the training step runs without calling {type(self.network).__name__}, the network to protect"
+            )
+        return found
+
+    def run(self, batch: Any) -> None:
+        """Runs the network as training does, for what hooks see of it; inside `measuring`."""
+        if self._task.plain:
+            self.network(self._unpack(batch)[0])
+        else:
+            self._task.loss(batch)
+
+    def form(self) -> Form | None:
+        """The task's loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
+        if self._task.form is not None:
+            with self.measuring(), torch.no_grad():
+                parts = self._parts()
+                return self._task.form if parts and class_logits(self.network(self._unpack(parts[-1])[0])) else None
+        with self.measuring():
+            parts = self._parts()
+            same = (is_cross_entropy(self._task, self.network, self._unpack, part) for part in parts)
+            return "cross_entropy" if parts and all(same) else None
+
+    def calls_on_inputs(self) -> bool:
+        """Whether training calls ``network(inputs)``, and the output is one tensor (batch, features)."""
+        with self.measuring(), torch.no_grad():
+            try:
+                parts = self._parts()
+                direct = self.network(self._unpack(parts[-1])[0])
+                if not isinstance(direct, Tensor) or direct.dim() != 2:
+                    return False
+                given = [direct] if self._task.plain else self.outputs(parts[-1])
+            except Exception:
+                return False  # Whatever does not work that way is called another way.
+            return len(given) == 1 and given[0].shape == direct.shape and torch.allclose(given[0], direct, rtol=1e-3)
+
+    def few(self) -> PastExperience:
+        """Two samples of the experience, or its first batch where samples cannot be told apart."""
+        return PastExperience(self.network, self._parts(2)[-1:], self._task, self._unpack)
+
+    def _parts(self, samples: int = 1) -> list[Any]:
+        """The first batch and, where they can be told apart, its first samples."""
+        iterator = iter(self._data)
+        first = next(iterator, None)
+        if first is None:
+            return []
+        if isinstance(self._data, Iterator):  # It does not come again.
+            self._data = chain([first], iterator)
+        try:
+            return [first, take(first, torch.arange(samples))]
+        except (ValueError, IndexError, RuntimeError):
+            return [first]
+
+
+def rehearse(
+    rules: Iterable[Rule],
+    calls: Iterable[Callable[[Synapses, PastExperience], None]],
+    synapses: Synapses,
+    batch: PastExperience,
+) -> None:
+    """Tries what rules will do when an experience ends, on its first batch, and leaves everything as it was.
+
+    Args:
+        rules: those that have something to try.
+        calls: their `Rule.rehearse`, as the session calls it.
+        synapses: the parameters.
+        batch: an experience of this batch alone.
+
+    Raises:
+        ValueError: a rule will not be able to consolidate, and why.
+    """
+    few = batch.few()
+    for rule, call in zip(rules, calls, strict=True):
+        try:
+            with few.measuring():
+                call(synapses, few)
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"{type(rule).__name__} could not consolidate at the end of this experience, as its first batch shows: {reason}"
+            ) from error

@@ -1,0 +1,166 @@
+"""What a network is trained for: the loss of a host's training step, to be computed again without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_meta.core.batches import BatchFunction
+from lit_meta.core.trees import tensors
+
+Form = Literal["cross_entropy", "mse"]
+Criterion = Callable[[Any, Any], Tensor]
+
+
+class Task(Protocol):
+    """The loss that a host's training step computes.
+
+    Attributes:
+        owner: the module whose code computes the loss; the network is it, or a part of it.
+        form: the loss as a function of ``network(inputs)`` and the targets, where the host knows it to be the cross-entropy of
+            classes or half the squared distance to the one-hot label; None where it may be anything.
+        plain: whether the step calls ``network(inputs)`` for certain.
+        inseparable: why a row of every tensor of a batch is not one sample, for a message; None where it is.
+    """
+
+    owner: nn.Module
+    form: Form | None
+    plain: bool
+
+    @property
+    def inseparable(self) -> str | None: ...
+
+    def loss(self, batch: Any) -> Tensor:
+        """The loss of a batch, a scalar with its graph.
+
+        Raises:
+            ValueError: the step gives none that can be differentiated.
+        """
+        ...
+
+    def alone(self) -> AbstractContextManager[None]:
+        """While the loss is computed for itself, the host logs nothing and steps nothing."""
+        ...
+
+
+class PlainTask:
+    """A criterion of ``network(inputs)`` and targets.
+
+    Args:
+        network: the network.
+        unpack: takes a batch apart into (inputs, targets).
+        criterion: a function of outputs and targets; None for the cross-entropy.
+
+    Example:
+        >>> task = PlainTask(nn.Linear(2, 1), lambda batch: batch, nn.MSELoss())
+        >>> task.loss((torch.zeros(3, 2), torch.zeros(3, 1))).shape, task.form
+        (torch.Size([]), None)
+    """
+
+    plain = True
+    inseparable: str | None = None
+
+    def __init__(self, network: nn.Module, unpack: BatchFunction, criterion: Criterion | None = None) -> None:
+        self.owner = network
+        self.form: Form | None = "cross_entropy" if criterion is None else None
+        self._unpack = unpack
+        self._criterion: Criterion = F.cross_entropy if criterion is None else criterion
+
+    def loss(self, batch: Any) -> Tensor:
+        inputs, targets = self._unpack(batch)
+        return self._criterion(self.owner(inputs), targets)
+
+    def alone(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@contextmanager
+def answers(network: nn.Module, owner: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects what a network gives in the calls that are made inside.
+
+    Yields:
+        The floating-point tensors of its outputs; where an output has ``logits``, these alone. Where the network is the owner
+        and its code calls its parts without calling itself, those of the last part called from outside of all others.
+    """
+    found: list[Tensor] = []
+    handles = [network.register_forward_hook(lambda module, arguments, output: found.extend(_answer(output)))]
+    depth = 0
+    last: list[Tensor] = []
+
+    def enter(module: nn.Module, arguments: Any) -> None:
+        nonlocal depth
+        depth += 1
+
+    def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        nonlocal depth
+        depth -= 1
+        if depth == 0:
+            last[:] = _answer(output)
+
+    if network is owner:
+        for name, part in network.named_modules():
+            if name:
+                handles.append(part.register_forward_pre_hook(enter))
+                handles.append(part.register_forward_hook(leave))
+    try:
+        yield found
+        if not found:
+            found.extend(last)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _answer(output: Any) -> list[Tensor]:
+    logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
+    candidates = [logits] if isinstance(logits, Tensor) else tensors(output)
+    return [tensor for tensor in candidates if tensor.is_floating_point() and tensor.dim()]
+
+
+def class_logits(outputs: object) -> bool:
+    """Whether outputs are one number for each of several classes, (batch, classes)."""
+    return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1
+
+
+def is_cross_entropy(task: Task, network: nn.Module, unpack: BatchFunction, batch: Any) -> bool:
+    """Whether the loss of a batch, and its gradient, are those of the cross-entropy of ``network(inputs)`` and labels.
+
+    Args:
+        task: gives the loss.
+        network: the network.
+        unpack: takes the batch apart.
+        batch: as the training step gets it.
+    """
+    try:
+        inputs, targets = unpack(batch)
+        if targets is None or targets.dim() != 1 or targets.is_floating_point() or targets.dtype == torch.bool:
+            return False
+        state = torch.get_rng_state()
+        outputs = network(inputs)
+        if not class_logits(outputs):
+            return False
+        expected = F.cross_entropy(outputs, targets)
+        torch.set_rng_state(state)
+        return _same(expected, task.loss(batch), [p for p in network.parameters() if p.requires_grad])
+    except Exception:
+        return False  # Whatever does not work that way is another loss, and its own errors come when it is computed.
+
+
+def _same(one: Tensor, two: Tensor, parameters: list[nn.Parameter]) -> bool:
+    tolerance = 0.02 if one.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if not torch.allclose(one.detach(), two.detach().to(one.dtype), rtol=tolerance, atol=tolerance * 1e-2):
+        return False
+    gradients = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (one, two))
+    for first, second in zip(*gradients, strict=True):
+        if first is None or second is None:
+            present = first if second is None else second
+            if present is not None and bool(present.any()):
+                return False
+        elif not torch.allclose(first, second, rtol=10 * tolerance, atol=tolerance * float(first.abs().max())):
+            return False
+    return True

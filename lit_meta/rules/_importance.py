@@ -1,0 +1,83 @@
+"""What rules share that measure importances on the data of an experience."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_meta.core.rule import Experience, Synapses
+from lit_meta.functional._batch_tree import count_samples
+from lit_meta.functional.per_sample import gradient_power_sums
+from lit_meta.utils.validation import all_finite
+
+# The mean over some samples by parameter name, and the number of these samples.
+Part = tuple[Mapping[str, Tensor], int]
+
+
+def averaged(synapses: Synapses, parts: Iterable[Part], rule: str) -> dict[str, Tensor]:
+    """The mean over samples, from the means over parts of them.
+
+    Args:
+        synapses: the parameters.
+        parts: see `Part`.
+        rule: that asks, for messages.
+
+    Raises:
+        ValueError: no samples, or a mean that is zero everywhere or not finite.
+    """
+    sums: dict[str, Tensor] = {}
+    for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+        # Sums in half precision would soon stop growing.
+        wide = torch.float32 if parameter.dtype in (torch.float16, torch.bfloat16) else parameter.dtype
+        sums[name] = torch.zeros_like(parameter, dtype=wide, requires_grad=False)
+    count = 0
+    for means, samples in parts:
+        for name in sums:
+            sums[name].add_(means[name], alpha=samples)
+        count += samples
+    if count == 0:
+        raise ValueError(f"{rule} consolidates on the experience's data, and there is none")
+    found = {n: (sums[n] / count).to(p.dtype) for n, p in zip(synapses.names, synapses.parameters, strict=True)}
+    for name, importance in found.items():
+        if not all_finite(importance):
+            raise ValueError(
+                f"the importance that {rule} measures for {name!r} is not finite in {importance.dtype}: compute in a wider "
+                "type, or scale the loss or the inputs down"
+            )
+    if not any(bool(importance.any()) for importance in found.values()):
+        raise ValueError(
+            f"the importance that {rule} measures is 0 for every parameter, so that nothing would be protected: what it "
+            "differentiates has no gradient at any sample (a softmax over one output, outputs that are saturated, a path that "
+            "is detached); choose another loss=, or labels='exact' where there is a choice"
+        )
+    return found
+
+
+def task_parts(
+    experience: Experience,
+    synapses: Synapses,
+    scalar: Callable[[Any], Tensor],
+    *,
+    power: int,
+    samples: int | None,
+    seed: int = 0,
+) -> Iterator[Part]:
+    """Batch by batch the mean of |g|^power, g the gradient of what training computes of one sample.
+
+    Args:
+        experience: whose batches are read.
+        synapses: the parameters.
+        scalar: of a batch, with its graph.
+        power: 1 or 2.
+        samples: how many, drawn from all of the experience; None for all.
+        seed: of the draw.
+    """
+    experience.check_separable()
+    with experience.measuring():
+        for batch in experience.batches(samples=samples, seed=seed):
+            count = count_samples(batch)
+            sums = gradient_power_sums(scalar, batch, experience.network, power=power, names=synapses.names)  # type: ignore[arg-type]
+            yield {name: total / count for name, total in sums.items()}, count
