@@ -86,6 +86,15 @@ class ContinualEvaluation(L.Callback):
             raise ValueError("no experience has been learned yet")
         return torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True, padding_value=float("nan"))
 
+    def check_stream(self, *, tells_tasks: bool) -> None:
+        """Checks that samples can be tested by themselves.
+
+        Raises:
+            ValueError: the stream has to tell the task of every sample.
+        """
+        if tells_tasks:
+            raise ValueError("ContinualEvaluation cannot tell the task of a test sample, and this stream has to")
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         index = experience_index(trainer, len(self.rows))
         if index != len(self.rows):

@@ -95,6 +95,16 @@ class CostLedger(L.Callback):
             found = found + cost
         return found
 
+    def experience_cost(self) -> Cost:
+        """The cost of the last finished experience, for the stream that it is in.
+
+        Raises:
+            ValueError: there was none yet.
+        """
+        if not self.experiences:
+            raise ValueError("no experience has been counted yet: give the ledger to a Trainer and fit")
+        return self.experiences[-1]
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Before any callback's on_train_start, where rules begin the experience.
         self._release()

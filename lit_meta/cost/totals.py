@@ -9,8 +9,6 @@ from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_M
 # Quantities that do not add up; the largest counts.
 _PEAKS = ("state_bytes", "optimizer_bytes", "saved_bytes", "peak_memory_bytes")
 
-_OF_THE_STREAM = ("steps", "samples", "seconds", "state_bytes")
-
 
 @dataclass
 class Cost:
@@ -117,18 +115,3 @@ class Cost:
             3
         """
         return {name: value for name, value in asdict(self).items() if value is not None}
-
-    def add_to(self, totals: dict[str, float]) -> None:
-        """Adds the counts to running totals, keeping the larger memory size; skips what a stream counts itself.
-
-        Example:
-            >>> totals = {"steps": 3.0}
-            >>> Cost(steps=3, forward_macs=10, saved_bytes=5).add_to(totals)
-            >>> totals["steps"], totals["forward_macs"], totals["saved_bytes"]
-            (3.0, 10, 5)
-        """
-        for name, value in self.to_dict().items():
-            if name in _OF_THE_STREAM:
-                continue
-            total = totals.get(name, 0)
-            totals[name] = max(total, value) if name in _PEAKS else total + value

@@ -53,6 +53,15 @@ class FigureLog(L.Callback):
         if stage == "fit":
             figure_loggers(trainer.loggers)
 
+    def check_stream(self, *, tells_tasks: bool) -> None:
+        """Checks that samples can be tested by themselves.
+
+        Raises:
+            ValueError: the stream has to tell the task of every sample.
+        """
+        if tells_tasks:
+            raise ValueError("FigureLog cannot tell the task of a test sample, and this stream has to")
+
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.change.on_fit_start(trainer, pl_module)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.core.memory_codec import decode_numbered, encode_numbered
+from lit_meta.streams.cost import StreamCost
 from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
+
+
+@dataclass(frozen=True)
+class StreamIdentity:
+    """What tells one stream from another: its scenario's name, the lengths of its two streams, and the seed."""
+
+    scenario: str
+    train: int
+    test: int
+    seed: int
 
 
 @dataclass
@@ -23,16 +34,16 @@ class Saved:
     rules: list[dict[str, Any]]
     rows: list[Tensor]
     initial: Tensor
-    cost: dict[str, float]
+    cost: StreamCost
     stream: dict[str, Any]
 
-    def check(self, *, scenario: str, train: int, test: int, seed: int) -> None:
-        """Holds that the checkpoint is of this very stream.
+    def check(self, stream: StreamIdentity) -> None:
+        """Checks that the checkpoint is of this very stream.
 
         Raises:
             ValueError: it is not.
         """
-        now = {"scenario": scenario, "train": train, "test": test, "seed": seed}
+        now = asdict(stream)
         if now != self.stream:
             raise ValueError(
                 f"{self.path} is a checkpoint of the stream {self.stream}, not of {now}: use another run_dir"
@@ -51,22 +62,19 @@ class Checkpoints:
 
     def save(
         self,
-        experience: int,
         *,
         module: nn.Module,
         rules: list[dict[str, Any]],
         rows: list[Tensor],
         initial: Tensor,
-        cost: dict[str, float],
-        scenario: str,
-        train: int,
-        seed: int,
+        cost: StreamCost,
+        stream: StreamIdentity,
     ) -> None:
-        """Writes the checkpoint after an experience, then removes the one before.
+        """Writes the checkpoint after the experience of the last row, then removes the one before.
 
         ``progress.json`` is written last: a folder without it is not a checkpoint.
         """
-        path = self.folder / f"experience-{experience:04d}"
+        path = self.folder / f"experience-{len(rows) - 1:04d}"
         save_tensors(path / "module.safetensors", module.state_dict())
         described = []
         for number, state in enumerate(rules):
@@ -75,10 +83,10 @@ class Checkpoints:
             names = [rule["name"] for rule in state.get("rules", [])]
             described.append({**state, "rules": names})
         progress = {
-            "stream": {"scenario": scenario, "train": train, "test": len(initial), "seed": seed},
+            "stream": asdict(stream),
             "rows": torch.stack(rows).tolist(),
             "initial": initial.tolist(),
-            "cost": cost,
+            "cost": cost.to_dict(),
             "rules": described,
         }
         save_json(path / "progress.json", progress)
@@ -114,6 +122,6 @@ class Checkpoints:
             rules=rules,
             rows=list(torch.tensor(progress["rows"])),
             initial=torch.tensor(progress["initial"]),
-            cost=progress["cost"],
+            cost=StreamCost.from_dict(progress["cost"]),
             stream=progress["stream"],
         )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
+from lit_meta.data.benchmark import Benchmark, BenchmarkView, benchmark_name
 from lit_meta.streams.fit import fit_stream
 
 
-def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: Any, **options: Any) -> Tensor:
+def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: Benchmark, **options: Any) -> Tensor:
     """Accuracy on each experience of a network that was trained on nothing else.
 
     Args:
@@ -44,8 +44,12 @@ def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: An
         )
     found = []
     for experience, tested in zip(train, test, strict=True):
-        alone = SimpleNamespace(
-            name=getattr(benchmark, "name", "stream"), train_stream=[experience], test_stream=[tested]
+        alone = BenchmarkView(
+            benchmark_name(benchmark),
+            [experience],
+            [tested],
+            form=getattr(benchmark, "form", ""),
+            classes=getattr(benchmark, "classes", 0),
         )
         result = fit_stream(make_module(), alone, **options)
         found.append(result.accuracy_matrix[0, 0])

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lit_meta.data.benchmark import Benchmark, LabelledBenchmark, stream_classes, tells_tasks
 from lit_meta.integrations.losses import LOSSES
 from lit_meta.integrations.module import MetaplasticModule
 
@@ -88,6 +89,18 @@ class TaskOutputs:
     def context(self, experiences: Tensor) -> AbstractContextManager[None]:
         """While a batch is tested; ``experiences`` (batch,) are the positions of its samples' experiences."""
         return only_classes(self._network, self._test[experiences])
+
+
+def task_outputs(module: L.LightningModule, benchmark: Benchmark) -> TaskOutputs | None:
+    """What opens the outputs of a sample's task alone, where the benchmark tells tasks; None where it does not.
+
+    Raises:
+        TypeError, ValueError: the module cannot learn such a stream; see `TaskOutputs`.
+    """
+    if not (isinstance(benchmark, LabelledBenchmark) and tells_tasks(benchmark)):
+        return None
+    train, test = stream_classes(benchmark.train_stream), stream_classes(benchmark.test_stream)
+    return TaskOutputs(module, train=train, test=test, classes=benchmark.classes)
 
 
 def _table(groups: Sequence[list[int]], classes: int) -> Tensor:

@@ -1,0 +1,171 @@
+"""One Trainer that learns a stream, experience after experience."""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lit_meta.evaluation.accuracy import Protocol, accuracy_of
+from lit_meta.evaluation.feature_cache import KeptFeatures
+from lit_meta.integrations import _lightning
+from lit_meta.integrations.callback import Metaplasticity
+from lit_meta.streams.checkpoints import Saved
+from lit_meta.streams.task_masking import TaskOutputs
+
+
+def make_trainer(**options: Any) -> L.Trainer:
+    """A Trainer that writes and prints nothing, unless its options say otherwise.
+
+    Raises:
+        ValueError: Lightning refuses the options, such as a device that is not there.
+    """
+    silent = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    with quiet():
+        try:
+            return L.Trainer(**{**silent, **options})
+        except MisconfigurationException as error:
+            raise ValueError(f"Lightning's Trainer refuses its arguments: {error}") from None
+
+
+class StreamLearner:
+    """A Trainer that fits the same module again and again, and what is tested in between.
+
+    Args:
+        trainer: of the whole stream.
+        module: learns.
+        outputs: opens the outputs of a sample's task alone; None where tasks are not told.
+    """
+
+    def __init__(self, trainer: L.Trainer, module: L.LightningModule, outputs: TaskOutputs | None) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.outputs = outputs
+        rules = [rule for callback in self.plasticity for rule in callback.rules]
+        self._kept = KeptFeatures(module) if KeptFeatures.serves(rules) and not self.tells_tasks else None
+
+    @property
+    def plasticity(self) -> list[Metaplasticity]:
+        """The metaplasticity callbacks: those given to the Trainer, and those that the module brings along."""
+        brought = self.module.configure_callbacks()
+        found = [*_lightning.callbacks_of(self.trainer), *(brought if isinstance(brought, Sequence) else [brought])]
+        return list({id(c): c for c in found if isinstance(c, Metaplasticity)}.values())
+
+    @property
+    def tells_tasks(self) -> bool:
+        """Whether a rule or the stream needs the task of every test sample."""
+        return self.outputs is not None or any(rule.needs_tasks for c in self.plasticity for rule in c.rules)
+
+    def context(self, experiences: Tensor) -> AbstractContextManager[object]:
+        """Tells whatever needs tasks what each sample of a test batch is of."""
+        stack = ExitStack()
+        if self.outputs is not None:
+            stack.enter_context(self.outputs.context(experiences))
+        for callback in self.plasticity:
+            stack.enter_context(callback.context(self.module, experiences))
+        return stack
+
+    @property
+    def epochs(self) -> int:
+        """Passes that the last experience took; fewer than its ``max_epochs`` where a callback stopped it."""
+        return _lightning.completed_epochs(self.trainer)
+
+    def test(self, experiences: Sequence[tuple[Tensor, Tensor]], protocol: Protocol) -> Tensor:
+        """Accuracy on each of some experiences, (experiences,), as of `lit_meta.evaluation.accuracy.accuracy_of`."""
+        device = self.trainer.strategy.root_device
+        network: nn.Module = self.module.to(device)
+        if self._kept is not None:
+            self._kept.begin()
+            network = self._kept
+        context = self.context if self.tells_tasks else None
+        return accuracy_of(network, experiences, protocol=protocol, device=device, context=context)
+
+    def fit(self, data: L.LightningDataModule, *, max_epochs: int, index: int, seed: int) -> int:
+        """One experience; returns the optimizer steps it took.
+
+        Args:
+            data: of the experience.
+            max_epochs: passes over it at most.
+            index: its position in the stream.
+            seed: of all that is random in it; the global random state is left as it was.
+
+        Raises:
+            RuntimeError: Lightning took another number of steps than it should have.
+        """
+        with torch.random.fork_rng(), quiet():
+            torch.manual_seed(seed)
+            return self._fit(data, max_epochs, index)
+
+    def rule_states(self) -> list[dict[str, Any]]:
+        """The memory of all rules, by callback."""
+        return [callback.state_dict() for callback in self.plasticity]
+
+    def load(self, saved: Saved) -> None:
+        """Takes up the weights and the rules' memory of a checkpoint.
+
+        Raises:
+            ValueError: it is of another network, or of other rules.
+        """
+        try:
+            self.module.load_state_dict(saved.module)
+        except RuntimeError as error:
+            raise ValueError(f"{saved.path} is a checkpoint of another network: {error}") from None
+        callbacks = self.plasticity
+        if len(callbacks) != len(saved.rules):
+            raise ValueError(f"the checkpoint holds {len(saved.rules)} rule callbacks, the module has {len(callbacks)}")
+        for callback, state in zip(callbacks, saved.rules, strict=True):
+            callback.load_state_dict(state)
+
+    def _fit(self, data: L.LightningDataModule, max_epochs: int, index: int) -> int:
+        trainer = self.trainer
+        before = trainer.global_step
+        # Epochs are counted in the experience, as the optimizer and its schedule are made for it.
+        _lightning.restart_epochs(trainer, max_epochs)
+        with (
+            _lightning.interrupts_as_usual(trainer),
+            nullcontext() if self.outputs is None else self.outputs.learning(index),
+        ):
+            trainer.fit(self.module, datamodule=data)
+        steps = trainer.global_step - before
+        batches = int(trainer.num_training_batches)
+        expected = max_epochs * math.ceil(batches / trainer.accumulate_grad_batches) * len(trainer.optimizers)
+        if steps != expected and not trainer.should_stop:
+            raise RuntimeError(
+                f"the Trainer took {steps} optimizer steps in an experience of {batches} batches and {max_epochs} epochs; "
+                f"{expected} were expected"
+            )
+        return steps
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences what Lightning says at each of many short fits, and what the stream runner knows better."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # Data are tensors in memory: worker processes would only slow them down.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings(
+                "ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*"
+            )
+            warnings.filterwarnings(
+                "ignore", message=".*number of training batches.*is smaller than the logging interval.*"
+            )
+            yield
+    finally:
+        logger.setLevel(level)
