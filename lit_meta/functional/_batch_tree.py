@@ -115,3 +115,9 @@ def scrambled(batch: Any, generator: torch.Generator) -> Any:
         return leaf.gather(0, order)
 
     return map_samples(draw, batch)
+
+
+def is_blank(batch: Any) -> bool:
+    """Whether some sample has a floating-point tensor of equal numbers only."""
+    leaves = [leaf.flatten(1) for leaf in sample_leaves(batch) if leaf.is_floating_point() and leaf.dim() > 1]
+    return any(bool((leaf == leaf[:, :1]).all(dim=1).any()) for leaf in leaves)

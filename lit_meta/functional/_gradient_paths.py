@@ -15,6 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lit_meta.functional._batch_tree import count_samples, map_samples, sample_leaves, take, with_leaves
+from lit_meta.functional._recurrent import unrolled
 
 Power = Literal[1, 2]
 Sums = dict[str, Tensor]
@@ -44,7 +45,7 @@ class Problem:
     scalar: bool
 
     def outputs(self, batch: Any) -> Tensor:
-        """(samples, classes); of a scalar problem (1,), the sum of the samples' losses."""
+        """(samples, classes); of a scalar problem (1, 1), the sum of the samples' losses."""
         output = self.run(batch)
         if not isinstance(output, Tensor):
             raise ValueError(f"per-sample gradients need a tensor to differentiate, got {type(output).__name__}.")
@@ -62,7 +63,7 @@ class Problem:
                 f"the loss must be one floating-point number, the mean over the batch, got {output.dtype} of shape "
                 f"{tuple(output.shape)}."
             )
-        return output.reshape(1) * count_samples(batch)
+        return output.reshape(1, 1) * count_samples(batch)
 
 
 class Path(Protocol):
@@ -150,10 +151,10 @@ def vmap_sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power
 
     totals: Sums = {}
     # The fused kernels of attention have no batching rule; warnings are of slow fallbacks, one for each operation.
-    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+    with sdpa_kernel(SDPBackend.MATH), unrolled(problem.network), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         if problem.scalar:
-            output = torch.ones(count, device=leaves[0].device)
+            output = torch.ones(count, 1, device=leaves[0].device)
         else:
             with torch.no_grad():
                 output = vmap(output_of, in_dims=(None, 0))(values, leaves)

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Parts of every module that a forward pass has no business with; parameters are swapped by `torch.func` meanwhile.
-_STRUCTURE = frozenset(nn.Module().__dict__) - {"_buffers", "training"}
+# Parts of every module that a forward pass has no business with; parameters are swapped by `torch.func` meanwhile, and
+# the forward pass of recurrent layers is another one.
+_STRUCTURE = (frozenset(nn.Module().__dict__) | {"forward"}) - {"_buffers", "training"}
 
 
 class _Saved:
@@ -26,23 +27,25 @@ class _Saved:
         elif isinstance(value, list):
             self.items = [_Saved(item) for item in value]
 
-    def restore(self) -> Any:
+    def restore(self, forgotten: Collection[_Saved] = ()) -> Any:
+        if self in forgotten and self.copy is not None:
+            return torch.zeros_like(self.copy)
         if self.copy is not None:
-            if not _same(self.value, self.copy):
+            if not same_values(self.value, self.copy):
                 with torch.no_grad():
                     self.value.copy_(self.copy)
         elif isinstance(self.items, dict):
-            contents = {key: item.restore() for key, item in self.items.items()}
+            contents = {key: item.restore(forgotten) for key, item in self.items.items()}
             self.value.clear()
             self.value.update(contents)
         elif self.items is not None:
-            self.value[:] = [item.restore() for item in self.items]
+            self.value[:] = [item.restore(forgotten) for item in self.items]
         return self.value
 
     def changes(self, value: Any) -> Iterator[_Saved]:
         """The saved values that differ from those in ``value``."""
         if self.copy is not None:
-            if not isinstance(value, Tensor) or not _same(value, self.copy):
+            if not isinstance(value, Tensor) or not same_values(value, self.copy):
                 yield self
         elif isinstance(self.items, dict) and isinstance(value, dict):
             if self.items.keys() != value.keys():
@@ -57,16 +60,26 @@ class _Saved:
         elif self.items is not None or value is not self.value:
             yield self
 
+    def tensors(self) -> Iterator[Tensor]:
+        if self.copy is not None:
+            yield self.value
+        for item in self.items.values() if isinstance(self.items, dict) else self.items or ():
+            yield from item.tensors()
+
     def remembers(self) -> bool:
         """Whether it is a tensor with content: zeros, an empty tensor and a number are what a reset leaves."""
         return self.copy is not None and bool(self.copy.any())
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
+def same_values(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are alike in form and every number, NaN equal to itself."""
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
         return False
-    with torch.no_grad():
-        return bool(torch.equal(a, b)) or bool(torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True))
+    try:
+        with torch.no_grad():
+            return bool(((a == b) | ((a != a) & (b != b))).all())
+    except RuntimeError:
+        return False  # what a failed `torch.func` transform left behind cannot be read
 
 
 class ModuleState:
@@ -104,16 +117,21 @@ class ModuleState:
         """The modules that no longer are as they were."""
         return frozenset(path for path, _, _ in self.changes())
 
-    def restore(self, *, parameters: bool = True) -> None:
+    def tensors(self) -> list[Tensor]:
+        """The tensors kept, parameters aside."""
+        return [tensor for _, saved in self._saved.values() for entry in saved.values() for tensor in entry.tensors()]
+
+    def restore(self, *, parameters: bool = True, forgotten: Collection[_Saved] = ()) -> None:
         """Puts everything back, also where a failed call left something that cannot be read any more.
 
         Args:
             parameters: also the lists of their parameters that recurrent layers keep; not while `torch.func` has
                 exchanged the parameters.
+            forgotten: what `changes` gave and is replaced by zeros this time.
         """
         for module, saved in self._saved.values():
             for key in module.__dict__.keys() - saved.keys() - _STRUCTURE:
                 del module.__dict__[key]
             for key, entry in saved.items():
                 if parameters or not key.startswith("_flat_weight"):
-                    module.__dict__[key] = entry.restore()
+                    module.__dict__[key] = entry.restore(forgotten)

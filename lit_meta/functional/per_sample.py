@@ -5,8 +5,10 @@ remembered for as long as the network lives:
 
 1. ``(|δ|^power)ᵀ (|a|^power)``, one matrix product a layer (a its input, δ the gradient at its output), where every
    parameter belongs to an `nn.Linear` that runs once on (batch, features);
-2. `torch.func`: ``vmap`` of ``grad``;
-3. a loop over the samples, for what the others cannot follow.
+2. `torch.func`: ``vmap`` of ``grad``, recurrent layers written out step by step;
+3. layer by layer, from the input of each and the gradient at its output, where functions between the layers have a
+   gradient of their own (surrogate gradients of spikes);
+4. a loop over the samples, for what the others cannot follow.
 
 Each is compared with the loop on samples of the batch, on random ones and on blank ones.
 """
@@ -15,25 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from lit_meta.functional._batch_tree import blank, count_samples, sample_leaves, scrambled, take
-from lit_meta.functional._gradient_paths import (
-    Cotangents,
-    Path,
-    Power,
-    Problem,
-    Sums,
-    linear_sums,
-    loop_sums,
-    vmap_sums,
-)
-from lit_meta.functional._module_state import ModuleState
+from lit_meta.functional._batch_tree import count_samples, take
+from lit_meta.functional._gradient_paths import Cotangents, Power, Problem, Sums, linear_sums
+from lit_meta.functional._path_choice import choose_way
 
 # Per-sample gradients held at once by the general path: 2²⁵ numbers are 128 MiB in single precision.
 _GRADIENTS_AT_ONCE = 2**25
@@ -183,155 +174,3 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             layer.dropout = dropout
         for module, mode in modes:
             module.training = mode
-
-
-@dataclass
-class Way:
-    """How per-sample gradients of a network are computed, and which of its modules change when it runs."""
-
-    path: Path
-    changing: frozenset[str] = frozenset()
-
-    def sums(self, problem: Problem, batch: Any, cotangents: Cotangents, power: Power, start: int = 0) -> Sums:
-        """As the path gives them, every run from the state the network is in now; by the loop if the path fails."""
-        with _keeping_state(problem, self.changing) as steady:
-            if self.path is not loop_sums:
-                try:
-                    return self.path(steady, batch, cotangents, power, start)
-                except torch.OutOfMemoryError:
-                    raise
-                except Exception:
-                    # The loop is right by definition: if it fails too, the error is the network's or the caller's own.
-                    sums = loop_sums(steady, batch, cotangents, power, start)
-                    self.path = loop_sums
-                    return sums
-            return loop_sums(steady, batch, cotangents, power, start)
-
-
-@contextmanager
-def _keeping_state(problem: Problem, paths: Collection[str] | None) -> Iterator[Problem]:
-    """The same problem with every run starting in the present state of these modules (None: all), restored at the end."""
-    if paths is not None and not paths:
-        yield problem
-        return
-    state = ModuleState(problem.network, paths)
-
-    def run(batch: Any) -> Tensor:
-        state.restore(parameters=False)
-        return problem.run(batch)
-
-    try:
-        yield Problem(problem.network, problem.parameters, run, problem.scalar)
-    finally:
-        state.restore()
-
-
-# What was found out about a network, by the form of the problem; a network that is gone takes it along.
-_ways: WeakKeyDictionary[nn.Module, dict[object, Way]] = WeakKeyDictionary()
-
-
-def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
-    """The fastest way that equals the loop, remembered for this network and batches of this form."""
-    key = _form(problem, batch, power)
-    ways = _ways.setdefault(problem.network, {})
-    if key not in ways:
-        ways[key] = _probe(problem, batch, power)
-    return ways[key]
-
-
-def _form(problem: Problem, batch: Any, power: Power) -> object:
-    modules = tuple((path, type(module), module.training) for path, module in problem.network.named_modules())
-    leaves = tuple((leaf.dim(), leaf.dtype, leaf.device) for leaf in sample_leaves(batch))
-    code = getattr(problem.run, "__code__", type(problem.run)) if problem.scalar else None
-    return modules, tuple(problem.parameters), leaves, code, power
-
-
-def _ramp(output: Tensor, _: int) -> Iterator[Tensor]:
-    # A ramp, not ones: the gradient of a sum over classes vanishes behind a softmax.
-    yield torch.linspace(-1.0, 2.0, output.shape[-1], device=output.device, dtype=output.dtype).expand_as(output)
-
-
-def _probe(problem: Problem, batch: Any, power: Power) -> Way:
-    devices = sorted({p.device.index or 0 for p in problem.parameters.values() if p.is_cuda})
-    before = ModuleState(problem.network)
-    with torch.random.fork_rng(devices):
-        generator = torch.Generator().manual_seed(0)
-        rows = torch.randperm(count_samples(batch), generator=generator)[:2].sort().values
-        samples = take(batch, rows if len(rows) == 2 else rows.repeat(2))
-        try:
-            changing = _require_reset(problem, take(samples, slice(0, 1)), before, devices)
-            references = [(samples, loop_sums(_from(before, problem), samples, _ramp, power))]
-            for other in (scrambled(samples, generator), blank(samples)):
-                try:
-                    references.append((other, loop_sums(_from(before, problem), other, _ramp, power)))
-                except Exception:
-                    continue  # such samples are none to this network; those of the batch are what counts
-            references = [(x, sums) for x, sums in references if all(bool(s.isfinite().all()) for s in sums.values())]
-            path: Path = loop_sums
-            if any(bool(s.any()) for _, sums in references for s in sums.values()):
-                for candidate in (linear_sums, vmap_sums):
-                    matches = _equals(candidate, _from(before, problem), references, power)
-                    changing |= before.changed_paths()
-                    before.restore()
-                    if matches:
-                        path = candidate
-                        break
-        finally:
-            before.restore()
-    return Way(path, changing)
-
-
-def _from(state: ModuleState, problem: Problem) -> Problem:
-    def run(batch: Any) -> Tensor:
-        state.restore(parameters=False)
-        return problem.run(batch)
-
-    return Problem(problem.network, problem.parameters, run, problem.scalar)
-
-
-def _equals(path: Path, problem: Problem, references: list[tuple[Any, Sums]], power: Power) -> bool:
-    for samples, expected in references:
-        try:
-            sums = path(problem, samples, _ramp, power)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:
-            return False  # the loop has run on the same samples: it is the path that cannot follow
-        largest = max(float(s.double().norm()) for s in expected.values())
-        for name, right in expected.items():
-            epsilon = torch.finfo(right.dtype).eps
-            difference = float((sums.get(name, torch.zeros_like(right)) - right).double().norm())
-            # Gradients that are zero but for rounding (of a bias before a normalisation) are measured by the others.
-            allowed = max(1e-5, 64 * epsilon) * float(right.double().norm()) + (64 * epsilon) ** power * largest
-            if not difference <= allowed:
-                return False
-    return True
-
-
-def _require_reset(problem: Problem, sample: Any, before: ModuleState, devices: list[int]) -> frozenset[str]:
-    """The modules that change when the network runs; refuses one that goes on from an earlier batch."""
-
-    def gradient() -> Sums:
-        with torch.random.fork_rng(devices):
-            return loop_sums(problem, sample, _ramp, 1)
-
-    first = gradient()
-    changes = list(before.changes())
-    if not changes:
-        return frozenset()
-    left_over = [(path, key) for path, key, saved in changes if saved is not None and saved.remembers()]
-    if left_over:
-        try:
-            again = gradient()
-            depends = any(not torch.equal(first[name], again[name]) for name in first)
-        except Exception:
-            depends = True
-        if depends:
-            path, key = left_over[0]
-            raise ValueError(
-                f"{path or 'the network'} keeps a state ({key}) from an earlier batch, which would enter the gradients of "
-                "other samples: reset it where the forward pass begins, or after every training batch "
-                "(snntorch.utils.reset(network), spikingjelly's functional.reset_net(network))."
-            )
-    before.restore()
-    return frozenset(path for path, _, _ in changes)

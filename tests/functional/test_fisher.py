@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import lit_meta.functional._path_choice as choice
 import lit_meta.functional.per_sample as per_sample
 from lit_meta.functional import diagonal_fisher
 
@@ -82,7 +83,7 @@ def data():
 
 def chosen(network, parameters, x):
     """The way that per-sample gradients of these parameters are computed."""
-    return per_sample.choose_way(per_sample.Problem(network, parameters, network, scalar=False), x, 2).path
+    return choice.choose_way(choice.Problem(network, parameters, network, scalar=False), x, 2).path
 
 
 def looped(network, x, y, labels, loss):
@@ -127,7 +128,7 @@ def assert_same(got, expected):
 @pytest.mark.parametrize("general", (False, True), ids=["chosen path", "general path"])
 def test_equals_a_loop_over_samples(name, labels, loss, general, data, monkeypatch):
     if general:
-        monkeypatch.setattr(per_sample, "choose_way", lambda *_: per_sample.Way(per_sample.vmap_sums))
+        monkeypatch.setattr(per_sample, "choose_way", lambda *_: choice.Way(choice.vmap_sums))
     torch.manual_seed(0)
     network = NETWORKS[name]()
     expected = looped(network, *data, labels, loss)
@@ -148,7 +149,7 @@ def test_matrix_product_path_is_taken_where_it_holds(name, fast, data):
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
     path = chosen(network, dict(network.named_parameters()), data[0])
-    assert (path is per_sample.linear_sums) == fast
+    assert (path is choice.linear_sums) == fast
 
 
 def test_work_in_place_after_a_layer_does_not_mislead_the_matrix_product_path(data):
@@ -156,7 +157,7 @@ def test_work_in_place_after_a_layer_does_not_mislead_the_matrix_product_path(da
     network = with_norm()
     names = [name for name, _ in network.named_parameters() if not name.startswith("1.")]
     parameters = {name: p for name, p in network.named_parameters() if name in names}
-    assert chosen(network.eval(), parameters, data[0]) is per_sample.linear_sums
+    assert chosen(network.eval(), parameters, data[0]) is choice.linear_sums
     expected = looped(network, *data, "true", "cross_entropy")
     got = diagonal_fisher(network, *data, names=names)
     assert_same(got, {name: expected[name] for name in names})

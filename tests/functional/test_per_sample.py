@@ -4,179 +4,39 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-import lit_meta.functional.per_sample as per_sample
+import lit_meta.functional._path_choice as choice
 from lit_meta.functional import diagonal_fisher, gradient_power_sums, output_sensitivity
+from tests.functional.per_sample_networks import (
+    CLASSES,
+    NETWORKS,
+    Last,
+    Spiking,
+    WithSpikes,
+    assert_close,
+    build,
+    inputs,
+    looped,
+    rows_of,
+)
 
-CLASSES = 3
-
-
-def looped(function, rows, network, power=2):
-    """Σ |g|^power by plain backward passes, each from a fresh copy of the network's state."""
-    network.eval()
-    parameters = dict(network.named_parameters())
-    totals = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    for row in rows:
-        network.zero_grad()
-        function(row).backward()
-        for name, parameter in parameters.items():
-            if parameter.grad is not None:
-                totals[name] += parameter.grad.abs() ** power
-    network.zero_grad()
-    return totals
-
-
-def rows_of(batch):
-    if isinstance(batch, torch.Tensor):
-        return list(batch.split(1))
-    if isinstance(batch, dict):
-        return [dict(zip(batch, row, strict=True)) for row in zip(*map(rows_of, batch.values()), strict=True)]
-    return list(zip(*map(rows_of, batch), strict=True))
-
-
-def assert_close(got, expected):
-    assert got.keys() == expected.keys()
-    assert any(bool(value.any()) for value in expected.values())
-    largest = max(float(value.abs().max()) for value in expected.values())
-    for name, value in expected.items():
-        torch.testing.assert_close(got[name], value, rtol=1e-5, atol=1e-5 * float(value.abs().max()) + 1e-12 * largest)
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
 
 def way_of(network):
     """The only way that was remembered for a network."""
-    (way,) = per_sample._ways[network].values()
+    (way,) = choice._ways[network].values()
     return way.path
-
-
-class Last(nn.Module):
-    """A recurrent layer and a head on the last step."""
-
-    def __init__(self, kind, batch_first, **options):
-        super().__init__()
-        self.core = kind(4, 5, batch_first=batch_first, **options)
-        self.head = nn.Linear(self.core.hidden_size * (2 if self.core.bidirectional else 1), CLASSES)
-
-    def forward(self, x):
-        if self.core.batch_first:
-            return self.head(self.core(x)[0][:, -1])
-        return self.head(self.core(x.transpose(0, 1))[0][-1])
-
-
-class Surrogate(torch.autograd.Function):
-    """A spike with the derivative of a sigmoid, without a rule for vmap."""
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return (x > 0).to(x.dtype)
-
-    @staticmethod
-    def backward(context, gradient):
-        (x,) = context.saved_tensors
-        return gradient * torch.sigmoid(x) * (1 - torch.sigmoid(x))
-
-
-class Spiking(nn.Module):
-    """Neurons that keep their potential between calls; reset by whoever trains them, or at the start (`resets`)."""
-
-    def __init__(self, resets):
-        super().__init__()
-        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, CLASSES)
-        self.resets = resets
-        self.memory = {"v": 0.0}
-
-    def forward(self, x):
-        if self.resets:
-            self.memory["v"] = 0.0
-        total = 0.0
-        for step in range(3):
-            self.memory["v"] = 0.8 * self.memory["v"] + self.first(x.flatten(1)[:, :4]) * (step + 1)
-            total = total + self.last(Surrogate.apply(self.memory["v"] - 0.3))
-        return total
-
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.embedding = nn.Embedding(7, 6)
-        self.head = nn.Linear(6, 7, bias=False)
-        self.head.weight = self.embedding.weight
-
-    def forward(self, x):
-        return self.head(torch.tanh(self.embedding(x).mean(dim=1)))
-
-
-class Transformer(nn.Module):
-    def __init__(self, batch_first=True):
-        super().__init__()
-        layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=batch_first)
-        self.batch_first = batch_first
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.head = nn.Linear(4, CLASSES)
-
-    def forward(self, x):
-        if self.batch_first:
-            return self.head(self.encoder(x).mean(dim=1))
-        return self.head(self.encoder(x.transpose(0, 1)).mean(dim=0))
-
-
-class Branching(nn.Module):
-    """A weight that is used or not, by what a sample says; samples see each other in a batch."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.second = nn.Linear(4, CLASSES), nn.Linear(4, CLASSES)
-
-    def forward(self, x):
-        x = x.flatten(1)[:, :4]
-        return self.first(x) if float(x.sum()) > 0 else self.second(x)
-
-
-def convolutional():
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 5)),
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(inplace=True),
-        nn.GroupNorm(2, 4),
-        nn.Conv2d(4, 4, 3, groups=2),
-        nn.Dropout(0.5),
-        nn.Flatten(),
-        nn.LayerNorm(24),
-        nn.Linear(24, CLASSES),
-    )
-
-
-NETWORKS = {
-    **{
-        f"{kind.__name__}, batch_first={first}": lambda kind=kind, first=first: Last(kind, first)
-        for kind in (nn.RNN, nn.GRU, nn.LSTM)
-        for first in (True, False)
-    },
-    "LSTM, bidirectional": lambda: Last(nn.LSTM, True, num_layers=2, bidirectional=True, dropout=0.5),
-    "surrogate, resets itself": lambda: Spiking(True),
-    "surrogate, reset outside": lambda: Spiking(False),
-    "transformer": Transformer,
-    "transformer, time first": lambda: Transformer(False),
-    "branching": Branching,
-    "convolution and norms": convolutional,
-    "two uses of a layer": lambda: nn.Sequential(nn.Flatten(), nn.Linear(20, 6), *[nn.Linear(6, 6)] * 2, nn.Tanh()),
-}
-
-
-def inputs(kind, count=6):
-    generator = torch.Generator().manual_seed(1)
-    x = torch.randn(count, 5, 4, generator=generator)
-    return torch.zeros_like(x) if kind == "blank" else x
 
 
 @pytest.mark.parametrize("kind", ("random", "blank"))
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_a_loop_of_backward_passes(name, kind):
-    torch.manual_seed(0)
-    network = NETWORKS[name]()
+    network = build(name)
     x, y = inputs(kind), torch.tensor([0, 1, 2, 0, 1, 2])
 
     def loss(batch):
@@ -196,17 +56,40 @@ def test_equals_a_loop_of_backward_passes(name, kind):
     assert_close({name: len(x) * value for name, value in fisher.items()}, right)
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    (
+        ("LSTM, batch_first=False", choice.vmap_sums),
+        ("LSTM, bidirectional", choice.vmap_sums),
+        ("LSTM with projections", choice.vmap_sums),
+        ("cells", choice.vmap_sums),
+        ("transformer, time first", choice.vmap_sums),
+        ("convolution and norms", choice.vmap_sums),
+        ("two uses of a layer", choice.vmap_sums),
+        ("surrogate, reset outside", choice.LayerPath),
+        ("spiking convolution", choice.LayerPath),
+        ("time first, with spikes", choice.LayerPath),
+        ("recurrent behind spikes", choice.loop_sums),
+        ("branching", choice.loop_sums),
+    ),
+)
+def test_the_fastest_way_that_holds_is_taken(name, way):
+    network = build(name)
+    diagonal_fisher(network, inputs("random"), torch.zeros(6, dtype=torch.long))
+    path = way_of(network)
+    assert path is way or type(path) is way
+
+
 def test_memory_of_a_network_is_left_as_it_was():
     torch.manual_seed(0)
-    network = Spiking(False)
+    network = Spiking(False).double()
     diagonal_fisher(network, inputs("random"), torch.zeros(6, dtype=torch.long))
     assert network.memory == {"v": 0.0}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_stay_in_their_places(name):
-    torch.manual_seed(0)
-    network = NETWORKS[name]()
+    network = build(name)
     before = {name: (p, p.detach().clone()) for name, p in network.named_parameters(remove_duplicate=False)}
     diagonal_fisher(network, inputs("random"), torch.zeros(6, dtype=torch.long))
     after = dict(network.named_parameters(remove_duplicate=False))
@@ -217,7 +100,7 @@ def test_parameters_stay_in_their_places(name):
 
 def test_a_memory_of_an_earlier_batch_is_refused():
     torch.manual_seed(0)
-    network = Spiking(False)
+    network = Spiking(False).double()
     x, y = inputs("random"), torch.zeros(6, dtype=torch.long)
     network(x)
     before = network.memory["v"]
@@ -230,7 +113,7 @@ def test_a_memory_of_an_earlier_batch_is_refused():
 
 def test_a_memory_that_the_network_resets_is_no_hindrance():
     torch.manual_seed(0)
-    network = Spiking(True)
+    network = Spiking(True).double()
     x, y = inputs("random"), torch.zeros(6, dtype=torch.long)
     fresh = diagonal_fisher(network, x, y)
     network(x)
@@ -239,11 +122,10 @@ def test_a_memory_that_the_network_resets_is_no_hindrance():
 
 def test_a_failed_try_leaves_a_process_that_trains():
     torch.manual_seed(0)
-    network = Last(nn.LSTM, True)
+    network = WithSpikes().double()
     twin = copy.deepcopy(network)
     x, y = inputs("random"), torch.tensor([0, 1, 2, 0, 1, 2])
     diagonal_fisher(network, x, y)
-    assert way_of(network) is not per_sample.vmap_sums
     trained = (network, twin, copy.deepcopy(network))
     for each in trained:
         optimizer = torch.optim.SGD(each.parameters(), lr=0.1)
@@ -297,10 +179,22 @@ def test_blank_samples_do_not_mislead_the_choice():
     assert_close({name: 8 * value for name, value in sums.items()}, expected)
 
 
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "branching"])
+def test_single_precision_chooses_the_same_way(name):
+    network, single = build(name), build(name).float()
+    x, y = inputs("random"), torch.tensor([0, 1, 2, 0, 1, 2])
+    right, got = diagonal_fisher(network, x, y), diagonal_fisher(single, x.float(), y)
+    way, single_way = way_of(network), way_of(single)
+    assert single_way is way or type(single_way) is type(way)
+    largest = max(float(value.norm()) for value in right.values())
+    for name, value in right.items():
+        assert float((got[name] - value).norm()) < 1e-4 * float(value.norm()) + 1e-9 * largest
+
+
 def test_the_choice_is_made_once(monkeypatch):
     probes = []
-    probe = per_sample._probe
-    monkeypatch.setattr(per_sample, "_probe", lambda *a: probes.append(a) or probe(*a))
+    probe = choice._probe
+    monkeypatch.setattr(choice, "_probe", lambda *a: probes.append(a) or probe(*a))
     network = nn.Linear(4, CLASSES)
     for _ in range(3):
         diagonal_fisher(network, torch.randn(5, 4), torch.zeros(5, dtype=torch.long))
@@ -311,7 +205,7 @@ def test_the_choice_is_made_once(monkeypatch):
 
 def weighted(network, batch):
     x, y = batch
-    return F.cross_entropy(network(x), y, weight=torch.tensor([1.0, 2.0, 5.0]))
+    return F.cross_entropy(network(x), y, weight=torch.tensor([1.0, 2.0, 5.0]).to(x))
 
 
 def ignoring(network, batch):
@@ -334,11 +228,12 @@ def summed(network, batch):
 
 @pytest.mark.parametrize("loss", (weighted, ignoring, regularized, summed))
 @pytest.mark.parametrize(
-    "make", (lambda: nn.Sequential(nn.Flatten(), nn.Linear(20, CLASSES)), lambda: Last(nn.GRU, True))
+    "make",
+    (lambda: nn.Sequential(nn.Flatten(), nn.Linear(20, CLASSES)), lambda: Last(nn.GRU, True), lambda: Spiking(True)),
 )
 def test_a_loss_that_is_no_mean_over_samples_is_taken_sample_by_sample(loss, make):
     torch.manual_seed(0)
-    network = make()
+    network = make().double()
     # The two samples that the choice is made on may be of one class, and one weight.
     x, y = inputs("random", 9), torch.tensor([0, 0, 0, 0, 0, 0, 0, 0, 2])
     right = looped(lambda row: loss(network, row), rows_of((x, y)), network)
@@ -387,3 +282,30 @@ def test_wrong_use_is_refused():
         gradient_power_sums(lambda b: None, torch.ones(3, 2), network)
     with pytest.raises(ValueError, match="chunk_size"):
         gradient_power_sums(lambda b: network(b).mean(), torch.ones(3, 2), network, chunk_size=0)
+
+
+SHAPED = {
+    name: build(name) for name in ("LSTM, batch_first=False", "time first, with spikes", "surrogate, reset outside")
+}
+
+
+@settings(deadline=None, max_examples=20)
+@given(name=st.sampled_from(sorted(SHAPED)), count=st.integers(1, 6), steps=st.integers(1, 6), seed=st.integers(0, 99))
+def test_any_number_of_samples_and_steps(name, count, steps, seed):
+    """The way is remembered from other shapes; samples, steps and features may be equally many."""
+    network = SHAPED[name]
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, steps, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(CLASSES, (count,), generator=generator)
+    expected = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for row in rows_of((x, y)):
+        if isinstance(network, Spiking):
+            network.memory["v"] = 0.0
+        gradients = torch.autograd.grad(F.cross_entropy(network(row[0]), row[1]), list(network.parameters()))
+        for total, gradient in zip(expected.values(), gradients, strict=True):
+            total += gradient.square()
+    if isinstance(network, Spiking):
+        network.memory["v"] = 0.0
+    got = diagonal_fisher(network, x, y)
+    for name, value in expected.items():
+        torch.testing.assert_close(count * got[name], value, rtol=1e-5, atol=1e-12)
