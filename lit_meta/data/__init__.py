@@ -14,15 +14,17 @@ from lit_meta.utils.lazy import lazy_exports
 if TYPE_CHECKING:
     from lit_meta.data.module import ExperienceDataModule as ExperienceDataModule
     from lit_meta.data.module import experience_tensors as experience_tensors
-    from lit_meta.data.scenarios import joint as joint
     from lit_meta.data.scenarios import scenario as scenario
     from lit_meta.data.sources.base import Source as Source
     from lit_meta.data.sources.base import data_root as data_root
+    from lit_meta.data.tensors import joint as joint
+    from lit_meta.data.tensors import tensor_benchmark as tensor_benchmark
 
 _PARTS = (
     "module:ExperienceDataModule",
     "module:experience_tensors",
-    "scenarios:joint",
+    "tensors:joint",
+    "tensors:tensor_benchmark",
     "scenarios:scenario",
     "sources.base:Source",
     "sources.base:data_root",

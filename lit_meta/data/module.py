@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
-from lit_meta.data.scenarios import bulk_view
+from lit_meta.data.tensors import bulk_view
 
 # Primes, so that nearby (seed, experience, epoch) never share a generator's seed.
 _SEED_STRIDE = 1_000_003

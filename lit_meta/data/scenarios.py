@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import lru_cache, reduce
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from lit_meta.data._scaling import Standardize, rescaled, standardized
 from lit_meta.data.registry import SCENARIOS, scenario_spec
 from lit_meta.data.sources import load_source
 from lit_meta.data.sources.base import Source, stratified_split
-from lit_meta.data.view import TensorView, concatenate
+from lit_meta.data.tensors import benchmark_of, describe
+from lit_meta.data.view import TensorView
 from lit_meta.utils.specs import Specification, build
 
 Form = Literal["class", "domain", "task"]
-_ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
 
 
 def scenario(spec: Specification | None = None, **arguments: Any) -> Any:
@@ -82,6 +80,7 @@ def split(
     class_order: Sequence[int] | None = None,
     validation: float = 0.0,
     input_range: Sequence[float] | None = None,
+    standardize: Standardize | None = None,
     root: str | Path | None = None,
 ) -> Any:
     """The classes of a source, divided among experiences in a random order that the seed decides.
@@ -109,6 +108,8 @@ def split(
             be chosen without the test samples.
         input_range: what 0 and 1 of the source become, values between them in proportion: ``(-1, 1)`` for images around 0.
             Default: samples as the source has them.
+        standardize: takes a mean off each channel and divides by a standard deviation: ``{"mean": 0.1307, "std": 0.3081}``, one
+            number or one for each channel, or ``"train"``, those of the training samples.
         root: the folder that holds the data sets, see `load_source`.
 
     Returns:
@@ -120,7 +121,7 @@ def split(
     """
     if form is not None and form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
-    data = _loaded(source, root, validation, input_range)
+    data = _loaded(source, root, validation, input_range, standardize)
     name = f"split-{data.name}"
     length = len(data.classes) if experiences is None else _length(experiences)
     order = _class_order(data, class_order, torch.Generator().manual_seed(seed))
@@ -156,6 +157,7 @@ def permuted(
     seed: int = 0,
     validation: float = 0.0,
     input_range: Sequence[float] | None = None,
+    standardize: Standardize | None = None,
     root: str | Path | None = None,
 ) -> Any:
     """All classes of a source in every experience, under a pixel permutation of its own (the first: none).
@@ -168,6 +170,7 @@ def permuted(
         seed: decides the permutations, and which samples are for validation.
         validation: as of `split`; every experience has the same images.
         input_range: as of `split`.
+        standardize: as of `split`.
         root: the folder that holds the data sets, see `load_source`.
 
     Returns:
@@ -178,7 +181,7 @@ def permuted(
         FileNotFoundError: the data is absent.
     """
     length = _length(experiences)
-    data = _loaded(source, root, validation, input_range)
+    data = _loaded(source, root, validation, input_range, standardize)
     permutations = _permutations(length, data, torch.Generator().manual_seed(seed))
     streams = {
         stream: [TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations]
@@ -186,53 +189,6 @@ def permuted(
     }
     order = tuple(range(len(data.classes)))
     return _described(streams, f"permuted-{data.name}", "domain", data.classes, order, data)
-
-
-def joint(benchmark: Any) -> Any:
-    """The same data with a single training experience that holds everything: the upper bound of a scenario.
-
-    Args:
-        benchmark: an Avalanche benchmark, from `scenario` or from anywhere else.
-
-    Returns:
-        A benchmark whose training stream has one experience and whose other streams are the same as before.
-        Attributes that `scenario` attaches are carried over.
-
-    Example:
-        >>> benchmark = joint(scenario("split-digits"))
-        >>> len(benchmark.train_stream), len(benchmark.test_stream)
-        (1, 10)
-    """
-    views = [bulk_view(experience) for experience in benchmark.train_stream]
-    streams: dict[str, list[Any]] = {
-        stream: [e.dataset if (view := bulk_view(e)) is None else view for e in experiences]
-        for stream, experiences in benchmark.streams.items()
-        if stream != "train"
-    }
-    known = [view for view in views if view is not None]
-    if known and len(known) == len(views):
-        whole: Any = concatenate(known)
-    else:
-        whole = reduce(lambda one, other: one.concat(other), (e.dataset for e in benchmark.train_stream))
-    result = _benchmark({"train": [whole], **streams})
-    for attribute in _ATTRIBUTES:
-        if hasattr(benchmark, attribute):
-            setattr(result, attribute, getattr(benchmark, attribute))
-    return result
-
-
-def bulk_view(experience: Any) -> TensorView | None:
-    """The tensors behind an experience of a `scenario`, for access to many samples at once.
-
-    Args:
-        experience: an Avalanche experience.
-
-    Returns:
-        The view, or ``None`` if the experience is not from `scenario`, or if its data set has been replaced
-        since (by one with other transforms, say), so that the tensors would not be what its items are.
-    """
-    view, dataset = getattr(experience, "tensor_view", None) or (None, None)
-    return view if view is not None and dataset is experience.dataset else None
 
 
 def _length(experiences: object) -> int:
@@ -246,11 +202,16 @@ def _loaded(
     root: str | Path | None,
     validation: float,
     input_range: Sequence[float] | None,
+    standardize: Standardize | None,
 ) -> Source:
     if not 0 <= validation < 1:
         raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
+    if input_range is not None and standardize is not None:
+        raise ValueError("input_range and standardize both set the scale of the samples: give one of them")
     data = load_source(source, root)
-    return data if input_range is None else _rescaled(data, *_bounds(input_range))
+    if standardize is not None:
+        return standardized(data, standardize)
+    return data if input_range is None else rescaled(data, input_range)
 
 
 def _parts(data: Source, validation: float, seed: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
@@ -274,37 +235,13 @@ def _described(
     order: tuple[int, ...],
     data: Source,
 ) -> Any:
-    benchmark = _benchmark(streams)
-    benchmark.name = name
-    benchmark.form = form
-    benchmark.class_names = class_names
-    benchmark.classes = len(class_names)
-    benchmark.class_order = order
-    benchmark.input_shape = data.input_shape
-    return benchmark
-
-
-def _bounds(input_range: Sequence[float]) -> tuple[float, float]:
-    try:
-        low, high = (float(bound) for bound in input_range)
-    except (TypeError, ValueError):
-        raise ValueError(f"input_range must be two numbers, got {input_range!r}") from None
-    if not (isfinite(low) and isfinite(high) and low < high):
-        raise ValueError(f"input_range must be two finite numbers, the smaller first, got {input_range!r}")
-    return low, high
-
-
-@lru_cache(maxsize=1)
-def _rescaled(source: Source, low: float, high: float) -> Source:
-    """A copy, shared by the benchmarks of all seeds."""
-    width = high - low
-    # Which test samples were held out of training is asked of the source alone, never of a benchmark.
-    return replace(
-        source,
-        train_x=source.train_x * width + low,
-        test_x=source.test_x * width + low,
-        held_out_x=None,
-        held_out_y=None,
+    return describe(
+        benchmark_of(streams),
+        name=name,
+        form=form,
+        class_names=class_names,
+        class_order=order,
+        input_shape=data.input_shape,
     )
 
 
@@ -321,32 +258,3 @@ def _class_order(source: Source, class_order: Sequence[int] | None, generator: t
 def _permutations(length: int, source: Source, generator: torch.Generator) -> list[Tensor]:
     pixels = int(torch.Size(source.input_shape).numel())
     return [torch.arange(pixels) if i == 0 else torch.randperm(pixels, generator=generator) for i in range(length)]
-
-
-def _benchmark(streams: dict[str, list[Any]]) -> Any:
-    """An Avalanche benchmark of `TensorView`s (or of Avalanche data sets) for each stream."""
-    from avalanche.benchmarks import benchmark_from_datasets, with_classes_timeline, with_task_labels
-
-    views = {name: [d if isinstance(d, TensorView) else None for d in data] for name, data in streams.items()}
-    datasets = {
-        name: [_avalanche_dataset(d) if isinstance(d, TensorView) else d for d in data]
-        for name, data in streams.items()
-    }
-    benchmark = with_classes_timeline(benchmark_from_datasets(**datasets))
-    # The data sets of a benchmark from elsewhere need not have task labels.
-    if all(hasattr(d, "targets_task_labels") for data in datasets.values() for d in data):
-        benchmark = with_task_labels(benchmark)
-    for name, stream in benchmark.streams.items():
-        for experience, view in zip(stream, views[name], strict=True):
-            if view is not None:
-                experience.tensor_view = (view, experience.dataset)
-    return benchmark
-
-
-def _avalanche_dataset(view: TensorView) -> Any:
-    from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, TaskLabels
-    from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
-
-    targets = DataAttribute(view.targets.tolist(), "targets")
-    task_labels = TaskLabels(ConstantSequence(0, len(view)))
-    return TaskAwareSupervisedClassificationDataset([view], data_attributes=[targets, task_labels])

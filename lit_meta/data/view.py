@@ -101,24 +101,29 @@ class TensorView(Dataset):
 
 
 def concatenate(views: Sequence[TensorView]) -> TensorView:
-    """Concatenates several views of the same tensors.
+    """Concatenates several views: without a copy of the samples where all are of the same tensors.
 
     Args:
-        views: at least one, all of the same tensors and either all with or all without permutations.
+        views: at least one, of samples of one shape.
 
     Returns:
-        The view; only indices and permutations are copied.
+        The view; of the same tensors, with or without permutations, only indices and permutations are copied.
 
     Raises:
-        ValueError: if there are no views, or if they are not of the same tensors.
+        ValueError: if there are no views, or if their samples have different shapes.
     """
     if not views:
         raise ValueError("expected at least one view, got none")
     first = views[0]
-    if any(v.x is not first.x or v.y is not first.y for v in views):
-        raise ValueError("expected views of the same tensors; load the source once and create every view from it")
-    if len({v.permutations is None for v in views}) != 1:
-        raise ValueError("expected permutations in all views or in none")
+    if len(shapes := {tuple(v.x.shape[1:]) for v in views}) > 1:
+        raise ValueError(f"expected samples of one shape, got {sorted(shapes)}")
+    if any(
+        v.x is not first.x or v.y is not first.y or (v.permutations is None) != (first.permutations is None)
+        for v in views
+    ):
+        parts = [v.tensors() for v in views]
+        y = torch.cat([labels for _, labels in parts])
+        return TensorView(torch.cat([samples for samples, _ in parts]), y, torch.arange(len(y)))
     index = torch.cat([v.index for v in views])
     permutations = [v.permutations for v in views if v.permutations is not None]
     groups = [v.group for v in views if v.group is not None]

@@ -99,7 +99,8 @@ def run_seed(
 
     The benchmark is the experiment's own for that seed; give it where it is at hand, see `benchmarks_of`.
     """
-    from lit_meta.data.scenarios import joint, scenario_for_seed
+    from lit_meta.data.scenarios import scenario_for_seed
+    from lit_meta.data.tensors import joint
 
     part = experiment.for_learner(learner)
     if benchmark is None:

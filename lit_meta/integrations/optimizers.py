@@ -52,7 +52,7 @@ def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool =
     what = f"optimizer {parsed.name or parsed.class_path!r}"
     if isinstance(target, type) and not issubclass(target, Optimizer):
         raise TypeError(f"{what} is not a torch.optim.Optimizer")
-    check_arguments(target, parsed.arguments, what, known=["params"])
+    check_arguments(target, parsed.arguments, what, positional=1)
     return partial(_optimizer, target, dict(parsed.arguments), what)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,14 +129,14 @@ def normalized(value: Specification, kind: str) -> dict[str, Any]:
     return Spec.parse(value, kind).to_dict()
 
 
-def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: str, known: Sequence[str] = ()) -> None:
+def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: str, *, positional: int = 0) -> None:
     """Checks that a class or function takes the arguments of a spec, without calling it.
 
     Args:
         target: what will be called.
         given: its keyword arguments.
         what: how the message calls it, such as ``"rule 'ewc'"``.
-        known: arguments that the caller adds, so that they are not missing.
+        positional: how many first arguments the caller adds.
 
     Raises:
         TypeError: an argument it does not take (the nearest is named), or one that is missing.
@@ -153,6 +153,7 @@ def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: 
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
         return
+    known = [p.name for p in parameters][:positional]
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes = ", ".join(name for name in names if name not in known) or "no arguments"
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -203,7 +204,7 @@ def build(
     target = spec.resolve(registry, trusted=trusted)
     arguments = {**_taken(target, offered or {}), **extra, **spec.arguments}
     what = f"{registry.kind} {spec.name or spec.class_path!r}"
-    check_arguments(target, arguments, what, known=_first_names(target, len(positional)))
+    check_arguments(target, arguments, what, positional=len(positional))
     return target(*positional, **arguments)
 
 
@@ -214,13 +215,6 @@ def _taken(target: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, 
         return {}
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     return {name: value for name, value in offered.items() if takes_all or name in parameters}
-
-
-def _first_names(target: Callable[..., Any], count: int) -> list[str]:
-    try:
-        return list(inspect.signature(target).parameters)[:count]
-    except (TypeError, ValueError):
-        return []
 
 
 def _imported(class_path: str, kind: str) -> Callable[..., Any]:
