@@ -198,7 +198,6 @@ def test_views_of_different_tensors_are_copied_into_one() -> None:
 def test_views_that_do_not_belong_together_are_refused() -> None:
     x, y, index = torch.rand(4, 2, 3), torch.arange(4), torch.arange(4)
     plain = TensorView(x, y, index)
-    permuted = TensorView(x, y, index, torch.randperm(6)[None], torch.zeros_like(index))
     for views, message in (
         ([], "at least one"),
         ([plain, TensorView(x[:, :1], y, index)], "one shape"),
