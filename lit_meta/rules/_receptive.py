@@ -1,153 +1,195 @@
 """What the weight layers of a network see: their inputs as rows of a matrix, and their weights as another.
 
-A Linear layer's input is a row as it is; a convolution's are the patches under its kernel. A trainable bias is the
-weight of one more input that is always 1, and stands first. With rows x and the matrix W of these, the layer's output
-is W x at every position, so that what keeps W x as it was keeps the layer's output.
+A Linear layer's input is a row as it is; a convolution's are the patches under its kernel; an embedding's are one-hot. A
+trainable bias is the weight of one more input that is always 1, and stands first. With rows x and the matrix W of these,
+the layer's output is W x at every position, so that what keeps W x as it was keeps the layer's output. Groups of a
+convolution see channels of their own: their rows and matrices are stacked, (groups, ...).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_meta.core.layers import weight_layers
-from lit_meta.core.rule import Synapses
-from lit_meta.utils.modes import evaluating
+from lit_meta.functional.windows import upsampled, windows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Receptive:
-    """A trainable weight layer.
+    """A weight layer whose output is W x for the rows x of what it is called with; this class: a Linear layer.
 
     Attributes:
         name: of the module, relative to the network.
-        module: a Linear or a convolution.
-        weight: name of its weight among the network's parameters.
-        bias: name of its trainable bias; None where there is none.
+        module: the module whose calls show the rows.
+        parameter: its weight.
+        weight: name of the weight among the network's parameters.
+        bias: name of the trainable bias; None where there is none.
     """
 
     name: str
     module: nn.Module
+    parameter: nn.Parameter
     weight: str
     bias: str | None
+
+    one_hot: ClassVar[bool] = False
+
+    @property
+    def groups(self) -> int:
+        """Of a convolution's channels."""
+        return 1
 
     @property
     def width(self) -> int:
         """Inputs that one output sees, the bias among them."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        return weight[0].numel() + (self.bias is not None)
+        return self.parameter[0].numel() + (self.bias is not None)
 
     def rows(self, inputs: Tensor) -> Tensor:
-        """Inputs of the layer, of the layout that it takes, as (rows, width)."""
-        seen = _patches(self.module, inputs)
+        """Inputs of the layer, of the layout that it takes, as (rows, width), or (groups, rows, width)."""
+        seen = self._seen(inputs)
         if self.bias is None:
             return seen
-        return torch.cat([seen.new_ones(seen.shape[0], 1), seen], 1)
+        return torch.cat([seen.new_ones(*seen.shape[:-1], 1), seen], -1)
 
+    def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+        """What a call of the module shows, as `rows`."""
+        return self.rows(arguments[0] if arguments else keywords["input"])
 
-def receptive_layers(synapses: Synapses, rule: str) -> list[Receptive]:
-    """The layers of a network in which every trainable parameter is a weight or a bias of a Linear or convolution.
+    def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """W, or a change of it, as (outputs, width), or (groups, outputs of a group, width)."""
+        matrix = self._as_matrix(weight)
+        if bias is not None:
+            matrix = torch.cat([bias.unsqueeze(1), matrix], 1)
+        return matrix if self.groups == 1 else matrix.unflatten(0, (self.groups, -1))
 
-    Args:
-        synapses: the network and its trainable parameters.
-        rule: name of the rule that asks, for messages.
+    def parts(self, matrix: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias from W; the inverse of `matrix`."""
+        if self.groups > 1:
+            matrix = matrix.flatten(0, 1)
+        if self.bias is None:
+            return self._from_matrix(matrix), None
+        return self._from_matrix(matrix[:, 1:]), matrix[:, 0]
 
-    Raises:
-        ValueError: a trainable parameter elsewhere, a weight that two layers share, or a convolution whose patches
-            cannot be had.
-
-    Example:
-        >>> network = nn.Sequential(nn.Linear(3, 2))
-        >>> names, parameters = zip(*network.named_parameters())
-        >>> receptive_layers(Synapses(network, names, list(parameters)), "OWM")[0].width
-        4
-    """
-    name_of = {id(p): n for n, p in zip(synapses.names, synapses.parameters, strict=True)}
-    found: list[Receptive] = []
-    held: set[str] = set()
-    for layer in weight_layers(synapses.network):
-        weight, bias = (name_of.get(id(getattr(layer.module, part, None))) for part in ("weight", "bias"))
-        if weight is None:
-            if bias is not None:
-                raise ValueError(
-                    f"{rule} cannot protect layer {layer.name!r}: its weight is frozen but its bias is not"
-                )
-            continue
-        if weight in held or bias in held:
-            raise ValueError(
-                f"{rule} does not support shared weights: layer {layer.name!r} uses {weight!r} of another one"
-            )
-        _check_kind(layer.module, layer.name, rule)
-        held |= {weight} if bias is None else {weight, bias}
-        found.append(Receptive(layer.name, layer.module, weight, bias))
-    outside = [name for name in synapses.names if name not in held]
-    if outside:
-        raise ValueError(
-            f"{rule} protects what Linear and convolution layers compute, but {outside[0]!r} is a trainable parameter of "
-            f"another kind ({len(outside)} such): freeze it with requires_grad_(False), or use a network without it"
-        )
-    return found
-
-
-@contextmanager
-def recording(network: nn.Module, layers: list[Receptive]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects what each layer receives, as rows, while forward passes are made in evaluation mode.
-
-    Yields:
-        layer name to a list of (rows, width), one for each time the layer is used; to be cleared by the reader.
-    """
-    seen: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
-
-    def hook_of(layer: Receptive) -> object:
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            seen[layer.name].append(layer.rows(arguments[0]))
-
-        return hook
-
-    handles = [layer.module.register_forward_pre_hook(hook_of(layer)) for layer in layers]  # type: ignore[arg-type]
-    try:
-        with evaluating(network):
-            yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _check_kind(module: nn.Module, name: str, rule: str) -> None:
-    if isinstance(module, nn.Linear):
-        return
-    if not isinstance(module, (nn.Conv1d, nn.Conv2d)):
-        raise ValueError(f"{rule} works on Linear, Conv1d and Conv2d layers; {name!r} is a {type(module).__name__}")
-    if module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str):
-        raise ValueError(
-            f"{rule} takes patches of convolutions with groups=1, padding_mode='zeros' and padding in numbers; {name!r} has "
-            f"groups={module.groups}, padding_mode={module.padding_mode!r}, padding={module.padding!r}"
-        )
-
-
-def _patches(module: nn.Module, inputs: Tensor) -> Tensor:
-    if isinstance(module, nn.Linear):
+    def _seen(self, inputs: Tensor) -> Tensor:
         return inputs.reshape(-1, inputs.shape[-1])
-    if isinstance(module, nn.Conv1d):
-        kernel, dilation, padding, stride = (
-            (1, int(size[0])) if zero else (0, int(size[0]))  # type: ignore[index]
-            for size, zero in (
-                (module.kernel_size, True),
-                (module.dilation, True),
-                (module.padding, False),
-                (module.stride, True),
+
+    def _as_matrix(self, weight: Tensor) -> Tensor:
+        return weight.flatten(1)
+
+    def _from_matrix(self, matrix: Tensor) -> Tensor:
+        return matrix.reshape(self.parameter.shape)
+
+
+class TransposedLinear(Receptive):
+    """A Linear layer that keeps its weight as (inputs, outputs), as in GPT-2."""
+
+    @property
+    def width(self) -> int:
+        return self.parameter.shape[0] + (self.bias is not None)
+
+    def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+        return self.rows(arguments[0] if arguments else next(iter(keywords.values())))
+
+    def _as_matrix(self, weight: Tensor) -> Tensor:
+        return weight.T
+
+    def _from_matrix(self, matrix: Tensor) -> Tensor:
+        return matrix.T
+
+
+class Convolution(Receptive):
+    """A convolution in one, two or three dimensions, of any stride, dilation, groups and padding."""
+
+    @property
+    def groups(self) -> int:
+        return cast(nn.Conv2d, self.module).groups
+
+    def _seen(self, inputs: Tensor) -> Tensor:
+        module = cast(nn.Conv2d, self.module)
+        rank = len(module.kernel_size)
+        if inputs.dim() == rank + 1:
+            inputs = inputs.unsqueeze(0)
+        # As torch keeps it for padding modes: the last dimension first, a margin before and one after in each.
+        margins = module._reversed_padding_repeated_twice
+        if any(margins):
+            inputs = F.pad(inputs, margins, "constant" if module.padding_mode == "zeros" else module.padding_mode)
+        seen = windows(inputs, module.kernel_size, stride=module.stride, dilation=module.dilation, groups=module.groups)
+        return seen if module.groups > 1 else seen[0]
+
+
+class TransposedConvolution(Receptive):
+    """A transposed convolution: an ordinary one, by the flipped kernel, of an input with zeros between its positions."""
+
+    @property
+    def groups(self) -> int:
+        return cast(nn.ConvTranspose2d, self.module).groups
+
+    @property
+    def width(self) -> int:
+        return self.parameter[:, 0].numel() // self.groups + (self.bias is not None)
+
+    def _seen(self, inputs: Tensor) -> Tensor:
+        module = cast(nn.ConvTranspose2d, self.module)
+        rank = len(module.kernel_size)
+        if inputs.dim() == rank + 1:
+            inputs = inputs.unsqueeze(0)
+        padding = cast("tuple[int, ...]", module.padding)
+        margins = [
+            (gap * (size - 1) - cut, gap * (size - 1) - cut + more)
+            for size, gap, cut, more in zip(
+                module.kernel_size, module.dilation, padding, module.output_padding, strict=True
             )
-        )
-        inputs = inputs.unsqueeze(-2)
-        patches = F.unfold(inputs, kernel, dilation, padding, stride)
-    else:
-        assert isinstance(module, nn.Conv2d)
-        assert not isinstance(module.padding, str)
-        patches = F.unfold(inputs, module.kernel_size, module.dilation, module.padding, module.stride)
-    return patches.transpose(1, 2).reshape(-1, patches.shape[1])
+        ]
+        spread = upsampled(inputs, module.stride, margins)
+        seen = windows(spread, module.kernel_size, stride=(1,) * rank, dilation=module.dilation, groups=module.groups)
+        seen = seen.unflatten(-1, (-1, *module.kernel_size)).flip([*range(-rank, 0)]).flatten(2)
+        return seen if module.groups > 1 else seen[0]
+
+    def _as_matrix(self, weight: Tensor) -> Tensor:
+        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def _from_matrix(self, matrix: Tensor) -> Tensor:
+        shape = self.parameter.shape
+        split = matrix.reshape(self.groups, shape[1], shape[0] // self.groups, *shape[2:])
+        return split.transpose(1, 2).reshape(shape)
+
+
+class Lookup(Receptive):
+    """An embedding: its inputs are one-hot, so that what they span is told by which of them occurred."""
+
+    one_hot: ClassVar[bool] = True
+
+    @property
+    def width(self) -> int:
+        return self.parameter.shape[0]
+
+    def rows(self, inputs: Tensor) -> Tensor:
+        """How often each index occurs, (1, width): the diagonal of Σ x xᵀ."""
+        return torch.bincount(inputs.flatten(), minlength=self.width).double().unsqueeze(0)
+
+
+class AttentionInput(Receptive):
+    """The input projections of `nn.MultiheadAttention`, which it keeps as one matrix: queries, keys and values.
+
+    Where these are computed from several inputs, all of them are rows: each projection keeps more than it must.
+    """
+
+    def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+        given = {**dict(zip(("query", "key", "value"), arguments, strict=False)), **keywords}
+        distinct = {id(given[part]): given[part] for part in ("query", "key", "value")}
+        return torch.cat([self.rows(inputs) for inputs in distinct.values()])
+
+
+class AttentionOutput(Receptive):
+    """The output projection of `nn.MultiheadAttention`, which is never called: its rows are what an identity gives."""
+
+    def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
+        identity = {"out_proj.weight": torch.eye(self.parameter.shape[1]).to(self.parameter)}
+        if cast(nn.MultiheadAttention, self.module).out_proj.bias is not None:
+            identity["out_proj.bias"] = torch.zeros(self.parameter.shape[0]).to(self.parameter)
+        return self.rows(torch.func.functional_call(self.module, identity, arguments, dict(keywords))[0])

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lit_meta.core.rule import Layer, Synapses
-from lit_meta.functional.projection import hebbian_subspace_step, subspace_activity
-from lit_meta.rules._projected import ProjectedRule
+from lit_meta.core.rule import Experience, Layer, Synapses
+from lit_meta.functional.projection import hebbian_subspace_step, less_product, subspace_activity
+from lit_meta.rules._projected import ProjectedRule, Rest, gained
 from lit_meta.rules._receptive import Receptive
 from lit_meta.utils.validation import require_in
 
@@ -33,7 +33,10 @@ class HLOP(ProjectedRule):
     so that, where the rows of H are an orthonormal basis of the old inputs, old outputs do not change.
 
     Inputs are extended by a 1 where the layer has a bias, and are the patches of a convolution. A spiking network is
-    served as well: the inputs are then its spikes, those of the time steps that have a gradient.
+    served as well: the inputs are then its spikes, those of the time steps that have a gradient. Groups of a convolution have
+    subspace neurons of their own. An embedding needs none: its inputs are one-hot, and the rows of all that occurred in
+    past experiences keep still. What has no such inputs (normalisation, class tokens, recurrent weights, and the matrices
+    inside `nn.MultiheadAttention`, which are not called as layers) is treated as ``rest`` says, and `coverage` lists it.
 
     Args:
         neurons: subspace neurons of each layer for the first experience, at least 1.
@@ -45,10 +48,13 @@ class HLOP(ProjectedRule):
             either sign.
         spike_range: s, the activity at which spiking lateral neurons fire all T spikes.
         seed: of the initial lateral connections (orthonormal rows, orthogonal to those of older neurons).
+        rest: what becomes of trainable parameters that cannot be projected, and of running statistics. ``"freeze"``: they
+            learn in the first experience they take part in and are kept from then on, which the guarantee for old outputs
+            needs. ``"train"``: they go on learning, and can change old outputs. ``"refuse"``: the network is refused.
 
     Raises:
-        ValueError: a hyperparameter out of range; at the first step, trainable parameters outside Linear and convolution
-            layers (such as batch normalisation), or weights that layers share.
+        ValueError: a hyperparameter out of range; when an experience begins, parameters that cannot be projected under
+            ``rest="refuse"``, or a layer that has lost inputs.
 
     Source:
         Xiao, Meng, Zhang, He, Lin, ICLR 2024 (arXiv 2402.11984), and the authors' code for the order of events. The
@@ -61,9 +67,9 @@ class HLOP(ProjectedRule):
         True
     """
 
-    needs_inputs = False
+    needs_data = False
+    sees_attention: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, str]] = {
-        **ProjectedRule.limits,
         "distributed": "its subspace neurons learn from the batches of one process",
     }
 
@@ -77,8 +83,9 @@ class HLOP(ProjectedRule):
         spike_levels: int | None = None,
         spike_range: float = 20.0,
         seed: int = 0,
+        rest: Rest = "freeze",
     ) -> None:
-        super().__init__()
+        super().__init__(rest=rest)
         for name, value, least in (
             ("neurons", neurons, 1),
             ("neurons_added", neurons_added, 0),
@@ -99,63 +106,97 @@ class HLOP(ProjectedRule):
         self.spike_range = spike_range
         self.seed = seed
         self._by_name: dict[str, Receptive] = {}
+        self._seen: set[str] = set()
 
     def begin_experience(self, synapses: Synapses) -> None:
         super().begin_experience(synapses)
-        fixed = dict(self.state["subspace"]) if "subspace" in self.state else {}
-        learning = dict(self.state["learning"]) if "learning" in self.state else {}
+        self._seen = set()
+        fixed = dict(self.memory("subspace"))
+        learning = dict(self.memory("learning"))
+        occurred = dict(self.memory("occurred"))
+        occurring = dict(self.memory("occurring"))
         for layer in self.layers(synapses):
+            if layer.one_hot:
+                none = torch.zeros(layer.width, dtype=torch.bool, device=layer.parameter.device)
+                past = [
+                    gained(h[layer.name], layer.width, layer.name, "HLOP")
+                    for h in (occurred, occurring)
+                    if layer.name in h
+                ]
+                occurred[layer.name], occurring[layer.name] = torch.stack([none, *past]).any(0), none
+                continue
             parts = [widened(h[layer.name], layer.width, layer.name) for h in (fixed, learning) if layer.name in h]
             count = self.neurons_added if parts else self.neurons
-            like = layer.module.weight
-            assert isinstance(like, Tensor)
-            held = torch.cat(parts) if parts else like.new_zeros(0, layer.width)
+            like = layer.parameter
+            leading = () if layer.groups == 1 else (layer.groups,)
+            held = torch.cat(parts, -2) if parts else like.new_zeros(*leading, 0, layer.width)
             fixed[layer.name] = held.detach().to(like)
-            count = min(count, layer.width - len(held))
+            count = min(count, layer.width - held.shape[-2])
             learning[layer.name] = self._initial(layer, count, fixed[layer.name])
         self.state["subspace"], self.state["learning"] = fixed, learning
+        if occurred:
+            self.state["occurred"], self.state["occurring"] = occurred, occurring
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
+        super().before_forward(synapses, inputs, targets)
         self._by_name = {layer.name: layer for layer in self.layers(synapses)}
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
         known = self._by_name.get(layer.name)
         if known is None:
             return  # A frozen layer has nothing to protect.
+        self._seen.add(layer.name)
+        if known.one_hot:
+            self.state["occurring"][layer.name] |= known.rows(inputs)[0] > 0
+            return
         learning, fixed = self.state["learning"][layer.name], self.state["subspace"][layer.name]
-        if len(learning) == 0:
+        if learning.shape[-2] == 0:
             return
         with torch.no_grad():
             rows = known.rows(inputs).to(learning.dtype)
-            size = float(rows.square().sum()) / len(rows)
-            if size == 0.0:
+            rate = self._rate(rows)
+            if rate is None:
                 return  # Silence teaches nothing.
             residual = rows
-            if len(fixed):
-                residual = torch.addmm(rows, self._activity(fixed, rows), fixed, alpha=-1)
+            if fixed.shape[-2]:
+                residual = less_product(rows, self._activity(fixed, rows), fixed)
             for _ in range(self.iterations):
                 learning += hebbian_subspace_step(
                     learning,
                     rows,
                     residual,
-                    learning_rate=self.learning_rate / size,
+                    learning_rate=rate,
                     spike_levels=self.spike_levels,
                     spike_range=self.spike_range,
                 )
 
     def projected(self, layer: Receptive, step: Tensor) -> Tensor | None:
         fixed = self.state["subspace"].get(layer.name)
-        if fixed is None or len(fixed) == 0:
+        if fixed is None or fixed.shape[-2] == 0:
             return None
-        return torch.addmm(step, step @ fixed.T, fixed, alpha=-1)
+        return less_product(step, step @ fixed.mT, fixed)
+
+    def free(self, layer: Receptive) -> Tensor | None:
+        return ~self.state["occurred"][layer.name]
+
+    def end_experience(self, synapses: Synapses, experience: Experience) -> None:
+        self.keep_rest(synapses, self._seen)
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
-        """How far the fixed lateral connections are from orthonormal rows: mean \\|HHᵀ − I\\|², averaged over layers."""
+        """How far the fixed lateral connections are from orthonormal rows: mean |HHᵀ − I|², averaged over layers."""
         if "subspace" not in self.state:
             return {}
-        fixed = [h for h in self.state["subspace"].values() if len(h)]
-        errors = [(h @ h.T - torch.eye(len(h), dtype=h.dtype, device=h.device)).square().mean() for h in fixed]
-        return {"orthonormality_error": torch.stack(errors).mean()} if errors else {}
+        fixed = [h for h in self.state["subspace"].values() if h.shape[-2]]
+        errors = [(h @ h.mT - torch.eye(h.shape[-2], dtype=h.dtype, device=h.device)).square().mean() for h in fixed]
+        return {**({"orthonormality_error": torch.stack(errors).mean()} if errors else {}), **self.kept_share(synapses)}
+
+    def _rate(self, rows: Tensor) -> float | Tensor | None:
+        """η over the mean squared length of the rows, for each group where there are any; None in silence."""
+        if rows.dim() == 2:
+            size = float(rows.square().sum()) / len(rows)
+            return self.learning_rate / size if size else None
+        sizes = rows.square().sum(-1, keepdim=True).mean(-2, keepdim=True)
+        return torch.where(sizes > 0, self.learning_rate / sizes, torch.zeros_like(sizes))
 
     def _activity(self, weights: Tensor, rows: Tensor) -> Tensor:
         return subspace_activity(weights, rows, spike_levels=self.spike_levels, spike_range=self.spike_range)
@@ -167,18 +208,19 @@ class HLOP(ProjectedRule):
         experiences, and I − HᵀH enlarges steps that it should remove.
         """
         if count == 0:
-            return fixed.new_zeros(0, layer.width)
+            return fixed.new_zeros(*fixed.shape[:-2], 0, layer.width)
         # A generator for each layer and experience: nothing depends on the host or on the order of layers.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer.name}/{len(fixed)}".encode()))
-        drawn = torch.randn(layer.width, count, generator=generator, dtype=torch.float64)
-        columns = torch.cat([fixed.T.to("cpu", torch.float64), drawn], 1)
-        return torch.linalg.qr(columns).Q[:, len(fixed) :].T.to(fixed, copy=True).contiguous()
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer.name}/{fixed.shape[-2]}".encode()))
+        shape = (*fixed.shape[:-2], layer.width, count)
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        columns = torch.cat([fixed.mT.to("cpu", torch.float64), drawn], -1)
+        return torch.linalg.qr(columns).Q[..., fixed.shape[-2] :].mT.to(fixed, copy=True).contiguous()
 
 
 def widened(rows: Tensor, width: int, name: str) -> Tensor:
     """Lateral connections of a layer that has gained inputs, which no old input has used."""
-    if width < rows.shape[1]:
+    if width < rows.shape[-1]:
         raise ValueError(
-            f"layer {name!r} sees {width} inputs, but HLOP remembers {rows.shape[1]}: a layer cannot lose inputs"
+            f"layer {name!r} sees {width} inputs, but HLOP remembers {rows.shape[-1]}: a layer cannot lose inputs"
         )
-    return torch.nn.functional.pad(rows, (0, width - rows.shape[1]))
+    return torch.nn.functional.pad(rows, (0, width - rows.shape[-1]))

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lit_meta.core.rule import Experience, Synapses
 from lit_meta.functional.projection import gram_rows, shrink_projector
-from lit_meta.rules._projected import ProjectedRule, grown
-from lit_meta.rules._receptive import Receptive, recording
+from lit_meta.rules._coverage import recording
+from lit_meta.rules._projected import ProjectedRule, Rest, gained, grown
+from lit_meta.rules._receptive import Receptive
 from lit_meta.utils.validation import require_in, require_one_of
 
 
@@ -26,22 +27,29 @@ class OWM(ProjectedRule):
     metaplastic state: it says which of their directions can still learn.
 
     Symbols: κ is the optimizer's learning rate; l and j, layer and experience, are the loops; x is extended by a 1 where
-    the layer has a bias, so that weight and bias are projected together; a convolution's x are its patches.
+    the layer has a bias, so that weight and bias are projected together; a convolution's x are its patches, each group of
+    channels with a P of its own; an embedding's x are one-hot, so that its P is diagonal, α / (α + occurrences), and words
+    that no experience has used learn freely. What has no such inputs (normalisation, class tokens, recurrent weights) is
+    treated as ``rest`` says, and `coverage` lists it.
 
     Args:
         regularization: α, above 0, in squared units of a layer's input. Larger leaves more of the old directions free.
         inputs: which inputs are remembered: ``"mean"``, the mean of each batch (and, for convolutions, over all its
             patches), as published, or ``"samples"``, every sample (every patch), which is what the guarantee for old
-            outputs needs. A mean over b samples spreads about b times less, so it needs a smaller α.
+            outputs needs. A mean over b samples spreads about b times less, so it needs a smaller α. For an embedding,
+            occurrences are counted as shares of a batch or one by one.
+        rest: what becomes of trainable parameters that cannot be projected, and of running statistics. ``"freeze"``: they
+            learn in the first experience they take part in and are kept from then on, which the guarantee for old outputs
+            needs. ``"train"``: they go on learning, and can change old outputs. ``"refuse"``: the network is refused.
 
     Raises:
-        ValueError: a hyperparameter out of range; at the first step, trainable parameters outside Linear and convolution
-            layers (such as batch normalisation), or weights that layers share.
+        ValueError: a hyperparameter out of range; when an experience begins, parameters that cannot be projected under
+            ``rest="refuse"``, or a layer that has lost inputs.
 
     Numerical stability:
         P is kept in double precision and applied in the parameters' own. Along old inputs the recursion takes P down to
         α / (α + Σx²) by cancellation: in single precision with an error of about 1e-6, and without a positive definite
-        result below about 1e-10 (a small α after many inputs), where the next Cholesky factor fails. Applying P in
+        result below about 1e-10 (a small α after many inputs), in place of which the nearest one is taken. Applying P in
         single precision lets through about 1e-7 of a step along old inputs.
 
     Source:
@@ -53,11 +61,13 @@ class OWM(ProjectedRule):
 
     Example:
         >>> OWM(regularization=0.1)
-        OWM(regularization=0.1, inputs='mean')
+        OWM(regularization=0.1, inputs='mean', rest='freeze')
     """
 
-    def __init__(self, *, regularization: float = 1.0, inputs: Literal["mean", "samples"] = "mean") -> None:
-        super().__init__()
+    def __init__(
+        self, *, regularization: float = 1.0, inputs: Literal["mean", "samples"] = "mean", rest: Rest = "freeze"
+    ) -> None:
+        super().__init__(rest=rest)
         require_in("regularization", regularization, 0.0, float("inf"), open_low=True)
         require_one_of("inputs", inputs, ("mean", "samples"))
         self.regularization = regularization
@@ -66,17 +76,23 @@ class OWM(ProjectedRule):
 
     def begin_experience(self, synapses: Synapses) -> None:
         super().begin_experience(synapses)
-        if "projector" not in self.state:
-            return
-        held = self.state["projector"]
         for layer in self.layers(synapses):
-            if layer.name in held and held[layer.name].shape[0] != layer.width:
-                held[layer.name] = grown(held[layer.name], layer.width, layer.name, "OWM")
+            memory = self.memory("occurrences" if layer.one_hot else "projector")
+            if layer.name not in memory or memory[layer.name].shape[-1] == layer.width:
+                continue
+            if layer.one_hot:
+                memory[layer.name] = gained(memory[layer.name], layer.width, layer.name, "OWM")
+            else:
+                memory[layer.name] = grown(memory[layer.name], layer.width, layer.name, "OWM")
 
     def projected(self, layer: Receptive, step: Tensor) -> Tensor | None:
         if "projector" not in self.state or layer.name not in self.state["projector"]:
             return None
         return step @ self._projector(layer.name, step)
+
+    def free(self, layer: Receptive) -> Tensor | None:
+        occurrences = self.memory("occurrences").get(layer.name)
+        return None if occurrences is None else self.regularization / (self.regularization + occurrences)
 
     def rehearse(self, synapses: Synapses, experience: Experience) -> None:
         with experience.measuring(), recording(experience.network, self.layers(synapses)):
@@ -85,33 +101,49 @@ class OWM(ProjectedRule):
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         layers = self.layers(synapses)
-        projectors = dict(self.state["projector"]) if "projector" in self.state else {}
         memory = {layer.name: _Rows(layer.width, means=self.inputs == "mean") for layer in layers}
         with experience.measuring(), recording(experience.network, layers) as seen:
             for batch in experience.batches():
                 experience.run(batch)
-                for name, rows in seen.items():
-                    if rows:
-                        memory[name].add(torch.cat(rows).double())
+                for layer in layers:
+                    if rows := seen[layer.name]:
+                        if layer.one_hot:
+                            memory[layer.name].count(torch.cat(rows).sum(0))
+                        else:
+                            memory[layer.name].add(torch.cat(rows, -2).double())
                         rows.clear()
+        projectors, occurrences = dict(self.memory("projector")), dict(self.memory("occurrences"))
+        recorded = set()
         for layer in layers:
             kept = memory[layer.name].rows()
             if kept is None:
                 continue  # A layer that the network does not use has nothing to protect.
+            recorded.add(layer.name)
+            if layer.one_hot:
+                old = occurrences.get(layer.name)
+                occurrences[layer.name] = kept if old is None else old + kept
+                continue
             old = projectors.get(layer.name)
             if old is None:
                 old = torch.eye(layer.width, dtype=torch.float64, device=kept.device)
+                if layer.groups > 1:
+                    old = old.expand(layer.groups, -1, -1)
             projectors[layer.name] = shrink_projector(old, kept, regularization=self.regularization)
-        if not projectors:
+        if not recorded:
             raise ValueError("OWM consolidates on the experience's data, and there is none")
         self.state["projector"] = projectors
+        if occurrences:
+            self.state["occurrences"] = occurrences
+        self.keep_rest(synapses, recorded)
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
-        """The share of each layer's directions that is still free to learn, averaged over layers."""
+        """The share of each layer's directions that is still free to learn, averaged over layers; and what is kept."""
         if "projector" not in self.state:
             return {}
-        shares = [p.diagonal().mean() for p in self.state["projector"].values()]
-        return {"free": torch.stack(shares).mean()}
+        shares = [p.diagonal(dim1=-2, dim2=-1).mean() for p in self.state["projector"].values()]
+        alpha = self.regularization
+        shares += [(alpha / (alpha + counts)).mean() for counts in self.memory("occurrences").values()]
+        return {**({"free": torch.stack(shares).mean()} if shares else {}), **self.kept_share(synapses)}
 
     def _projector(self, name: str, like: Tensor) -> Tensor:
         """P in the parameters' own precision; it changes between experiences only."""
@@ -132,12 +164,23 @@ class _Rows:
         self._gram: Tensor | None = None
 
     def add(self, rows: Tensor) -> None:
-        self._few.append(rows.mean(0, keepdim=True) if self._means else rows)
-        if sum(len(part) for part in self._few) > self._width:
-            whole = torch.cat(self._few)
+        """Takes in inputs, (..., rows, width)."""
+        self._few.append(rows.mean(-2, keepdim=True) if self._means else rows)
+        if sum(part.shape[-2] for part in self._few) > self._width:
+            whole = torch.cat(self._few, -2)
             self._few = []
-            self._gram = whole.T @ whole if self._gram is None else self._gram.addmm_(whole.T, whole)
+            if self._gram is None:
+                self._gram = whole.mT @ whole
+            else:
+                (self._gram.addmm_ if whole.dim() == 2 else self._gram.baddbmm_)(whole.mT, whole)
+
+    def count(self, occurrences: Tensor) -> None:
+        """Takes in how often each of an embedding's inputs occurs in a batch, (width,)."""
+        if self._means:
+            occurrences = occurrences / occurrences.sum()
+        self._few = [occurrences if not self._few else self._few[0] + occurrences]
 
     def rows(self) -> Tensor | None:
+        """What is to be remembered: (..., rows, width), or the counts, (width,)."""
         parts = self._few if self._gram is None else [gram_rows(self._gram), *self._few]
-        return torch.cat(parts) if parts else None
+        return torch.cat(parts, -2 if parts[0].dim() > 1 else 0) if parts else None

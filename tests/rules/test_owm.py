@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lit_meta import OWM, Session
 from lit_meta.core.rule import Synapses
-from lit_meta.rules._receptive import receptive_layers
+from lit_meta.rules._coverage import coverage
 
 
 def learn(session, x, y, *, optimizer=None, steps=5, batch=None):
@@ -103,19 +103,33 @@ def test_hidden_inputs_are_those_of_the_network_after_learning():
         (nn.Conv2d(2, 3, (2, 3), stride=(1, 2), dilation=(2, 1), bias=False), (4, 2, 6, 7)),
         (nn.Conv1d(2, 3, 3, stride=2, padding=1), (4, 2, 7)),
         (nn.Linear(5, 3), (4, 2, 5)),
+        (nn.Conv2d(4, 6, 3, groups=2, padding="same", padding_mode="circular"), (2, 4, 5, 6)),
+        (nn.Conv2d(4, 4, 3, groups=4, padding=(1, 2), padding_mode="reflect", bias=False), (2, 4, 5, 6)),
+        (nn.Conv1d(4, 6, 2, groups=2, padding="same", dilation=2), (2, 4, 9)),
+        (nn.Conv3d(2, 3, (1, 2, 3), stride=(2, 1, 1), padding=1, padding_mode="replicate"), (2, 2, 4, 4, 5)),
+        (nn.Conv2d(2, 3, 3), (2, 5, 5)),
+        (nn.ConvTranspose2d(2, 3, 2, stride=2), (4, 2, 3, 4)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (2, 4, 3, 4)),
+        (nn.ConvTranspose1d(2, 3, 3, stride=3, dilation=2, padding=5, bias=False), (2, 2, 7)),
+        (nn.ConvTranspose3d(2, 3, 2, stride=(1, 2, 1)), (2, 2, 3, 2, 4)),
     ),
 )
 def test_rows_times_weights_are_what_a_layer_computes(layer, shape):
     network = nn.Sequential(layer)
     names, parameters = zip(*network.named_parameters(), strict=True)
-    found = receptive_layers(Synapses(network, names, list(parameters)), "OWM")[0]
+    found = coverage(Synapses(network, names, list(parameters)), attention=True).layers[0]
     x = torch.randn(*shape, generator=torch.Generator().manual_seed(0))
-    weight = layer.weight.flatten(1)
-    if layer.bias is not None:
-        weight = torch.cat([layer.bias.unsqueeze(1), weight], 1)
-    assert found.width == weight.shape[1]
-    channels_last = layer(x) if isinstance(layer, nn.Linear) else layer(x).flatten(2).transpose(1, 2)
-    torch.testing.assert_close(found.rows(x) @ weight.T, channels_last.reshape(-1, 3), rtol=1e-4, atol=1e-5)
+    matrix = found.matrix(layer.weight, layer.bias)
+    assert found.width == matrix.shape[-1]
+    outputs = layer(x)
+    if not isinstance(layer, nn.Linear):
+        batched = outputs if x.dim() == layer.weight.dim() else outputs.unsqueeze(0)
+        outputs = batched.flatten(2).transpose(1, 2)
+    by_group = (found.rows(x) @ matrix.mT).reshape(found.groups, -1, matrix.shape[-2])
+    torch.testing.assert_close(by_group.transpose(0, 1).flatten(1), outputs.flatten(0, -2), rtol=1e-4, atol=1e-5)
+    weight, bias = found.parts(matrix)
+    assert torch.equal(weight, layer.weight)
+    assert bias is None if layer.bias is None else torch.equal(bias, layer.bias)
 
 
 def test_a_convolutions_old_outputs_do_not_change():
@@ -198,20 +212,26 @@ def half_frozen():
     return network
 
 
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return F.linear(x, self.weight.square(), self.bias)
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     (
-        (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), "trainable parameter of another kind"),
-        (nn.Sequential(nn.Embedding(3, 2), nn.Linear(2, 2)), "is a Embedding"),
-        (nn.Sequential(nn.Conv2d(2, 2, 1, groups=2)), "groups=2"),
-        (nn.Sequential(nn.Conv2d(2, 2, 1, padding="same")), "padding='same'"),
-        (shared(), "shared weights"),
-        (half_frozen(), "its weight is frozen"),
+        (nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)), "'1.weight' is a parameter of LayerNorm '1'"),
+        (nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, affine=False)), "BatchNorm1d '1' moves statistics"),
+        (nn.Sequential(nn.Linear(3, 2), nn.LSTM(2, 2)), "a parameter of LSTM '1'"),
+        (nn.Sequential(Doubled(3, 2)), "a parameter of Doubled '0'"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2, bias=False))), "a parametrization of '0'"),
+        (shared(), "'0.weight' is shared by '0' and '1'"),
+        (half_frozen(), "the bias of '0', whose weight is frozen"),
     ),
 )
-def test_what_it_cannot_protect_is_refused(network, message):
+def test_what_it_cannot_protect_is_refused_on_demand(network, message):
     with pytest.raises(ValueError, match=message):
-        Session(network, OWM()).begin_experience()
+        Session(network, OWM(rest="refuse")).begin_experience()
 
 
 def test_a_bias_with_another_optimizer_is_refused():
@@ -226,7 +246,11 @@ def test_a_bias_with_another_optimizer_is_refused():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    (({"regularization": 0.0}, "regularization must be in"), ({"inputs": "all"}, "inputs must be one of")),
+    (
+        ({"regularization": 0.0}, "regularization must be in"),
+        ({"inputs": "all"}, "inputs must be one of"),
+        ({"rest": "ignore"}, "rest must be one of"),
+    ),
 )
 def test_bad_hyperparameters(arguments, message):
     with pytest.raises(ValueError, match=message):
