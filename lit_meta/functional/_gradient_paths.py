@@ -37,12 +37,14 @@ class Problem:
         parameters: by name.
         run: from a batch to the outputs (samples, classes), or, if `scalar`, to the mean of the samples' losses.
         scalar: which of the two.
+        owner: contains everything that `run` runs, and the network.
     """
 
     network: nn.Module
     parameters: dict[str, nn.Parameter]
     run: Callable[[Any], Tensor]
     scalar: bool
+    owner: nn.Module
 
     def outputs(self, batch: Any) -> Tensor:
         """(samples, classes); of a scalar problem (1, 1), the sum of the samples' losses."""
@@ -151,7 +153,7 @@ def vmap_sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power
 
     totals: Sums = {}
     # The fused kernels of attention have no batching rule; warnings are of slow fallbacks, one for each operation.
-    with sdpa_kernel(SDPBackend.MATH), unrolled(problem.network), warnings.catch_warnings():
+    with sdpa_kernel(SDPBackend.MATH), unrolled(problem.owner), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         if problem.scalar:
             output = torch.ones(count, 1, device=leaves[0].device)

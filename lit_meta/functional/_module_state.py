@@ -12,20 +12,27 @@ from torch import Tensor, nn
 # the forward pass of recurrent layers is another one.
 _STRUCTURE = (frozenset(nn.Module().__dict__) | {"forward"}) - {"_buffers", "training"}
 
+# Tensors of more numbers (a replay memory) are not copied: a replacement is undone, a change in place is not. Containers are
+# looked into this deep, since they may contain themselves.
+_LARGEST = 2**27
+_DEPTH = 8
+
 
 class _Saved:
     """A value and what it contains, so that a replacement and a change in place can both be undone."""
 
-    def __init__(self, value: Any) -> None:
+    def __init__(self, value: Any, depth: int = _DEPTH) -> None:
         self.value = value
         self.copy: Tensor | None = None
         self.items: dict[Any, _Saved] | list[_Saved] | None = None
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        if isinstance(value, Tensor):
+            if isinstance(value, nn.Parameter) or value.numel() > _LARGEST:
+                return
             self.copy = value.detach().clone()
-        elif isinstance(value, dict):
-            self.items = {key: _Saved(item) for key, item in value.items()}
-        elif isinstance(value, list):
-            self.items = [_Saved(item) for item in value]
+        elif isinstance(value, dict) and depth:
+            self.items = {key: _Saved(item, depth - 1) for key, item in value.items()}
+        elif isinstance(value, list) and depth:
+            self.items = [_Saved(item, depth - 1) for item in value]
 
     def restore(self, forgotten: Collection[_Saved] = ()) -> Any:
         if self in forgotten and self.copy is not None:

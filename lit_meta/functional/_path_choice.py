@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
@@ -39,7 +39,7 @@ class Way:
         """As the path gives them, every run from the state the network is in now; by the loop if the path fails."""
         if not self.changing:
             return self._sums(problem, batch, cotangents, power, start)
-        with _keeping(problem, ModuleState(problem.network, self.changing)) as steady:
+        with _keeping(problem, ModuleState(problem.owner, self.changing)) as steady:
             return self._sums(steady, batch, cotangents, power, start)
 
     def _sums(self, problem: Problem, batch: Any, cotangents: Cotangents, power: Power, start: int) -> Sums:
@@ -65,7 +65,7 @@ def _keeping(problem: Problem, state: ModuleState) -> Iterator[Problem]:
         return problem.run(batch)
 
     try:
-        yield Problem(problem.network, problem.parameters, run, problem.scalar)
+        yield replace(problem, run=run)
     finally:
         state.restore()
 
@@ -86,7 +86,7 @@ def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
         ways[key] = _probe(problem, batch, power)
     way = ways[key]
     if way.changing:
-        state = ModuleState(problem.network, way.changing)
+        state = ModuleState(problem.owner, way.changing)
         memory = state.tensors()
         if len(memory) != len(way.checked) or any(
             known() is not tensor or version != _version(tensor)
@@ -107,7 +107,7 @@ def _devices(problem: Problem) -> list[int]:
 
 
 def _form(problem: Problem, batch: Any, power: Power) -> object:
-    modules = tuple((path, type(module), module.training) for path, module in problem.network.named_modules())
+    modules = tuple((path, type(module), module.training) for path, module in problem.owner.named_modules())
     leaves = tuple((leaf.dim(), leaf.dtype, leaf.device) for leaf in sample_leaves(batch))
     code = getattr(problem.run, "__code__", type(problem.run)) if problem.scalar else None
     return modules, tuple(problem.parameters), leaves, code, power
@@ -119,7 +119,7 @@ def _ramp(output: Tensor, _: int) -> Iterator[Tensor]:
 
 
 def _probe(problem: Problem, batch: Any, power: Power) -> Way:
-    devices, state = _devices(problem), ModuleState(problem.network)
+    devices, state = _devices(problem), ModuleState(problem.owner)
     with torch.random.fork_rng(devices), _keeping(problem, state) as steady:
         generator = torch.Generator().manual_seed(0)
         rows = torch.randperm(count_samples(batch), generator=generator)[:2].sort().values

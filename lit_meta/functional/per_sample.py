@@ -60,7 +60,7 @@ def mean_power(
         ValueError: unknown names, an output that is not (batch, classes), a state left over from an earlier batch, or
             nothing that requires a gradient.
     """
-    problem = Problem(network, wanted(network, names), network, scalar=False)
+    problem = Problem(network, wanted(network, names), network, scalar=False, owner=network)
     totals = _sums(problem, inputs, cotangents, power, chunk_size)
     return {name: total / len(inputs) for name, total in totals.items()}
 
@@ -73,24 +73,27 @@ def gradient_power_sums(
     power: Power = 2,
     names: Collection[str] | None = None,
     chunk_size: int | None = None,
+    owner: nn.Module | None = None,
 ) -> Sums:
     """``Σ |g|^power`` over the samples of a batch, g the gradient of ``function`` on *one* sample.
 
     Sums of several batches add up; divided by the number of samples they are the expectation. Memory is bounded: no more
     per-sample gradients exist at once than `chunk_size` says.
 
-    The network is in eval mode meanwhile, and whatever it keeps beside its parameters (buffers, membrane potentials,
-    counters) starts for every sample as it was before the call, and is put back after it.
+    The owner is in eval mode meanwhile, and whatever it keeps beside its parameters (buffers, membrane potentials,
+    counters, metrics) starts for every sample as it was before the call, and is put back after it.
 
     Args:
         function: from a batch of any number of samples, in the form of `batch`, to the mean of their losses, a
             scalar. It runs the network. What it gives for a batch of one sample is that sample's loss. Noise that it
             draws makes each sample's gradient a random one, from a single draw.
         batch: tensors (samples, ...) in any nesting of dictionaries, lists and tuples.
-        network: owns the parameters. It may be a part of what `function` runs.
+        network: has the parameters. It may be a part of what `function` runs.
         power: 2 for squares, 1 for absolute values.
         names: the parameters wanted (default: all of the network that require a gradient).
         chunk_size: samples at once; None chooses by memory. It does not change the result.
+        owner: contains every module that `function` runs or whose attributes it changes, such as the LightningModule
+            of a training step; None where that is the network.
 
     Returns:
         For each parameter, by name, the sum in its own shape; zero for one that the loss does not depend on.
@@ -112,7 +115,11 @@ def gradient_power_sums(
     def one(output: Tensor, _: int) -> Iterator[Tensor]:
         yield torch.ones_like(output)
 
-    return _sums(Problem(network, wanted(network, names), function, scalar=True), batch, one, power, chunk_size)
+    owner = network if owner is None else owner
+    if all(module is not network for module in owner.modules()):
+        owner = nn.ModuleList([owner, network])
+    problem = Problem(network, wanted(network, names), function, scalar=True, owner=owner)
+    return _sums(problem, batch, one, power, chunk_size)
 
 
 def _sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power, chunk_size: int | None) -> Sums:
@@ -120,7 +127,7 @@ def _sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power, ch
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}.")
     totals = {name: torch.zeros_like(parameter) for name, parameter in problem.parameters.items()}
-    with evaluating(problem.network), torch.enable_grad():
+    with evaluating(problem.owner), torch.enable_grad():
         way = choose_way(problem, batch, power)
         size = chunk_size or (
             _SAMPLES_AT_ONCE

@@ -237,6 +237,8 @@ class LightningTask:
             raise ValueError(
                 "training_step reads its batches itself (dataloader_iter), so that it cannot be run on one again"
             )
+        if self._losses is not None:
+            self._losses = []  # a step that failed may have left some
         with self._precision():
             output = module.training_step(*arguments)
         if not module.automatic_optimization:

@@ -76,8 +76,15 @@ def task_parts(
         seed: of the draw.
     """
     experience.check_separable()
-    with experience.measuring():
+    with experience.measuring() as owner:
         for batch in experience.batches(samples=samples, seed=seed):
             count = count_samples(batch)
-            sums = gradient_power_sums(scalar, batch, experience.network, power=power, names=synapses.names)  # type: ignore[arg-type]
+            sums = gradient_power_sums(
+                scalar,
+                batch,
+                experience.network,
+                power=power,  # type: ignore[arg-type]
+                names=synapses.names,
+                owner=owner,
+            )
             yield {name: total / count for name, total in sums.items()}, count

@@ -83,7 +83,7 @@ def data():
 
 def chosen(network, parameters, x):
     """The way that per-sample gradients of these parameters are computed."""
-    return choice.choose_way(choice.Problem(network, parameters, network, scalar=False), x, 2).path
+    return choice.choose_way(choice.Problem(network, parameters, network, scalar=False, owner=network), x, 2).path
 
 
 def looped(network, x, y, labels, loss):

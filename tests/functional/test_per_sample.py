@@ -16,6 +16,7 @@ from tests.functional.per_sample_networks import (
     NETWORKS,
     Last,
     Spiking,
+    Surrogate,
     WithSpikes,
     assert_close,
     build,
@@ -158,6 +159,33 @@ def test_buffers_and_counters_are_left_as_they_were():
     diagonal_fisher(network, torch.randn(5, 4), torch.zeros(5, dtype=torch.long))
     assert (float(network.calls), network.count, network.outputs) == (0.0, 0, [])
     assert not hasattr(network, "latest")
+
+
+def test_modules_around_the_network_are_left_as_they_were():
+    class Owner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.frozen = Last(nn.LSTM, True).double(), nn.Sequential(nn.GRU(4, 4), nn.Dropout(0.5)).double()
+            self.spikes, self.loop = [], {}
+            self.loop["itself"] = self.loop
+
+        def training_step(self, batch):
+            assert not self.frozen[1].training
+            self.total = getattr(self, "total", 0.0) + batch["x"].mean()
+            self.spikes.append(Surrogate.apply(self.net(batch["x"])))
+            return F.cross_entropy(self.net(batch["x"] + 0.1 * self.frozen[0](batch["x"])[0]), batch["y"])
+
+    torch.manual_seed(0)
+    owner = Owner()
+    batch = {"x": inputs("random"), "y": torch.tensor([0, 1, 2, 0, 1, 2])}
+    owner.frozen[1].train()
+    sums = gradient_power_sums(owner.training_step, batch, owner.net, owner=owner)
+    assert owner.spikes == []
+    assert not hasattr(owner, "total")
+    assert owner.loop["itself"] is owner.loop
+    assert owner.frozen[1].training
+    owner.eval()
+    assert_close(sums, looped(owner.training_step, rows_of(batch), owner.net))
 
 
 def test_blank_samples_do_not_mislead_the_choice():
