@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.hooks import RemovableHandle
 
 from lit_meta.core._buffers import Recycled
@@ -252,7 +253,11 @@ class LayerWatch:
 
 def _own_parameters(layer: Layer) -> list[tuple[str, nn.Parameter]]:
     prefix = f"{layer.name}." if layer.name else ""
-    return [(prefix + name, parameter) for name, parameter in layer.module.named_parameters(recurse=False)]
+    own = list(layer.module.named_parameters(recurse=False))
+    if parametrize.is_parametrized(layer.module):
+        # What the weight is computed from, when the layer runs, is the layer's too.
+        own += [pair for pair in layer.module.named_parameters() if pair[0].startswith("parametrizations.")]
+    return [(prefix + name, parameter) for name, parameter in own]
 
 
 def _check_finite(gradient: Tensor, layer: Layer) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lit_meta.core.layers import check_plain
 from lit_meta.core.rule import Rule
 from lit_meta.utils.validation import all_finite
 
@@ -66,6 +67,18 @@ def check_processes(rules: Sequence[Rule]) -> None:
             raise ValueError(
                 f"{type(rule).__name__} does not work with several processes ({rule.limits['distributed']}): use one device"
             )
+
+
+def check_weights(network: nn.Module, rules: Sequence[Rule]) -> None:
+    """Checks that the layers whose weights rules set or read themselves are such that they can.
+
+    Raises:
+        ValueError: a weight is computed from other parameters, or shared with another module where a rule sets it.
+    """
+    for rule in rules:
+        for layers, tied in ((rule.sets_weights(network), False), (rule.reads_weights(network), True)):
+            for layer in layers:
+                check_plain(network, layer, type(rule).__name__, tied=tied)
 
 
 def check_inputs(inputs: Tensor) -> None:

@@ -14,13 +14,13 @@ class EvaluationWatch:
 
     Args:
         network: the network to watch.
-        synchronize: called before every forward pass of a weight layer in evaluation mode; must be quick where nothing
-            has changed.
+        before_pass: called with every weight layer before it runs; brings weights up to date where that is an evaluation, and
+            must be quick where nothing has changed.
     """
 
-    def __init__(self, network: nn.Module, synchronize: Callable[[], None]) -> None:
+    def __init__(self, network: nn.Module, before_pass: Callable[[nn.Module], None]) -> None:
         self._handles = [
-            layer.module.register_forward_pre_hook(_BeforeEvaluation(layer.module, synchronize))
+            layer.module.register_forward_pre_hook(_BeforePass(layer.module, before_pass))
             for layer in weight_layers(network)
         ]
 
@@ -31,16 +31,16 @@ class EvaluationWatch:
         self._handles = []
 
 
-class _BeforeEvaluation:
+class _BeforePass:
     """Does nothing in a copy of the module: a copied or unpickled network has no rule that learns in it."""
 
-    def __init__(self, module: nn.Module | None = None, synchronize: Callable[[], None] | None = None) -> None:
+    def __init__(self, module: nn.Module | None = None, before_pass: Callable[[nn.Module], None] | None = None) -> None:
         self._module = module
-        self._synchronize = synchronize
+        self._before_pass = before_pass
 
     def __call__(self, module: nn.Module, arguments: tuple[object, ...]) -> None:
-        if self._synchronize is not None and module is self._module and not module.training:
-            self._synchronize()
+        if self._before_pass is not None and module is self._module:
+            self._before_pass(module)
 
-    def __reduce__(self) -> tuple[type[_BeforeEvaluation], tuple[()]]:
+    def __reduce__(self) -> tuple[type[_BeforePass], tuple[()]]:
         return type(self), ()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils import parametrize
 
 WEIGHT_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Linear,
@@ -64,8 +65,18 @@ def auxiliary_layers(network: nn.Module) -> Iterator[Layer]:
     Raises:
         ValueError: a trainable module of another kind.
     """
+    weights = {
+        id(part)
+        for module in network.modules()
+        if isinstance(module, WEIGHT_LAYERS) and parametrize.is_parametrized(module)
+        for part in module.modules()
+    }
     for name, module in network.named_modules():
-        if isinstance(module, WEIGHT_LAYERS) or not any(p.requires_grad for p in module.parameters(recurse=False)):
+        if (
+            isinstance(module, WEIGHT_LAYERS)
+            or id(module) in weights
+            or not any(p.requires_grad for p in module.parameters(recurse=False))
+        ):
             continue
         if not isinstance(module, _AUXILIARY):
             raise ValueError(
@@ -93,6 +104,58 @@ def check_unshared(layers: list[Layer]) -> None:
                     "each layer, so shared weights are not supported"
                 )
             owners[id(parameter)] = layer.name
+
+
+def check_plain(network: nn.Module, layer: Layer, rule: str, *, tied: bool) -> None:
+    """Checks that the weight and bias of a layer are parameters of its own, which can be written and stay as written.
+
+    Args:
+        network: whose other layers may share them.
+        layer: the layer.
+        rule: name of the rule that works on them, for the message.
+        tied: whether other modules may hold the same parameter.
+
+    Raises:
+        ValueError: they are computed from other parameters (weight_norm, spectral_norm, pruning), or another module's too.
+
+    Example:
+        >>> network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5))
+        >>> network[1].weight = network[0].weight
+        >>> check_plain(network, Layer("1", network[1]), "StreamingLDA", tied=False)
+        Traceback (most recent call last):
+        ...
+        ValueError: StreamingLDA sets the weight of layer '1', which is that of module '0' too: give the layer one of its own
+    """
+    own = layer.module._parameters
+    for part in ("weight", "bias"):
+        # Not looked up: that would compute it, and move the state of what computes it.
+        hooked = own.get(part) is None and layer.module.__dict__.get(part) is not None
+        if not hooked and not parametrize.is_parametrized(layer.module, part):
+            continue
+        sources = [
+            name for name, _ in layer.module.named_parameters() if name.startswith((f"{part}_", "parametrizations"))
+        ]
+        raise ValueError(
+            f"{rule} works on the {part} of layer {layer.name!r} itself, but it is computed from other parameters "
+            f"({', '.join(sources) or 'a parametrization'}; as weight_norm, spectral_norm and pruning do): take that off the "
+            "layer first (torch.nn.utils.parametrize.remove_parametrizations, or its own remove function)"
+        )
+    if tied:
+        return
+    for name, module in network.named_modules():
+        for part in ("weight", "bias") if module is not layer.module else ():
+            parameter = own.get(part)
+            if parameter is not None and any(_same_memory(parameter, other) for other in module._parameters.values()):
+                raise ValueError(
+                    f"{rule} sets the {part} of layer {layer.name!r}, which is that of module {name!r} too: give the layer one "
+                    "of its own"
+                )
+
+
+def _same_memory(parameter: Tensor, other: Tensor | None) -> bool:
+    if other is None or parameter is other:
+        return other is not None
+    return parameter.device == other.device and parameter.data_ptr() == other.data_ptr() != 0
 
 
 def fingerprint(network: nn.Module) -> list[tuple[str, int, tuple[bool, ...]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
@@ -200,6 +200,22 @@ class Rule:
         """
 
     # Around the events.
+
+    def sets_weights(self, network: nn.Module) -> Iterable[Layer]:
+        """The layers whose weights the rule computes and writes itself: these must be parameters that no other module has."""
+        return ()
+
+    def reads_weights(self, network: nn.Module) -> Iterable[Layer]:
+        """The layers whose weights the rule looks up and works on as they are: these must be parameters, also shared ones."""
+        return ()
+
+    def frozen_below(self, network: nn.Module) -> nn.Module | None:
+        """The one module that learns, where the rule keeps all others still; None where it does not.
+
+        Asked before every training pass, so it must be quick. All other modules are in evaluation mode during the pass,
+        whatever the host says, and a buffer of theirs that moves all the same is an error; see `lit_meta.core.frozen`.
+        """
+        return None
 
     def leave_experience(self) -> None:
         """After all rules have consolidated, or when an experience is given up: nothing is being learned any more."""

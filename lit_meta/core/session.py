@@ -21,11 +21,12 @@ from lit_meta.core._buffers import Scratch
 from lit_meta.core.batches import BatchFunction, UnpackOnce, as_pair
 from lit_meta.core.batches import unpack as unpack_batch
 from lit_meta.core.block_hooks import LayerWatch
-from lit_meta.core.checks import check_inputs, check_processes, check_rules
+from lit_meta.core.checks import check_inputs, check_processes, check_rules, check_weights
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.evaluation_hooks import EvaluationWatch
 from lit_meta.core.event_calls import EventCalls, Observer
 from lit_meta.core.experience_data import ExperienceData, PlainData
+from lit_meta.core.frozen import Frozen
 from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.local_learning import LocalGradients
 from lit_meta.core.past_experience import PastExperience, rehearse
@@ -82,6 +83,8 @@ class Session:
         self._calls = EventCalls(self._answer)
         self._watch: LayerWatch | None = None
         self._evaluation: EvaluationWatch | None = None
+        self._freezing = [rule for rule in self.rules if type(rule).frozen_below is not Rule.frozen_below]
+        self._frozen: Frozen | None = None
         self._all = Synapses(network, (), [])
         self._of_optimizer: dict[int, Synapses] = {}
         self._local = LocalGradients()
@@ -109,7 +112,7 @@ class Session:
         if self._answer["synchronize"]:
             # Anew, since the head may have been replaced; and not taken off when the experience ends.
             self._close_evaluation()
-            self._evaluation = EvaluationWatch(self.network, self.synchronize)
+            self._evaluation = EvaluationWatch(self.network, self._before_evaluation)
         self._steps = 0
         self._in_experience = True
         self._rehearsed = False
@@ -131,6 +134,7 @@ class Session:
         """
         if not self._in_experience:
             raise ValueError("end_experience came without begin_experience")
+        self._thaw()
         if self._steps == 0:
             raise ValueError("the experience is empty: no training step was taken in it")
         readers = self.data_readers
@@ -208,6 +212,10 @@ class Session:
         self._targets = targets
         for before in self._calls["before_forward"]:
             before(self._all, inputs, targets)
+        if self._freezing:
+            self._freeze()
+            if self._frozen is not None:
+                self._frozen.hold()
         if self._watch is not None:
             self._watch.start()
 
@@ -280,6 +288,7 @@ class Session:
         """Forgets a step that failed; parameters that a rule perturbed get their values back."""
         if self._watch is not None:
             self._watch.stop()
+        self._thaw()
         self._local.clear()
         self._before = None
         for rule in self.rules:
@@ -378,10 +387,14 @@ class Session:
         for rule in self.rules:
             rule.state.grow(self._all.names, self._all.parameters)
             rule.state.to(self._all.parameters[0].device)
-        inputs = self._answer["layer_input"]
+        check_weights(self.network, self.rules)
+        self._freeze()
+        inputs = self._answer["layer_input"] or self._freezing
         if inputs or self._answer["local_error"]:
 
             def on_input(layer: Layer, x: Tensor) -> None:
+                if self._frozen is not None and layer.module in self._frozen.heads:
+                    self._frozen.check()
                 for layer_input in self._calls["layer_input"]:
                     layer_input(layer, x)
 
@@ -416,7 +429,25 @@ class Session:
     def _asks_labels(self, rule: Rule) -> bool:
         return rule.needs_labels and not (rule.takes_task_loss and not self.task.plain)
 
+    def _freeze(self) -> None:
+        """Finds out what keeps still now: a head may have been replaced, a rule may freeze only after a time."""
+        heads = tuple(head for rule in self._freezing if (head := rule.frozen_below(self.network)) is not None)
+        if self._frozen is None or self._frozen.heads != heads:
+            self._thaw()
+            self._frozen = Frozen(self.network, heads) if heads else None
+
+    def _thaw(self) -> None:
+        if self._frozen is not None:
+            self._frozen.release()
+
+    def _before_evaluation(self, module: nn.Module) -> None:
+        # What is frozen is in evaluation mode while it is trained; only its head tells the host's mode.
+        if self._frozen.evaluates if self._frozen is not None else not module.training:
+            self.synchronize()
+
     def _unbind(self) -> None:
+        self._thaw()
+        self._frozen = None
         if self._watch is not None:
             self._watch.close()
         self._of_optimizer = {}

@@ -44,6 +44,9 @@ class NoveltyGate(nn.Module):
         (tensor([0]), tensor([1]), tensor([1, 0]))
     """
 
+    # Contexts are recruited in the forward pass, also where a rule freezes all that gradients would change.
+    learns_by_itself = True
+
     count: Tensor
     mean: Tensor
     square: Tensor

@@ -230,8 +230,8 @@ class PatchNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), the input of the head."""
         x = samples(x, self.input_shape)
-        # In training, a layer's rule learns from the whole batch and so must see it at once.
-        parts = [x] if self.training else x.split(self._images_at_once)
+        # Where it learns, a layer's rule sees the whole batch; the mode does not tell, as frozen layers are in evaluation mode.
+        parts = [x] if torch.is_grad_enabled() else x.split(self._images_at_once)
         pooled = torch.cat([self._both_ways(part) if self.mirror else self._pooled(part) for part in parts])
         if self.root:
             pooled = pooled.sqrt()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 import torch
@@ -78,8 +79,21 @@ class ReadoutRule(Rule):
 
     # Events.
 
+    def begin_experience(self, synapses: Synapses) -> None:
+        self._layer = None
+
+    def sets_weights(self, network: nn.Module) -> Iterable[Layer]:
+        head = self._find_head(network)
+        return [Layer(next(name for name, module in network.named_modules() if module is head), head)]
+
+    def frozen_below(self, network: nn.Module) -> nn.Module | None:
+        return self._current_head(network) if self.freeze else None
+
+    def leave_experience(self) -> None:
+        self._layer = None  # The head may be replaced before the next experience.
+
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
-        self._layer = self._find_head(synapses.network)
+        self._layer = self._current_head(synapses.network)
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs labels, and the batch has none")
         check_class_labels(targets, self._layer.out_features, type(self).__name__)
@@ -87,6 +101,7 @@ class ReadoutRule(Rule):
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
         if layer.module is not self._layer:
+            self._check_last(layer, inputs)
             return
         targets = self._targets
         if targets is None or inputs.dim() != 2 or inputs.shape[0] != targets.shape[0]:
@@ -96,10 +111,7 @@ class ReadoutRule(Rule):
                 f"{tuple(inputs.shape)}; a head that runs at several time steps or positions has no single input to learn"
             )
         features = inputs if inputs.dtype == torch.float64 else inputs.float()
-        if not bool(torch.isfinite(features.sum())):
-            raise DivergedError(
-                f"the input of the head {layer.name!r} is not finite; nothing was learned from this batch"
-            )
+        _check_size(features, layer.name)
         self._targets = None
         # Counted when the step is certain, so that an abandoned one leaves no trace.
         self._pending.append((features, targets))
@@ -221,6 +233,24 @@ class ReadoutRule(Rule):
         for first in range(blocks):
             yield torch.arange(first, width, blocks, device=device)
 
+    def _check_last(self, layer: Layer, inputs: Tensor) -> None:
+        """Checks that no layer gives the outputs in place of the head.
+
+        A layer that runs after the head does so where the head was not named, and where it was if it takes what the head gives.
+        """
+        head = self._layer
+        if self._targets is not None or head is None:
+            return
+        if self.head is None or (isinstance(layer.module, nn.Linear) and inputs.shape[-1] == head.out_features):
+            raise ValueError(
+                f"{type(self).__name__} learns the layer that gives the outputs, but the layer {layer.name!r} runs after "
+                f"the one {'named' if self.head else 'registered last'}: name the right one (head=...); "
+                "nothing was learned from this batch"
+            )
+
+    def _current_head(self, network: nn.Module) -> nn.Linear:
+        return self._find_head(network) if self._layer is None else self._layer
+
     def _find_head(self, network: nn.Module) -> nn.Linear:
         if self.head is not None:
             found = dict(network.named_modules()).get(self.head)
@@ -235,6 +265,26 @@ class ReadoutRule(Rule):
         if not linear:
             raise ValueError(f"{type(self).__name__} learns a Linear layer, and {type(network).__name__} has none")
         return linear[-1]
+
+
+def _check_size(features: Tensor, head: str) -> None:
+    """Checks that the features are finite, and so are the products that are summed.
+
+    A bound on each feature, so that not even the sums over `_SAMPLES_AT_ONCE` samples about a mean of the same size overflow.
+    """
+    # Of a double, the squares of eigenvalues have to be finite too.
+    bound = min(math.sqrt(torch.finfo(features.dtype).max) / (4 * math.sqrt(_SAMPLES_AT_ONCE)), 1e60)
+    flat = features.flatten()
+    if float(flat.dot(flat)) < bound * bound:
+        return
+    low, high = (float(extreme) for extreme in torch.aminmax(flat))
+    if -bound < low and high < bound:
+        return
+    what, remedy = f"the input of the head {head!r} is", "nothing was learned from this batch"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DivergedError(f"{what} not finite; {remedy}")
+    largest = max(-low, high)
+    raise ValueError(f"{what} as large as {largest:.1e}, and sums of its products overflow: normalise it; {remedy}")
 
 
 def add_second_moment_(total: Tensor, features: Tensor) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from lit_meta.core.layers import weight_layers
-from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.functional.binary import shrinking_step_factor
 from lit_meta.networks.binary import BinaryConv2d, BinaryLinear
 from lit_meta.utils.validation import require_in, require_one_of
@@ -58,6 +59,9 @@ class BinaryMetaplasticity(Rule):
     def begin_experience(self, synapses: Synapses) -> None:
         self._weights = self._find(synapses.network)
 
+    def reads_weights(self, network: nn.Module) -> Iterable[Layer]:
+        return self._layers(network)
+
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
         if self._weights is None:  # The stream goes on from a checkpoint inside an experience.
             self._weights = self._find(synapses.network)
@@ -81,14 +85,13 @@ class BinaryMetaplasticity(Rule):
         return {"plasticity": shares.mean()}
 
     def _find(self, network: nn.Module) -> frozenset[int]:
+        return frozenset(id(layer.module.weight) for layer in self._layers(network))
+
+    def _layers(self, network: nn.Module) -> list[Layer]:
         kinds = (BinaryLinear, BinaryConv2d)
-        found = [
-            layer.module.weight
-            for layer in weight_layers(network)
-            if self.layers == "all" or isinstance(layer.module, kinds)
-        ]
+        found = [x for x in weight_layers(network) if self.layers == "all" or isinstance(x.module, kinds)]
         if not found:
             raise ValueError(
                 "the network has no BinaryLinear or BinaryConv2d layer: use lit_meta.networks.BinaryMLP, or layers='all'"
             )
-        return frozenset(id(weight) for weight in found)
+        return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -31,7 +31,8 @@ class CriticalPeriod(Rule):
     .. math:: d_k M (p - m) - threshold
 
     which is written as weight and bias of the layer. After the critical period plasticity is zero: gradients of these
-    layers are discarded. No label is looked at.
+    layers are discarded, and everything below the head is in evaluation mode from then on while the head learns
+    (statistics of batch normalisation stay, dropout is off). No label is looked at.
 
     Where the first batch has as many samples as the critical period, the features are final before that batch's forward
     pass, and a `RecursiveReadout` that comes after this rule loses no sample. Where it is smaller, features still move while
@@ -69,7 +70,10 @@ class CriticalPeriod(Rule):
 
     needs_inputs = False
     settles = True
-    limits: ClassVar[Mapping[str, str]] = {"distributed": "features learn from the samples of one process"}
+    limits: ClassVar[Mapping[str, str]] = {
+        "distributed": "features learn from the samples of one process",
+        "shared": "every layer learns from its own input",
+    }
 
     def __init__(
         self,
@@ -98,9 +102,20 @@ class CriticalPeriod(Rule):
         self._undo: list[tuple[dict[str, Tensor], str, Tensor | None]] = []
         self._written: list[tuple[Tensor, Tensor]] = []
 
+    def sets_weights(self, network: nn.Module) -> Iterable[Layer]:
+        learned = self._features(network)
+        return [layer for layer in weight_layers(network) if layer.name in learned]
+
+    def frozen_below(self, network: nn.Module) -> nn.Module | None:
+        return self._above if not self._open else None
+
+    def leave_experience(self) -> None:
+        self._above = None  # The head may be replaced before the next experience.
+
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         self._undo, self._written = [], []
         self._learned = self._features(synapses.network)
+        self._above = synapses.network.get_submodule(self._head_name(synapses.network))
         seen = self.state.overall.get("samples", torch.zeros((), dtype=torch.long))
         self._open = bool(seen < self.samples)
         if self._open:
@@ -155,8 +170,10 @@ class CriticalPeriod(Rule):
 
     def gradient(self, synapses: Synapses) -> None:
         self._undo, self._written = [], []
+        own = set() if self._above is None else set(self._above.parameters())
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
-            if name.rpartition(".")[0] in self._learned:
+            # What is not a weight layer, such as a normalisation, learns by the loss until the critical period is over.
+            if name.rpartition(".")[0] in self._learned or not (self._open or parameter in own):
                 parameter.grad = None
 
     def restore(self, synapses: Synapses) -> None:
@@ -178,14 +195,18 @@ class CriticalPeriod(Rule):
     # Inner workings.
 
     _open = False
+    _above: nn.Module | None = None
 
-    def _features(self, network: nn.Module) -> set[str]:
+    def _head_name(self, network: nn.Module) -> str:
         layers = weight_layers(network)
         linear = [layer.name for layer in layers if isinstance(layer.module, nn.Linear)]
         head = self.head if self.head is not None else (linear[-1] if linear else None)
         if head is None or head not in {layer.name for layer in layers}:
             raise ValueError(f"CriticalPeriod learns the layers below the head, and there is no layer {head!r}")
-        found = {layer.name for layer in layers} - {head}
+        return head
+
+    def _features(self, network: nn.Module) -> set[str]:
+        found = {layer.name for layer in weight_layers(network)} - {self._head_name(network)}
         if not found:
             raise ValueError("CriticalPeriod learns the layers below the head, and there are none")
         return found

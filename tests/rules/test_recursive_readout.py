@@ -316,3 +316,101 @@ def test_blocks_that_are_silent_in_a_batch_count_as_what_they_are(bias):
         else:
             assert "silent" not in rule.state
     torch.testing.assert_close(heads[20], heads[120], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rule", (RecursiveReadout(), StreamingLDA()))
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+@pytest.mark.parametrize("value", (1e30, -1e30, 1e18, float("nan"), float("inf")))
+def test_features_whose_products_overflow_are_refused_and_leave_no_trace(rule, dtype, value):
+    """Added up, one such sample would spoil all that is remembered for good."""
+    head, (x, y), rule = nn.Linear(6, 5).to(dtype), samples(40), rule.clone()
+    network, x = nn.Sequential(nn.Identity(), head), x.to(dtype)
+    bad = x.clone()
+    bad[3, 2] = value
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    session = learn(network, rule, [(x, y)])
+    before = copy.deepcopy(rule.state.state_dict())
+    allowed = dtype == torch.float64 and abs(value) < 1e60
+    if allowed:
+        with session.step(bad, y, optimizer):
+            network(bad).sum().backward()
+        assert all(v.isfinite().all() for v in rule.state.state_dict().values())
+        network.eval()(x)
+        assert head.weight.isfinite().all()
+        return
+    with (
+        pytest.raises(ValueError, match=r"overflow: normalise it|not finite|NaN or infinite"),
+        session.step(bad, y, optimizer),
+    ):
+        network(bad).sum().backward()
+    after = rule.state.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    network.eval()(x)
+    assert head.weight.isfinite().all()
+
+
+def test_features_as_large_as_are_allowed_are_learned_exactly():
+    """In float32 up to 7e16: then also sums over a whole stream, and what is worked out from them, stay finite."""
+    x, y = samples(400)
+    x = x / x.abs().max()
+    networks = [nn.Sequential(nn.Identity(), nn.Linear(6, 5)) for _ in range(2)]
+    for network, scale in zip(networks, (1.0, 2.0**55), strict=True):  # 3.6e16
+        learn(network, RecursiveReadout(), [(x * scale, y)])
+    expected = networks[0].eval()(x)
+    torch.testing.assert_close(networks[1].eval()(x * 2.0**55), expected, atol=1e-5, rtol=1e-5)
+
+
+class Reversed(nn.Module):
+    """The head is registered before the body."""
+
+    def __init__(self, wide=5):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.body = nn.Linear(20, 5), nn.Linear(6, 20)
+        self.after = nn.Linear(wide, 4) if wide != 5 else None
+
+    def forward(self, x):
+        scores = self.head(torch.relu(self.body(x)))
+        return scores if self.after is None else torch.cat([scores, self.after(x)], 1)
+
+
+def test_a_head_that_is_not_registered_last_has_to_be_named():
+    network, (x, y) = Reversed(), samples()
+    rule = RecursiveReadout(ridge=1e-3)
+    with pytest.raises(
+        ValueError, match=r"the layer 'head' runs after the one registered last: name the right one \(head"
+    ):
+        learn(network, rule, [(x, y)])
+    assert list(rule.state) == []
+    learn(network, RecursiveReadout(ridge=1e-3, head="head"), [(x, y)])
+    with torch.no_grad():
+        h = torch.relu(network.body(x)).double()
+    network.eval()(x)
+    expected = batch_ridge(h, y, 5, absolute_ridge(h, 1e-3))
+    torch.testing.assert_close(network.head.weight.double(), expected[:-1].T, atol=5e-5, rtol=1e-4)
+
+
+def test_a_named_head_whose_output_goes_on_through_a_layer_is_refused():
+    network, (x, y) = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 5), nn.Linear(5, 5)), samples()
+    rule = RecursiveReadout(head="2")
+    with pytest.raises(ValueError, match="the layer '3' runs after the one named"):
+        learn(network, rule, [(x, y)])
+    assert list(rule.state) == []
+
+
+def test_a_branch_beside_a_named_head_is_no_error():
+    network, (x, y) = Reversed(wide=6), samples()
+    learn(network, RecursiveReadout(head="head"), [(x, y)])
+
+
+@pytest.mark.parametrize(
+    "rule", (RecursiveReadout(), RecursiveReadout(ridge=1e-3), StreamingLDA(), StreamingLDA(shrinkage=0.1))
+)
+@pytest.mark.parametrize("value", (0.0, 3.5))
+def test_constant_features_give_the_commonest_class(rule, value):
+    network = nn.Sequential(nn.Identity(), nn.Linear(4, 3))
+    y = torch.tensor([0, 1, 1, 2, 1, 0])
+    learn(network, rule.clone(), [(torch.full((6, 4), value), y)])
+    outputs = network.eval()(torch.full((6, 4), value))
+    assert outputs.isfinite().all()
+    assert outputs.argmax(1).tolist() == [1] * 6

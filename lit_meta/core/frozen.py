@@ -1,0 +1,129 @@
+"""What is frozen keeps still: no mode, no statistic and no buffer below the head moves while the head is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+# Larger buffers are not copied: any write to one counts as a change.
+_MOST_COPIED = 2**20
+
+
+class Frozen:
+    """Keeps everything of a network but its heads in evaluation mode, whatever mode the host asks for.
+
+    Without gradients a layer still changes what it gives: batch normalisation moves its statistics, dropout draws anew, a
+    spiking network draws its input's spikes. `hold` comes before every training pass, since hosts call ``network.train()``
+    when they like (Lightning after a validation, Avalanche in every epoch), and costs one look at each module's flag. The
+    heads keep the host's mode, and so tell a training pass from an evaluation.
+
+    A module that has to learn in the forward pass, without gradients, has the attribute ``learns_by_itself = True`` (as
+    `lit_meta.networks.context.NoveltyGate`): it is left as it is.
+
+    Args:
+        network: the network.
+        heads: the modules in it that learn, at least one.
+
+    Raises:
+        ValueError: batch normalisation without running statistics, whose output depends on the rest of the batch.
+
+    Example:
+        >>> network = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))
+        >>> frozen = Frozen(network, [network[1]])
+        >>> frozen.hold()
+        >>> network[0].training, network[1].training
+        (False, True)
+        >>> frozen.release()
+        >>> network[0].training
+        True
+    """
+
+    def __init__(self, network: nn.Module, heads: Iterable[nn.Module]) -> None:
+        self.heads = tuple(heads)
+        left = {id(module) for head in self.heads for module in head.modules()}
+        for module in network.modules():
+            if getattr(module, "learns_by_itself", False):
+                left |= {id(inner) for inner in module.modules()}
+        named = [(name, module) for name, module in network.named_modules() if id(module) not in left]
+        for name, module in named:
+            if isinstance(module, _BatchNorm) and module.running_mean is None:
+                raise ValueError(
+                    f"module {name!r} ({type(module).__name__}) has no running statistics, so that a frozen feature still "
+                    "depends on the rest of its batch: use track_running_stats=True, or another normalisation"
+                )
+        self._modules = [module for _, module in named]
+        self._buffers = [
+            (name, module, key)
+            for name, module in named
+            for key in module._buffers
+            if key not in module._non_persistent_buffers_set
+        ]
+        self._copies = [_copy(module._buffers[key]) for _, module, key in self._buffers]
+        self._versions: list[tuple[Tensor | None, int]] = []
+        self._changed: dict[int, nn.Module] = {}
+        self._host_trains = True
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the host has put the network in evaluation mode."""
+        return not self.heads[0].training
+
+    def hold(self) -> None:
+        """Before a training pass: evaluation mode, and a note of where the buffers stand."""
+        self._forget_if_evaluated()
+        for module in self._modules:
+            if module.training:
+                _set_mode(module, False)
+                self._changed[id(module)] = module
+        self._host_trains = self.heads[0].training
+        self._versions = [_version(module._buffers[key]) for _, module, key in self._buffers]
+
+    def check(self) -> None:
+        """At the input of a head: no buffer has moved since `hold`.
+
+        Raises:
+            ValueError: one has.
+        """
+        for place, (before, version), copy in zip(self._buffers, self._versions, self._copies, strict=True):
+            name, module, key = place
+            now = module._buffers.get(key)
+            if now is before and _version(now)[1] == version:
+                continue
+            # Written to, but perhaps with what it held, as by the first process of several.
+            if now is None or copy is None or not torch.equal(now.detach().to(copy.device), copy):
+                raise ValueError(
+                    f"module {name or 'the network itself'!r} ({type(module).__name__}) changes its buffer {key!r} in the "
+                    "forward pass, also in evaluation mode, so the features below the head are not frozen: keep it still, "
+                    "or train with freeze=False; nothing was learned from this batch"
+                )
+
+    def release(self) -> None:
+        """Gives every module the mode back that its host wants."""
+        self._forget_if_evaluated()
+        for module in self._changed.values():
+            _set_mode(module, True)
+        self._changed = {}
+
+    def _forget_if_evaluated(self) -> None:
+        # The host has called network.eval() since: evaluation mode is its own wish now.
+        if self._host_trains and self.evaluates:
+            self._changed = {}
+
+
+def _set_mode(module: nn.Module, training: bool) -> None:
+    # nn.Module looks at every assignment; that of a flag to many modules in every step has to be quick.
+    if "training" in module.__dict__:
+        module.__dict__["training"] = training
+    else:
+        module.training = training
+
+
+def _version(buffer: Tensor | None) -> tuple[Tensor | None, int]:
+    return buffer, 0 if buffer is None or buffer.is_inference() else buffer._version
+
+
+def _copy(buffer: Tensor | None) -> Tensor | None:
+    return None if buffer is None or buffer.numel() > _MOST_COPIED else buffer.detach().clone()
