@@ -62,25 +62,25 @@ def read(folder: Path, name: str) -> Tensor:
     return torch.tensor(seen_so_far(report[learner or "rule"]["accuracy_matrix"]))
 
 
-def figure(found: dict[str, Tensor]) -> Figure:
-    """Lines of learners on a stream, by label; what has a single value, a joint bound, is drawn across.
+def figure(accuracies: dict[str, Tensor]) -> Figure:
+    """Lines of learners on a stream, by label; a single value, a joint bound, is a horizontal line.
 
     Raises:
         ValueError: no stream among them, or streams of different lengths.
     """
-    lengths = {len(values) for values in found.values()} - {1}
+    lengths = {len(values) for values in accuracies.values()} - {1}
     if len(lengths) != 1:
         raise ValueError(f"expected streams of the same number of experiences, got {sorted(lengths) or 'none'}")
-    estimates = {label: Estimate(values, values, values, 1) for label, values in found.items()}
-    lines = [label for label, values in found.items() if len(values) > 1]
+    estimates = {label: Estimate(values, values, values, 1) for label, values in accuracies.items()}
+    lines = [label for label, values in accuracies.items() if len(values) > 1]
     bounds = {
-        label: Estimate(one.mean[0], one.low[0], one.high[0], 1)
-        for label, one in estimates.items()
+        label: Estimate(bound.mean[0], bound.low[0], bound.high[0], 1)
+        for label, bound in estimates.items()
         if label not in lines
     }
     return accuracy_along_stream(
         {label: (estimates[label], run_series(i)) for i, label in enumerate(lines)},
-        {label: (one, learner_series("joint", ["joint"])) for label, one in bounds.items()},
+        {label: (bound, learner_series("joint", ["joint"])) for label, bound in bounds.items()},
     )
 
 

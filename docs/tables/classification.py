@@ -29,8 +29,8 @@ class Row:
     Attributes:
         data: what is learned.
         network: what learns it.
-        published: accuracies of NACA and of backpropagation in the publication, as it tells them.
-        accuracy: by ``"NACA"``, ``"backpropagation"`` and ``"off"`` (the hidden layers left as they were drawn), summaries over
+        published: accuracies of NACA and of backpropagation in the publication, as printed there.
+        accuracy: by ``"NACA"``, ``"backpropagation"`` and ``"off"`` (only the head trained), summaries over
             seeds; None where that was not run.
         passes: over the training data.
         seeds: how many.
@@ -51,28 +51,28 @@ def rows(folder: Path) -> list[Row]:
         FileNotFoundError: a file is missing.
         ValueError: a file has no results of the rule.
     """
-    found = []
+    entries = []
     for data, network, naca, backpropagation, name in _ROWS:
         report = committed(folder, name)
         if "rule" not in report:
             raise ValueError(f"{folder / name}.json has no results of the rule: run that learner too")
         accuracy = {
-            told: report.get(learner, {}).get("average_accuracy")
-            for told, learner in (("NACA", "rule"), ("backpropagation", "naive"), ("off", "plasticity-off"))
+            label: report.get(learner, {}).get("average_accuracy")
+            for label, learner in (("NACA", "rule"), ("backpropagation", "naive"), ("off", "plasticity-off"))
         }
         passes = load_experiment(name).max_epochs
-        found.append(Row(data, network, (naca, backpropagation), accuracy, passes, len(report["seeds"])))
-    return found
+        entries.append(Row(data, network, (naca, backpropagation), accuracy, passes, len(report["seeds"])))
+    return entries
 
 
-def table(found: Sequence[Row]) -> str:
+def table(entries: Sequence[Row]) -> str:
     """The rows as a Markdown table of test accuracies in per cent, mean ± standard deviation over seeds."""
     lines = [
         "| data | network | NACA, published | NACA | backpropagation, published | backpropagation | hidden layers frozen "
         "| passes | seeds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found:
+    for row in entries:
         naca, backpropagation, frozen = (percent(row.accuracy[key]) for key in ("NACA", "backpropagation", "off"))
         cells = [row.data, row.network, row.published[0], naca, row.published[1], backpropagation, frozen]
         lines.append(f"| {' | '.join([*cells, str(row.passes), str(row.seeds)])} |")

@@ -49,9 +49,9 @@ _STREAMS = (
     ("Greek letters", "ANN", None, "naca-mlp-omniglot-greek-paper", "naca-mlp-omniglot-greek-standard"),
     ("pen strokes, Latin", "SNN", None, "naca-snn-strokes-paper", "naca-snn-strokes-standard"),
 )
-# What stands beside NACA without a gate: as the page calls it, and the learner.
+# Baselines without a gate: their name on the page, and the learner.
 _BESIDE = {"naive": "naive", "EWC": "ewc", "joint": "joint"}
-# Of Okabe and Ito: told apart by readers who see colours differently, and in grey.
+# Of Okabe and Ito: distinguishable with colour blindness and in grey.
 _COLORS = ("#E69F00", "#0072B2", "#999999")
 
 
@@ -82,11 +82,11 @@ def rows(folder: Path) -> list[Row]:
 
 
 def _by_batching(report: dict[str, Any], learner: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] | None = report.get(learner, {}).get("accuracy_by_batching")
-    if found is None:
+    entries: dict[str, dict[str, Any]] | None = report.get(learner, {}).get("accuracy_by_batching")
+    if entries is None:
         name = report.get("name", "the experiment")
         raise ValueError(f"{name}.json has no accuracy by batching of {learner!r}: run all of the experiment")
-    return found
+    return entries
 
 
 @dataclass(frozen=True)
@@ -120,21 +120,21 @@ def streams(folder: Path) -> list[Stream]:
         FileNotFoundError: a file is missing.
         ValueError: a file lacks a learner, or was made without ``batching: true``.
     """
-    found = []
+    entries = []
     learners = {"NACA": "rule", "off": "plasticity-off"}
     for data, network, published, paper, standard in _STREAMS:
         report = committed(folder, paper)
-        leaky = {told: _by_batching(report, learner) for told, learner in learners.items()}
+        leaky = {label: _by_batching(report, learner) for label, learner in learners.items()}
         own = None
         if standard is not None:
             twin = committed(folder, standard)
-            own = {told: _by_batching(twin, learner)["shuffled"] for told, learner in learners.items()}
-        beside = {told: report[learner]["average_accuracy"] for told, learner in _BESIDE.items() if learner in report}
-        found.append(Stream(data, network, published, leaky, own, beside, len(report["seeds"])))
-    return found
+            own = {label: _by_batching(twin, learner)["shuffled"] for label, learner in learners.items()}
+        beside = {label: report[learner]["average_accuracy"] for label, learner in _BESIDE.items() if learner in report}
+        entries.append(Stream(data, network, published, leaky, own, beside, len(report["seeds"])))
+    return entries
 
 
-def streams_table(found: Sequence[Stream]) -> str:
+def streams_table(entries: Sequence[Stream]) -> str:
     """The streams as a Markdown table of accuracies in per cent, mean ± standard deviation over seeds."""
     lines = [
         "| data | network | published (± standard error) | one class a batch: NACA | off | shuffled: NACA | off "
@@ -142,7 +142,7 @@ def streams_table(found: Sequence[Stream]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     pure, mixed, _ = BATCHINGS
-    for stream in found:
+    for stream in entries:
         published = "–" if stream.published is None else f"{stream.published[0]:.2f} ± {stream.published[1]:.2f}"
         leaky = [percent(stream.paper[learner][how]) for how in (pure, mixed) for learner in ("NACA", "off")]
         own = [percent(stream.standard[learner] if stream.standard else None) for learner in ("NACA", "off")]
@@ -151,62 +151,62 @@ def streams_table(found: Sequence[Stream]) -> str:
     return "\n".join(lines)
 
 
-def beside_table(found: Sequence[Stream]) -> str:
-    """What was run beside NACA on the streams: accuracies in per cent, mean ± standard deviation over seeds, in Markdown."""
+def beside_table(entries: Sequence[Stream]) -> str:
+    """The baselines on the streams: accuracies in per cent, mean ± standard deviation over seeds, in Markdown."""
     lines = [f"| data | network | {' | '.join(_BESIDE)} | seeds |", "|---|---|---|---|---|---|"]
-    for stream in found:
+    for stream in entries:
         if stream.beside:
             cells = [
                 stream.data,
                 stream.network,
-                *(percent(stream.beside.get(told)) for told in _BESIDE),
+                *(percent(stream.beside.get(label)) for label in _BESIDE),
                 str(stream.seeds),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def table(found: Sequence[Row]) -> str:
+def table(entries: Sequence[Row]) -> str:
     """The rows as a Markdown table of accuracies in per cent, mean ± standard deviation over seeds."""
     lines = [
         "| the gate sees | hidden plasticity | one class a batch (as published) | shuffled batches | one sample a batch |",
         "|---|---|---|---|---|",
     ]
-    for row in found:
+    for row in entries:
         cells = [row.gate, row.plasticity, *(percent(row.accuracy[how]) for how in BATCHINGS)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def figure(found: Sequence[Row]) -> Figure:
-    """The rows as bars with standard deviations, beside the published number and chance."""
-    made = Figure(figsize=(10, 4.6), layout="constrained", dpi=150)
-    axes = made.add_subplot()
+def figure(entries: Sequence[Row]) -> Figure:
+    """The rows as bars with standard deviations, next to the published number and chance."""
+    picture = Figure(figsize=(10, 4.6), layout="constrained", dpi=150)
+    axes = picture.add_subplot()
     labels = ("one class a batch (published protocol)", "shuffled batches", "one sample a batch")
     for k, (how, label, color) in enumerate(zip(BATCHINGS, labels, _COLORS, strict=True)):
-        means = [100 * row.accuracy[how]["mean"] for row in found]
-        spreads = [100 * (row.accuracy[how]["sd"] or 0.0) for row in found]
-        places = [i + 0.27 * (k - 1) for i in range(len(found))]
+        means = [100 * row.accuracy[how]["mean"] for row in entries]
+        spreads = [100 * (row.accuracy[how]["sd"] or 0.0) for row in entries]
+        places = [i + 0.27 * (k - 1) for i in range(len(entries))]
         axes.bar(places, means, 0.25, yerr=spreads, capsize=2, color=color, label=label, error_kw={"linewidth": 0.8})
     mean, error = PUBLISHED
     axes.axhline(mean, color="black", linewidth=0.9, zorder=0, label=f"published, {mean} ± {error} (standard error)")
     axes.axhspan(mean - error, mean + error, color="black", alpha=0.1, linewidth=0, zorder=0)
     axes.axhline(10, color="black", linewidth=0.9, linestyle=":", label="chance")
     names = {"NACA": "NACA", "off": "hidden\nplasticity off", "backpropagation": "back-\npropagation"}
-    axes.set_xticks(range(len(found)), [names[row.plasticity] for row in found])
-    gates = [row.gate for row in found]
+    axes.set_xticks(range(len(entries)), [names[row.plasticity] for row in entries])
+    gates = [row.gate for row in entries]
     for gate in dict.fromkeys(gates):
         first, last = gates.index(gate), len(gates) - 1 - gates[::-1].index(gate)
         axes.text((first + last) / 2, 104, f"gate: {gate}", ha="center", va="bottom", fontsize=10)
         if first:
             axes.axvline(first - 0.5, color="black", linewidth=0.6)
-    axes.set_xlim(-0.5, len(found) - 0.5)
+    axes.set_xlim(-0.5, len(entries) - 0.5)
     axes.set_ylim(0, 112)
     axes.set_yticks(range(0, 101, 20))
     axes.set_ylabel("accuracy after ten classes (%)")
     axes.set_title("MNIST, one class at a time: what the test batch tells the gate")
-    made.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return made
+    picture.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return picture
 
 
 def main(

@@ -19,8 +19,8 @@ from lit_meta.utils.specs import label
 DOCS = Path(__file__).resolve().parent.parent
 
 
-def found(folder: Path) -> list[dict[str, Any]]:
-    """What is known of streams: the zoo's cards, and the JSON files in ``folder`` that no card stands for.
+def collect(folder: Path) -> list[dict[str, Any]]:
+    """All results on streams: the zoo's cards, and the JSON files in ``folder`` that no card covers.
 
     Each has ``name, scenario, protocol, seeds`` and, by learner, summaries over seeds.
     """
@@ -43,7 +43,7 @@ def committed(folder: Path, name: str) -> dict[str, Any]:
     """The results of one experiment from its JSON file in ``folder``.
 
     Raises:
-        FileNotFoundError: there are none; the command that makes them is named.
+        FileNotFoundError: there are none; the message gives the command that makes them.
         ValueError: the file is damaged.
     """
     path = folder / f"{name}.json"
@@ -52,11 +52,11 @@ def committed(folder: Path, name: str) -> dict[str, Any]:
     return load_json(path)
 
 
-def told_tasks(name: str) -> bool:
-    """Whether the experiment tells the network the task of every test sample, which makes the task an easier one.
+def is_given_tasks(name: str) -> bool:
+    """Whether the network is given the task of every test sample, which makes the problem easier.
 
     Example:
-        >>> told_tasks("permuted-digits-xdg"), told_tasks("ewc-mlp-digits")
+        >>> is_given_tasks("permuted-digits-xdg"), is_given_tasks("ewc-mlp-digits")
         (True, False)
     """
     path = configs_folder() / "experiment" / f"{name}.yaml"
@@ -81,7 +81,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
             if row["zoo"]
             else f"[`{row['name']}`](results/{row['name']}.json)",
             f"{scenario['name']}{length}{form}",
-            row["protocol"] + (", tasks told" if told_tasks(row["name"]) else ""),
+            row["protocol"] + (", tasks given" if is_given_tasks(row["name"]) else ""),
             *accuracies(row),
             percent(row["rule"]["forgetting"]),
             len(row["seeds"]),
@@ -110,7 +110,7 @@ def write(page: Path, text: str, *, section: str = "results") -> bool:
 
 def main(page: Path = DOCS / "results.md", folder: Path = DOCS / "results") -> bool:
     """Writes the table into its page; returns whether that changed the page."""
-    return write(page, table(found(folder)))
+    return write(page, table(collect(folder)))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_the_script_writes_the_table(tmp_path):
 
 
 def test_classification_is_not_among_the_streams():
-    names = {row["name"] for row in results.found(RESULTS)}
+    names = {row["name"] for row in results.collect(RESULTS)}
     assert names
     assert not names & {path.stem for path in RESULTS.glob("*-classification.json")}
 

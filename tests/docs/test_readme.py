@@ -73,7 +73,7 @@ def test_the_version_to_cite_is_that_of_the_package():
 def test_the_table_is_made_from_the_files(tmp_path):
     page = tmp_path / "results.md"
     page.write_text((ROOT / "docs" / "results.md").read_text())
-    changed = results.write(page, results.table(results.found(ROOT / "docs" / "results")))
+    changed = results.write(page, results.table(results.collect(ROOT / "docs" / "results")))
     assert not changed, "run `make docs`"
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from docs.tables.results import told_tasks
+from docs.tables.results import is_given_tasks
 from lit_meta import EWC, MAS, NACA, SI, MetaplasticModule, fit_stream, scenario
 from lit_meta.callbacks import ContinualEvaluation
 from lit_meta.data import experience_tensors, joint
@@ -192,4 +192,4 @@ def test_the_table_of_results_says_that_tasks_are_told(tmp_path, monkeypatch):
     for form in ("class", "domain", "task"):
         (tmp_path / "experiment" / f"{form}.yaml").write_text(f"scenario: {{name: split-digits, form: {form}}}\n")
     monkeypatch.setattr("docs.tables.results.configs_folder", lambda: tmp_path)
-    assert [told_tasks(form) for form in ("class", "domain", "task")] == [False, False, True]
+    assert [is_given_tasks(form) for form in ("class", "domain", "task")] == [False, False, True]
