@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lit_meta.core.batches import BatchFunction
 from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.spiking_state import SpikingState
 from lit_meta.core.task import Form, Task, answers, class_logits, is_cross_entropy
 from lit_meta.core.trees import drawn
 from lit_meta.core.untouched import untouched
@@ -34,6 +35,7 @@ class PastExperience:
         self._task = task
         self._unpack = unpack
         self._measuring = False
+        self._spiking: SpikingState | None = None
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         return self.pairs()
@@ -67,15 +69,25 @@ class PastExperience:
             yield self._task.owner
             return
         self._measuring = True
+        self._spiking = SpikingState(self._task.owner)
         try:
-            with untouched(self._task.owner), self._task.alone(), torch.enable_grad():
+            with (
+                untouched(self._task.owner),
+                self._task.alone(),
+                torch.enable_grad(),
+                self._spiking.reset_before_calls(self.network),
+            ):
                 yield self._task.owner
         finally:
-            self._measuring = False
+            self._measuring, self._spiking = False, None
 
     def loss(self, batch: Any) -> Tensor:
         """The loss of the training step, with its graph; inside `measuring`."""
-        return self._task.loss(batch)
+        if not self._spiking:
+            return self._task.loss(batch)
+        # A training step may call the network at every time step, and state is to last from one to the next.
+        with self._spiking.lasting():
+            return self._task.loss(batch)
 
     def outputs(self, batch: Any) -> list[Tensor]:
         """What the network gives when the training step runs on a batch, with its graph; inside `measuring`.
@@ -87,7 +99,7 @@ class PastExperience:
             if self._task.plain:
                 self.network(self._unpack(batch)[0])
             else:
-                self._task.loss(batch)
+                self.loss(batch)
         if not found:
             raise ValueError(
                 f"the training step runs without calling {type(self.network).__name__}, the network to protect"
@@ -99,7 +111,7 @@ class PastExperience:
         if self._task.plain:
             self.network(self._unpack(batch)[0])
         else:
-            self._task.loss(batch)
+            self.loss(batch)
 
     def form(self) -> Form | None:
         """The task's loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
@@ -109,7 +121,7 @@ class PastExperience:
                 return self._task.form if parts and class_logits(self.network(self._unpack(parts[-1])[0])) else None
         with self.measuring():
             parts = self._parts()
-            same = (is_cross_entropy(self._task, self.network, self._unpack, part) for part in parts)
+            same = (is_cross_entropy(self.loss, self.network, self._unpack, part) for part in parts)
             return "cross_entropy" if parts and all(same) else None
 
     def calls_on_inputs(self) -> bool:

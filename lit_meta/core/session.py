@@ -31,6 +31,7 @@ from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.local_learning import LocalGradients
 from lit_meta.core.past_experience import PastExperience, rehearse
 from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
+from lit_meta.core.spiking_state import SpikingState
 from lit_meta.core.task import Criterion, PlainTask, Task
 from lit_meta.core.trees import tensors
 from lit_meta.core.untouched import random_state_kept
@@ -90,6 +91,7 @@ class Session:
         self._local = LocalGradients()
         self._before: tuple[Synapses, list[Tensor]] | None = None
         self._scratch = Scratch()
+        self._spiking = SpikingState(self.network)
         self._targets: Tensor | None = None
         self._in_experience = False
         self._rehearsed = False
@@ -150,6 +152,7 @@ class Session:
                 )
         self._in_experience = False
         self._unbind()
+        self._spiking.reset()
         with random_state_kept():
             for end in self._calls["end_experience"]:
                 end(self._all, self._past(data))
@@ -207,6 +210,8 @@ class Session:
             for rule in self.rules:
                 if self._asks_labels(rule):
                     raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
+        if self._spiking:
+            self._spiking.reset_used()
         if not self._rehearsed:
             self._rehearse(batch)
         self._targets = targets
@@ -384,6 +389,7 @@ class Session:
         if not pairs:
             raise ValueError("the network has no trainable parameter: everything is frozen")
         self._all = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
+        self._spiking = SpikingState(self.network)
         for rule in self.rules:
             rule.state.grow(self._all.names, self._all.parameters)
             rule.state.to(self._all.parameters[0].device)

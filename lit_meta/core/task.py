@@ -127,11 +127,11 @@ def class_logits(outputs: object) -> bool:
     return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1
 
 
-def is_cross_entropy(task: Task, network: nn.Module, unpack: BatchFunction, batch: Any) -> bool:
+def is_cross_entropy(loss: Callable[[Any], Tensor], network: nn.Module, unpack: BatchFunction, batch: Any) -> bool:
     """Whether the loss of a batch, and its gradient, are those of the cross-entropy of ``network(inputs)`` and labels.
 
     Args:
-        task: gives the loss.
+        loss: of a batch.
         network: the network.
         unpack: takes the batch apart.
         batch: as the training step gets it.
@@ -146,7 +146,7 @@ def is_cross_entropy(task: Task, network: nn.Module, unpack: BatchFunction, batc
             return False
         expected = F.cross_entropy(outputs, targets)
         torch.set_rng_state(state)
-        return _same(expected, task.loss(batch), [p for p in network.parameters() if p.requires_grad])
+        return _same(expected, loss(batch), [p for p in network.parameters() if p.requires_grad])
     except Exception:
         return False  # Whatever does not work that way is another loss, and its own errors come when it is computed.
 

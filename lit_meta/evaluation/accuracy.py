@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.core.errors import DivergedError
+from lit_meta.core.spiking_state import SpikingState
 from lit_meta.utils.modes import evaluating
 from lit_meta.utils.validation import all_finite, require_one_of
 
@@ -75,17 +76,20 @@ def predict(
     if context is not None and (experiences is None or len(experiences) != len(inputs)):
         raise ValueError("a context needs the experience of every sample")
     predictions = []
+    spiking = SpikingState(network)
     with evaluating(network):
         for start in range(0, len(inputs), batch_size):
             batch = inputs[start : start + batch_size]
             surrounding: AbstractContextManager[object] = nullcontext()
             if context is not None and experiences is not None:
                 surrounding = context(experiences[start : start + batch_size])
+            spiking.reset()
             with surrounding:
                 outputs = class_scores(network(batch.to(device)), len(batch))
             if not all_finite(outputs):
                 raise DivergedError("the network's outputs are not finite: it has diverged")
             predictions.append(outputs.argmax(1).cpu())
+        spiking.reset()
     return torch.cat(predictions)
 
 
