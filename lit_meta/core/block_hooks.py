@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class LayerWatch:
         self._pending: list[tuple[str, nn.Parameter]] = []
         self._seen: set[str] = set()
         self._last: Layer | None = None
+        self._blocks: dict[tuple[str, str], Layer] = {}
         self._gradients = Recycled()
         # Graphs are checked once an experience: a network may change between experiences.
         self._verify = True
@@ -148,7 +149,7 @@ class LayerWatch:
                 )
             self._seen.add(layer.name)
             if inputs.requires_grad and self._last is not None and all(c.output is not inputs for c in self._captures):
-                self._captures.append(_Capture(self._last, inputs, list(self._pending)))
+                self._captures.append(_Capture(self._block(layer), inputs, list(self._pending)))
             self._add_parameters(layer)
             self._last = layer
             return (inputs.detach(), *arguments[1:])
@@ -164,6 +165,14 @@ class LayerWatch:
                 self._last = self._last or layer
 
         return hook
+
+    def _block(self, receiver: Layer) -> Layer:
+        """The layer that begins the block which ends at another."""
+        last = self._last
+        assert last is not None
+        if (block := self._blocks.get((last.name, receiver.name))) is None:
+            block = self._blocks[last.name, receiver.name] = replace(last, receiver=receiver.module)
+        return block
 
     def _add_parameters(self, layer: Layer) -> None:
         self._pending += [pair for pair in self._own[layer.name] if pair[1].requires_grad]

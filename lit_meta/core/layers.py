@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
 WEIGHT_LAYERS: tuple[type[nn.Module], ...] = (
@@ -30,10 +31,31 @@ class Layer:
     Attributes:
         name: the module's name, relative to the network.
         module: the module.
+        receiver: the weight layer that takes what the block beginning with this one gives; None where it is not known.
     """
 
     name: str
     module: nn.Module
+    receiver: nn.Module | None = None
+
+
+def units(layer: Layer | nn.Module, values: Tensor) -> int:
+    """The dimension of the units: features of a Linear layer or an embedding are last, channels come before positions.
+
+    The layer that takes the values decides where it is known, since it is its layout that they are in.
+
+    Args:
+        layer: what the values come from, or go to.
+        values: with a batch dimension, (batch, ..., features) or (batch, channels, positions...).
+
+    Example:
+        >>> units(nn.Linear(4, 8), torch.zeros(2, 5, 8)), units(nn.Conv2d(1, 4, 3), torch.zeros(2, 4, 6, 6))
+        (2, 1)
+    """
+    module = (layer.receiver or layer.module) if isinstance(layer, Layer) else layer
+    positions = len(module.kernel_size) if isinstance(module, _ConvNd) else 0
+    # A convolution's values that have been flattened are features like others.
+    return values.dim() - 1 - positions if values.dim() > positions else values.dim() - 1
 
 
 def uncompiled(network: nn.Module) -> nn.Module:

@@ -168,7 +168,8 @@ class Rule:
 
         Args:
             layer: the weight layer that the block begins with.
-            output: what the block hands to the next weight layer, (batch, ...).
+            output: what the block hands to the next weight layer, (batch, ...); `lit_meta.core.layers.units` gives the
+                dimension of its units.
             targets: integer class labels, (batch,).
         """
         raise NotImplementedError

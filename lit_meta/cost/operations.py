@@ -105,7 +105,10 @@ class _Call:
     def local_operations(self) -> Tensor:
         """Synaptic operations into units that the gate leaves open."""
         if self.opened is not None and isinstance(self.layer, nn.Linear):
-            return (nonzero_count(self.inputs, dim=-1) * self.opened).sum()
+            counts = nonzero_count(self.inputs, dim=-1)
+            # One count of open units for all samples, or for each; positions of a sample share it.
+            opened = self.opened.view(-1, *(1,) * (counts.dim() - 1)) if self.opened.dim() else self.opened
+            return (counts * opened).sum()
         return layer_synaptic_operations(self.layer, self.inputs) if self.operations is None else self.operations
 
 

@@ -21,10 +21,10 @@ class SelectiveLinear(nn.Linear):
     """
 
     def forward(self, x: Tensor, outputs: Tensor | None = None, inputs: Tensor | None = None) -> Tensor:
-        """(batch, in_features) -> (batch, out_features), or (batch, len(outputs)).
+        """(batch, ..., in_features) -> (batch, ..., out_features), or (batch, ..., len(outputs)).
 
         Args:
-            x: (batch, in_features).
+            x: (batch, ..., in_features).
             outputs: indices of the units to compute; None is all.
             inputs: indices of the inputs that are not zero; None is all.
         """
@@ -34,7 +34,7 @@ class SelectiveLinear(nn.Linear):
             weight = weight.index_select(0, outputs)
             bias = None if bias is None else bias.index_select(0, outputs)
         if inputs is not None:
-            weight, x = weight.index_select(1, inputs), x.index_select(1, inputs)
+            weight, x = weight.index_select(1, inputs), x.index_select(-1, inputs)
         return F.linear(x, weight, bias)
 
 

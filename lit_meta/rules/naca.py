@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lit_meta.core.layers import weight_layers
+from lit_meta.core.layers import units, weight_layers
 from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.functional.neuromodulation import (
     expectation_code,
@@ -32,8 +32,10 @@ class NACA(Rule):
     learns from the host's loss and its own error. The chain of backpropagation is cut at every weight layer, so no
     gradient with respect to an input is ever computed.
 
-    Units are the entries of dimension 1 of a block's output: the features of a Linear layer, the channels of a convolution
-    (all positions of a channel share one level).
+    Units are those of the layer that receives a block's output: the features of a Linear layer, the last dimension, and the
+    channels of a convolution. All positions of a unit share the level of their sample, and their changes add up: the tokens
+    of (batch, tokens, features) as the pixels of a map. With ``reduction="sum"`` that is what every token would give as a
+    sample of its own; ``"mean"`` divides by the samples, not by the tokens.
 
     Args:
         classes: number of classes N; None takes the width of the network's last weight layer.
@@ -115,11 +117,21 @@ class NACA(Rule):
     def local_error(self, layer: Layer, output: Tensor, targets: Tensor) -> Tensor:
         # The factor goes into the table of classes, which is smaller than the batch.
         factor = self.strength / targets.shape[0] if self.reduction == "mean" else self.strength
-        table = self._table(layer.name, output)
+        dimension = units(layer, output)
+        if dimension == 0 or output.shape[0] != targets.shape[0]:
+            raise ValueError(
+                f"NACA gives every sample an error by its label, but block {layer.name!r} gives {tuple(output.shape)} for "
+                f"{targets.shape[0]} labels: samples must be the first dimension"
+            )
+        table = self._table(layer.name, output, output.shape[dimension])
         error = (table if factor == 1.0 else table * factor).index_select(0, targets)
-        return error if output.dim() == 2 else error.view(*error.shape, *(1,) * (output.dim() - 2)).expand_as(output)
+        if output.dim() == 2:
+            return error
+        shape = [1] * output.dim()
+        shape[0], shape[dimension] = error.shape
+        return error.view(shape).expand_as(output)
 
-    def _table(self, name: str, output: Tensor) -> Tensor:
+    def _table(self, name: str, output: Tensor, width: int) -> Tensor:
         """M for every class and unit of a block, (classes, units); it changes only when NI does."""
         if "projection" not in self.state:
             self.state["projection"] = {}
@@ -127,14 +139,12 @@ class NACA(Rule):
         if name not in projections:
             # Each block draws from a generator of its own: NI depends on neither the host nor the order of blocks.
             generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{name}".encode()))
-            drawn = neuromodulator_projection(
-                self._width, output.shape[1], distribution=self.distribution, generator=generator
-            )
+            drawn = neuromodulator_projection(self._width, width, distribution=self.distribution, generator=generator)
             projections[name] = drawn.to(output.device)
         projection = projections[name]
-        if projection.shape != (2 * self._width, output.shape[1]):
+        if projection.shape != (2 * self._width, width):
             raise ValueError(
-                f"block {name!r} has {output.shape[1]} units and {self._width} classes, but its neuromodulator projection "
+                f"block {name!r} has {width} units and {self._width} classes, but its neuromodulator projection "
                 f"was drawn for {projection.shape[1]} units and {projection.shape[0] // 2} classes: give NACA(classes=...) "
                 "the number of classes the stream will end with"
             )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lit_meta.core.layers import weight_layers
+from lit_meta.core.layers import units, weight_layers
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.utils.validation import require_in
 
@@ -176,16 +176,16 @@ class XdG(Rule):
             raise ValueError("XdG gates hidden units, and the network has one weight layer only")
         self.detach()
         for layer in hidden:
-            units = _units(layer.module)
-            if units is None:
+            width = _width(layer.module)
+            if width is None:
                 raise ValueError(
                     f"XdG gates the inputs of Linear and convolution layers; {layer.name!r} is a {type(layer.module).__name__}"
                 )
             # First of all hooks, so that rules which watch a layer's input see it gated.
-            self._handles.append(layer.module.register_forward_pre_hook(self._hook(layer.name, units), prepend=True))
+            self._handles.append(layer.module.register_forward_pre_hook(self._hook(layer.name, width), prepend=True))
         self._network = network
 
-    def _hook(self, name: str, units: int):  # type: ignore[no-untyped-def]
+    def _hook(self, name: str, width: int):  # type: ignore[no-untyped-def]
         def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             inputs = arguments[0]
             task = self._context
@@ -196,15 +196,15 @@ class XdG(Rule):
                         "`with rule.in_task(network, task):`, or take the gates off with rule.detach()"
                     )
                 task = self._task
-            linear = isinstance(module, nn.Linear)
+            dimension = units(module, inputs)
+            shape = [1] * inputs.dim()
+            shape[dimension] = width
             if isinstance(task, int):
-                gate = self._table(name, units, task, inputs)
+                gate = self._table(name, width, task, inputs)
             else:
-                gate = self._of_samples(name, units, task, inputs)
-                if linear and inputs.dim() > 2:
-                    gate = gate.view(len(gate), *(1,) * (inputs.dim() - 2), units)
-            if not linear:
-                gate = gate.view(*gate.shape, *(1,) * _positions(module))
+                gate = self._of_samples(name, width, task, inputs)
+                shape[0] = len(gate)
+            gate = gate.view(shape)
             return (inputs * gate, *arguments[1:])
 
         return hook
@@ -229,14 +229,9 @@ class XdG(Rule):
         return table[index.to(table.device)].repeat(steps, 1)
 
 
-def _units(module: nn.Module) -> int | None:
+def _width(module: nn.Module) -> int | None:
     if isinstance(module, nn.Linear):
         return module.in_features
     if isinstance(module, nn.modules.conv._ConvNd):
         return module.in_channels
     return None
-
-
-def _positions(module: nn.Module) -> int:
-    assert isinstance(module, nn.modules.conv._ConvNd)
-    return len(module.kernel_size)
