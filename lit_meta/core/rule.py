@@ -127,6 +127,10 @@ class Rule:
             (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
             not used in an experience), ``"accumulation"`` (several backward passes for a step), ``"half"`` (bfloat16
             parameters), ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
+
+    Attributes of an instance:
+        loss_divisor: in `after_backward`, what the host has divided the loss of that pass by, as it does where gradients are
+            accumulated; None where the host does not say.
     """
 
     needs_inputs: bool = True
@@ -141,6 +145,7 @@ class Rule:
     makes_update: ClassVar[bool] = False
     reads_task_gradient: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, str]] = {}
+    loss_divisor: float | None = None
 
     def __init__(self) -> None:
         self.state = State()
@@ -218,6 +223,32 @@ class Rule:
         """
         return None
 
+    def join(self, synapses: Synapses) -> None:
+        """Before the first step of parameters that were unfrozen inside an experience.
+
+        Args:
+            synapses: those parameters alone.
+
+        Raises:
+            ValueError: the rule must know all parameters of an experience when it begins.
+        """
+        if self.overrides("begin_experience"):
+            raise ValueError(
+                f"{synapses.names[0]!r} was unfrozen inside an experience, and {type(self).__name__} must know what learns in "
+                "it when it begins: unfreeze between experiences"
+            )
+
+    def leave_batch(self, synapses: Synapses) -> None:
+        """No backward pass followed the last `before_forward`: undoes what the rule has noted of that batch."""
+        self.restore(synapses)
+
+    def forget(self, synapses: Synapses) -> None:
+        """Parameters were replaced by new ones of the same name: drops what is remembered of the old ones.
+
+        Here, every tensor that is kept by the name of such a parameter or of its layer.
+        """
+        self.state.forget({*synapses.names, *(name.rpartition(".")[0] for name in synapses.names)} - {""})
+
     def leave_experience(self) -> None:
         """After all rules have consolidated, or when an experience is given up: nothing is being learned any more."""
 
@@ -231,7 +262,11 @@ class Rule:
         return nullcontext()
 
     def restore(self, synapses: Synapses) -> None:
-        """Undoes what `before_forward` did to the parameters, when a step is abandoned by an error."""
+        """Undoes what `before_forward` did to the parameters, and forgets the passes of a step that is abandoned."""
+
+    def unperturbed(self) -> list[tuple[Tensor, Tensor]]:
+        """The parameters that `before_forward` has perturbed for the present pass, each with its own value."""
+        return []
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         """What is worth logging, such as the value of a penalty; called at logging steps only."""

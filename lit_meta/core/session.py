@@ -10,6 +10,7 @@ A host (a plain loop, Lightning, Avalanche) calls the events below in this order
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_meta.core import binding
 from lit_meta.core._buffers import Scratch
 from lit_meta.core.batches import BatchFunction, UnpackOnce, as_pair
 from lit_meta.core.batches import unpack as unpack_batch
@@ -87,7 +89,7 @@ class Session:
         self._freezing = [rule for rule in self.rules if type(rule).frozen_below is not Rule.frozen_below]
         self._frozen: Frozen | None = None
         self._all = Synapses(network, (), [])
-        self._of_optimizer: dict[int, Synapses] = {}
+        self._of_optimizer: dict[tuple[int, int], Synapses] = {}
         self._local = LocalGradients()
         self._before: tuple[Synapses, list[Tensor]] | None = None
         self._scratch = Scratch()
@@ -98,6 +100,12 @@ class Session:
         self._rehearsing = False
         self._resume = False
         self._steps = 0
+        # A batch is open from before_forward to after_backward; passes are those since the last step.
+        self._batch_is_open = False
+        self._passes = 0
+        self._needs_backward = [
+            rule for rule in self.rules if any(map(rule.overrides, ("after_backward", "local_error", "layer_input")))
+        ]
         self.experiences = 0
 
     # Experiences.
@@ -110,6 +118,7 @@ class Session:
         """
         check_processes(self.rules)
         resumed, self._resume = self._resume, False
+        self.drop_unfinished_step()
         self._bind()
         if self._answer["synchronize"]:
             # Anew, since the head may have been replaced; and not taken off when the experience ends.
@@ -137,6 +146,7 @@ class Session:
         if not self._in_experience:
             raise ValueError("end_experience came without begin_experience")
         self._thaw()
+        self.drop_unfinished_step()
         if self._steps == 0:
             raise ValueError("the experience is empty: no training step was taken in it")
         readers = self.data_readers
@@ -144,6 +154,7 @@ class Session:
             raise ValueError(
                 f"{type(readers[0]).__name__} consolidates on the experience's data: end_experience needs it"
             )
+        self.refresh()
         self.synchronize()
         for name, parameter in zip(self._all.names, self._all.parameters, strict=True):
             if not all_finite(parameter):
@@ -159,6 +170,24 @@ class Session:
         for rule in self.rules:
             rule.leave_experience()
         self.experiences += 1
+
+    def refresh(self) -> None:
+        """Takes up parameters that were unfrozen inside the experience, before their first step.
+
+        A host calls it once an epoch; it comes by itself where an optimizer is new or has gained a group of parameters.
+
+        Raises:
+            ValueError: a rule must know at the beginning of an experience what learns in it.
+        """
+        new = binding.newcomers(self.network, self._all)
+        if not len(new):
+            return
+        self._fit_memory(new)
+        for rule in self.rules:
+            rule.join(new)
+        self._all = binding.trainable(self.network, self._all)
+        self._of_optimizer = {}
+        self._open_watch()
 
     @contextmanager
     def experience(self, data: Iterable[object] | None = None) -> Iterator[None]:
@@ -206,6 +235,10 @@ class Session:
         self._begin_batch(inputs, targets, PastExperience(self.network, [(inputs, targets)], task, as_pair))
 
     def _begin_batch(self, inputs: Tensor, targets: Tensor | None, batch: PastExperience) -> None:
+        if self._batch_is_open:
+            self.leave_batch()
+        if self._passes and all(p.grad is None for p in self._all.parameters):
+            self.abandon_step()  # The host has thrown away what was accumulated.
         if targets is None:
             for rule in self.rules:
                 if self._asks_labels(rule):
@@ -215,6 +248,7 @@ class Session:
         if not self._rehearsed:
             self._rehearse(batch)
         self._targets = targets
+        self._batch_is_open = True
         for before in self._calls["before_forward"]:
             before(self._all, inputs, targets)
         if self._freezing:
@@ -224,23 +258,57 @@ class Session:
         if self._watch is not None:
             self._watch.start()
 
-    def after_backward(self, *, loss_divisor: float = 1.0) -> None:
+    def leave_batch(self) -> None:
+        """Leaves out a batch that no backward pass followed; does nothing where there is no such batch.
+
+        Parameters that a rule perturbed for it get their values back, and nothing that was seen of it counts. It comes by
+        itself before the next batch and at the end of an experience; a host calls it as soon as it knows.
+        """
+        if not self._batch_is_open:
+            return
+        self._batch_is_open = False
+        if self._watch is not None:
+            self._watch.stop()
+        for rule in self.rules:
+            rule.leave_batch(self._all)
+
+    def drop_unfinished_step(self) -> None:
+        """Forgets backward passes that no step will follow, since the host has thrown their gradients away."""
+        self.leave_batch()
+        if self._passes:
+            self.abandon_step()
+
+    def unperturbed(self) -> dict[int, Tensor]:
+        """The values of parameters that a rule has perturbed for the present pass, by the address of what they hold now."""
+        return {p.data_ptr(): value for rule in self.rules for p, value in rule.unperturbed()}
+
+    def after_backward(self, *, loss_divisor: float | None = None) -> None:
         """After the backward pass of a batch: hidden blocks learn from their local errors, perturbed parameters are restored.
 
         Args:
-            loss_divisor: what the host divided the loss by, as it does when it accumulates gradients.
+            loss_divisor: what the host divided the loss by, as it does when it accumulates gradients; None where it does not
+                know.
 
         Raises:
-            ValueError: the forward pass went around the weight layers, or a local error is wrong.
+            ValueError: the forward pass went around the weight layers, a local error is wrong, or this is the second
+                backward pass of a batch for a rule that learns from one.
         """
+        if not self._batch_is_open and self._needs_backward:
+            raise ValueError(
+                f"{_name(self._needs_backward)} learns from one backward pass for each batch, and this had no before_forward; "
+                "several in one training step (several losses, a GAN, an optimizer with a closure) are not supported"
+            )
+        self._batch_is_open = False
+        self._passes += 1
         if self._watch is not None:
             try:
                 self._watch.check_seen()
                 for rule, error in zip(self._answer["local_error"], self._calls["local_error"], strict=True):
-                    self._local.learn(self._watch, rule, error, self._targets, loss_divisor)
+                    self._local.learn(self._watch, rule, error, self._targets, loss_divisor or 1.0)
             finally:
                 self._watch.stop()
-        for after in self._calls["after_backward"]:
+        for rule, after in zip(self._answer["after_backward"], self._calls["after_backward"], strict=True):
+            rule.loss_divisor = loss_divisor
             after(self._all)
 
     def before_step(self, optimizer: Optimizer | None = None) -> None:
@@ -251,16 +319,26 @@ class Session:
 
         Args:
             optimizer: the one about to step; None where there is one only.
+
+        Raises:
+            ValueError: a backward pass was not announced to a rule that needs it, or the optimizer is LBFGS.
         """
         synapses = self._of(optimizer)
+        if self._batch_is_open and self._needs_backward and any(p.grad is not None for p in synapses.parameters):
+            raise ValueError(
+                f"{_name(self._needs_backward)} was not told of the backward pass before this step: call after_backward; in a "
+                "LightningModule with manual optimization, self.manual_backward(loss) in place of loss.backward()"
+            )
+        self._passes = 0
         self._local.hand_over(synapses)
-        if self._answer["gradient"] or self._answer["update"]:
-            pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
-            if len(pairs) != len(synapses):
-                synapses = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
-            for gradient in self._calls["gradient"] if len(synapses) else ():
-                gradient(synapses)
-        if self._answer["update"] and len(synapses):
+        pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
+        if not pairs:
+            return  # All batches of this step were left out: the optimizer changes nothing.
+        if len(pairs) != len(synapses):
+            synapses = binding.subset(self.network, pairs)
+        for gradient in self._calls["gradient"]:
+            gradient(synapses)
+        if self._answer["update"]:
             self._before = (synapses, self._scratch.copy(synapses.names, synapses.parameters))
         self._steps += 1
 
@@ -291,6 +369,7 @@ class Session:
 
     def abandon_step(self) -> None:
         """Forgets a step that failed; parameters that a rule perturbed get their values back."""
+        self._batch_is_open, self._passes = False, 0
         if self._watch is not None:
             self._watch.stop()
         self._thaw()
@@ -383,18 +462,38 @@ class Session:
     # Inner workings.
 
     def _bind(self) -> None:
-        """Looks at the network anew: it may have grown, moved, or had parameters frozen."""
+        """Looks at the network anew: it may have grown, moved, or had parameters frozen or replaced."""
         self._unbind()
-        pairs = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
-        if not pairs:
-            raise ValueError("the network has no trainable parameter: everything is frozen")
-        self._all = Synapses(self.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
+        before, self._all = self._all, binding.trainable(self.network)
+        self._forget(binding.replaced(before, self._all))
         self._spiking = SpikingState(self.network)
+        self._fit_memory(self._all)
+        self._open_watch()
+
+    def _forget(self, names: list[str]) -> None:
+        """Makes rules forget parameters that were replaced, and says so where one had a memory of them."""
+        if not names:
+            return
+        new = binding.subset(self.network, [(n, p) for n, p in self.network.named_parameters() if n in names])
+        sizes = [len(rule.state.state_dict()) for rule in self.rules]
         for rule in self.rules:
-            rule.state.grow(self._all.names, self._all.parameters)
+            rule.forget(new)
+        forgetful = [r for r, size in zip(self.rules, sizes, strict=True) if len(r.state.state_dict()) < size]
+        if forgetful:
+            warnings.warn(
+                f"{', '.join(names)} were replaced by new parameters since the last experience: {_name(forgetful)} forgets "
+                "what it remembered of the old ones (copy the old values into the new parameters to keep it)",
+                stacklevel=4,
+            )
+
+    def _fit_memory(self, synapses: Synapses) -> None:
+        for rule in self.rules:
+            rule.state.grow(synapses.names, synapses.parameters)
             rule.state.to(self._all.parameters[0].device)
         check_weights(self.network, self.rules)
         self._freeze()
+
+    def _open_watch(self) -> None:
         inputs = self._answer["layer_input"] or self._freezing
         if inputs or self._answer["local_error"]:
 
@@ -407,6 +506,8 @@ class Session:
             if self._watch is not None and self._watch.fits(self.network):
                 self._watch.open()
             else:
+                if self._watch is not None:
+                    self._watch.close()
                 self._watch = LayerWatch(
                     self.network, detach=bool(self._answer["local_error"]), on_input=on_input if inputs else None
                 )
@@ -466,10 +567,16 @@ class Session:
     def _of(self, optimizer: Optimizer | None) -> Synapses:
         if optimizer is None:
             return self._all
-        if id(optimizer) not in self._of_optimizer:
+        # Parameters that are unfrozen come to an optimizer as a group more.
+        key = id(optimizer), len(optimizer.param_groups)
+        if key not in self._of_optimizer:
+            binding.check_optimizer(optimizer)
+            self.refresh()
             held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            pairs = [(n, p) for n, p in zip(self._all.names, self._all.parameters, strict=True) if id(p) in held]
-            self._of_optimizer[id(optimizer)] = Synapses(
-                self.network, tuple(n for n, _ in pairs), [p for _, p in pairs]
-            )
-        return self._of_optimizer[id(optimizer)]
+            pairs = zip(self._all.names, self._all.parameters, strict=True)
+            self._of_optimizer[key] = binding.subset(self.network, [(n, p) for n, p in pairs if id(p) in held])
+        return self._of_optimizer[key]
+
+
+def _name(rules: Sequence[Rule]) -> str:
+    return " and ".join(type(rule).__name__ for rule in rules)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -111,6 +111,20 @@ class State:
                 new = old.new_full(parameter.shape, self.fills.get(quantity, 0.0))
                 new[tuple(slice(size) for size in old.shape)] = old
                 held[name] = new
+
+    def forget(self, names: Collection[str]) -> None:
+        """Drops, of every quantity, the tensors of parameters or layers with these names.
+
+        Example:
+            >>> state = State()
+            >>> state["importance"] = {"head.weight": torch.ones(2), "body.weight": torch.ones(2)}
+            >>> state.forget(["head.weight"])
+            >>> list(state["importance"])
+            ['body.weight']
+        """
+        for held in self._quantities.values():
+            for name in {*names, *map(apart, names)} & held.keys():
+                del held[name]
 
     def to(self, device: torch.device) -> None:
         """Moves every tensor to ``device``; does nothing to those already there."""

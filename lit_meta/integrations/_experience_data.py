@@ -231,6 +231,11 @@ class LightningTask:
 
     def loss(self, batch: Any) -> Tensor:
         module = self._module
+        if not module.automatic_optimization and len(self._trainer.optimizers) > 1:
+            raise ValueError(
+                "training_step steps several optimizers, each with a loss of its own, so that there is no one loss to "
+                "differentiate: say loss='cross_entropy' or 'mse'"
+            )
         parameters = inspect.signature(module.training_step).parameters
         arguments = [batch, 0][: max(1, min(2, len(parameters)))]
         if "dataloader_iter" in parameters:
@@ -259,11 +264,6 @@ class LightningTask:
         inert: dict[str, Any] = {"log": _nothing, "log_dict": _nothing}
         backward = Tensor.backward
         if not module.automatic_optimization:
-            if len(trainer.optimizers) > 1:
-                raise ValueError(
-                    "training_step steps several optimizers, each with a loss of its own, so that there is no one loss to "
-                    "differentiate: say loss='cross_entropy' or 'mse'"
-                )
             self._losses = []
             inert |= dict.fromkeys(("clip_gradients", "toggle_optimizer", "untoggle_optimizer"), _nothing)
             inert |= {"manual_backward": self._collect, "optimizers": _Inert, "lr_schedulers": _Inert}

@@ -9,15 +9,30 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch import callbacks as library
 from lightning.pytorch.strategies import DDPStrategy
+
+# The parts of a checkpoint that hold the module's weights: Lightning's own, and where weight averaging puts the current ones.
+WEIGHTS = ("state_dict", "current_model_state")
+# Callbacks that put averaged weights into the module when training ends; not all are in every release.
+AVERAGING: tuple[type[L.Callback], ...] = tuple(
+    getattr(library, name) for name in ("StochasticWeightAveraging", "WeightAveraging") if hasattr(library, name)
+)
 
 
 def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
     """The Trainer's callbacks, in the order in which they run. The attribute is documented, but not typed."""
     return list(getattr(trainer, "callbacks", ()))
+
+
+def trainer_of(module: L.LightningModule) -> L.Trainer | None:
+    """The Trainer that a module is in, if any; the public property raises where there is none."""
+    return getattr(module, "_trainer", None)
 
 
 def logs_this_step(trainer: L.Trainer) -> bool:
@@ -89,3 +104,53 @@ def interrupts_as_usual(trainer: L.Trainer) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def averaging_callbacks(trainer: L.Trainer) -> list[L.Callback]:
+    """The Trainer's callbacks that put averaged weights into the module when training ends."""
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, AVERAGING)]
+
+
+def run_after_averaging(trainer: L.Trainer, callback: L.Callback) -> None:
+    """Moves a callback behind those that average weights, so that at the end of training it sees the weights that stay."""
+    order, averaging = callbacks_of(trainer), averaging_callbacks(trainer)
+    if averaging and order.index(averaging[-1]) > order.index(callback):
+        order.remove(callback)
+        order.insert(order.index(averaging[-1]) + 1, callback)
+        setattr(trainer, "callbacks", order)  # noqa: B010 - not typed.
+
+
+def clips_by_value(trainer: L.Trainer) -> bool:
+    """Whether the Trainer clips each entry of a gradient, which PyTorch refuses where there is no gradient at all."""
+    algorithm = getattr(trainer, "gradient_clip_algorithm", None)
+    return bool(getattr(trainer, "gradient_clip_val", None)) and getattr(algorithm, "value", algorithm) == "value"
+
+
+def save_last_again(trainer: L.Trainer) -> None:
+    """Saves anew the checkpoints that were written after the last step, and those that are kept as the last one.
+
+    `ModelCheckpoint` writes them when the last epoch ends, which is before ``on_train_end``.
+    """
+    for callback in callbacks_of(trainer):
+        if not isinstance(callback, library.ModelCheckpoint) or callback.save_weights_only:
+            continue
+        paths = trainer.strategy.broadcast(_last_checkpoints(trainer, callback) if trainer.is_global_zero else [])
+        for path in paths:
+            trainer.save_checkpoint(path)
+
+
+def _last_checkpoints(trainer: L.Trainer, callback: library.ModelCheckpoint) -> list[str]:
+    """Files of a `ModelCheckpoint` that stand for the end of the fit, each once."""
+    saved = [str(path) for path in (callback.best_model_path, *callback.best_k_models) if path]
+    paths = [path for path in saved if _step_of(path) == trainer.global_step]
+    if callback.save_last and (callback.save_last != "link" or not Path(callback.last_model_path).is_symlink()):
+        paths.append(callback.last_model_path)
+    return list({Path(path).resolve(): path for path in paths if path and Path(path).is_file()}.values())
+
+
+def _step_of(path: str) -> int | None:
+    """The step at which a checkpoint was saved; None where that cannot be read, as of one that is not a local file."""
+    try:
+        return int(torch.load(path, map_location="cpu", mmap=True, weights_only=False)["global_step"])
+    except (OSError, RuntimeError, KeyError, ValueError):
+        return None

@@ -55,6 +55,9 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         self.session.task = _StrategyTask(strategy, self.session.network, self._unpack)
         self.session.begin_experience()
 
+    def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        self._bound.refresh()
+
     def before_forward(self, strategy: Any, **kwargs: Any) -> None:
         self._bound.before_batch(strategy.mbatch)
 

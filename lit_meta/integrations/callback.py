@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
+from lit_meta.core.binding import check_optimizer
 from lit_meta.core.checks import check_rules
 from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
@@ -54,6 +55,10 @@ class Metaplasticity(L.Callback):
         self._unpack = unpack if isinstance(unpack, UnpackOnce) else UnpackOnce(unpack)
         self._data: LightningData | None = None
         self._handles: list[RemovableHandle] = []
+        # A module's callback stays with a Trainer that has fitted the module, and gives way to that of another module.
+        self.belongs_to_module = False
+        self._has_trained = False
+        self._has_stepped = False
         self._saved: dict[str, Any] | None = None
 
     @property
@@ -75,6 +80,9 @@ class Metaplasticity(L.Callback):
                     f"{type(rule).__name__} does not work with precision='16-mixed' ({rule.limits['fp16']}): use 'bf16-mixed'"
                 )
         network = self._find_network(pl_module)
+        self._check_beside(trainer, pl_module)
+        _lightning.run_after_averaging(trainer, self)
+        self._has_trained = False
         if self.session is None or self.session.network is not uncompiled(network):
             if self.session is not None:
                 raise ValueError(
@@ -88,6 +96,8 @@ class Metaplasticity(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         session = self._session
         self._experience_data.check_end()
+        self._has_trained = True
+        self._check_optimizers(trainer)
         session.begin_experience()
         if "update" in session.answers:
             for optimizer in trainer.optimizers:
@@ -100,24 +110,65 @@ class Metaplasticity(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        session = self._session
+        if batch_idx == 0:
+            session.refresh()
+        if pl_module.automatic_optimization and batch_idx % trainer.accumulate_grad_batches == 0:
+            session.drop_unfinished_step()  # An epoch was cut short while gradients were accumulated.
+        self._has_stepped = False
         self._experience_data.count()
-        self._session.before_batch(batch)
+        session.before_batch(batch)
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else 1
+        divisor = trainer.accumulate_grad_batches if pl_module.automatic_optimization else None
         self._session.after_backward(loss_divisor=divisor)
 
     def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
         session = self._session
+        if pl_module.automatic_optimization:
+            if self._has_stepped:
+                raise ValueError(
+                    f"{type(optimizer).__name__} evaluates the loss several times in one step, and a rule follows steps of one "
+                    "backward pass: use another optimizer"
+                )
+            self._has_stepped = True
+            session.leave_batch()  # training_step has returned None.
         if _lightning.logs_this_step(trainer):
             for name, value in session.scalars().items():
                 _lightning.log(self, name, value)
         session.before_step(optimizer)
 
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._session.leave_batch()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._session.leave_batch()  # A batch that on_train_batch_start has skipped has no end.
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        # A checkpoint may be saved while a batch is under way.
+        values = {} if self.session is None else self.session.unperturbed()
+        for part in _lightning.WEIGHTS if values else ():
+            tensors: dict[str, Any] = checkpoint.get(part, {})
+            for name, tensor in tensors.items():
+                if isinstance(tensor, Tensor) and tensor.data_ptr() in values:
+                    tensors[name] = values[tensor.data_ptr()]
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._release()
         self._session.end_experience(self._experience_data)
         self._let_go()
+        # Lightning has saved the last checkpoint already, and a second task that began with it would not be protected.
+        _lightning.save_last_again(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._has_trained:
+            raise ValueError(
+                f"trainer.fit took no training step, so that there is no experience to learn: this Trainer has had its epochs "
+                f"(max_epochs={trainer.max_epochs}, counted over all its fits) or steps, or there was no batch; use a new "
+                "Trainer for every experience"
+            )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._release()
@@ -148,6 +199,23 @@ class Metaplasticity(L.Callback):
             stack.enter_context(rule.context(self._find_network(pl_module), experiences))
         return stack
 
+    def check_alone(self, callbacks: Sequence[L.Callback]) -> None:
+        """Checks that a Trainer has no rule of its own beside the one that a module brings: Lightning would drop it silently.
+
+        Args:
+            callbacks: the Trainer's.
+
+        Raises:
+            ValueError: it has.
+        """
+        for callback in callbacks:
+            if isinstance(callback, Metaplasticity) and callback is not self and not callback.belongs_to_module:
+                own, brought = (" and ".join(type(r).__name__ for r in c.rules) for c in (callback, self))
+                raise ValueError(
+                    f"the Trainer has a Metaplasticity callback ({own}), and the module brings its own ({brought}), which "
+                    "would replace it: give the module both rules, or leave the callback out"
+                )
+
     @property
     def _session(self) -> Session:
         if self.session is None:
@@ -173,6 +241,53 @@ class Metaplasticity(L.Callback):
             self.session.load_state_dict(self._saved)
             self._saved = None
 
+    def _check_beside(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Checks that this callback gets on with the others of the Trainer.
+
+        Raises:
+            ValueError: it does not.
+        """
+        averaging = _lightning.averaging_callbacks(trainer)
+        for rule in self.rules if averaging else ():
+            if rule.overrides("synchronize"):
+                raise ValueError(
+                    f"{type(rule).__name__} works weights out from its memory, and {type(averaging[0]).__name__} would put an "
+                    "average of older ones in their place: use one of them"
+                )
+        own = {id(p) for p in self._find_network(pl_module).parameters()}
+        before: list[Rule] = []
+        for callback in _lightning.callbacks_of(trainer):
+            if callback is self:
+                break
+            if isinstance(callback, Metaplasticity):
+                others = {id(p) for p in callback._find_network(pl_module).parameters()}
+                before += callback.rules if own & others else ()
+        if not before:
+            return
+        check_rules([*before, *self.rules])
+        for rule in self.rules:
+            if rule.overrides("local_error"):
+                raise ValueError(
+                    f"{type(rule).__name__} in a callback of its own comes too late for {type(before[0]).__name__}: give one "
+                    f"callback both rules, Metaplasticity([{type(before[0]).__name__}(...), {type(rule).__name__}(...)])"
+                )
+
+    def _check_optimizers(self, trainer: L.Trainer) -> None:
+        """Checks that what the Trainer does with gradients and steps suits the rules.
+
+        Raises:
+            ValueError: it does not.
+        """
+        own = {id(p) for p in self._session.network.parameters()}
+        clearing = [rule for rule in self.rules if rule.makes_update or rule.head_only]
+        for optimizer in trainer.optimizers:
+            check_optimizer(optimizer)
+            if clearing and _lightning.clips_by_value(trainer) and own.issuperset(_parameters(optimizer)):
+                raise ValueError(
+                    f"{type(clearing[0]).__name__} leaves the optimizer no gradients, which gradient_clip_algorithm='value' "
+                    "cannot take: use 'norm', or no clipping"
+                )
+
     def _release(self) -> None:
         for handle in self._handles:
             handle.remove()
@@ -191,3 +306,7 @@ class Metaplasticity(L.Callback):
         if not isinstance(found, nn.Module):
             raise TypeError(f"{self._network!r} is a {type(found).__name__}, not a torch.nn.Module")
         return found
+
+
+def _parameters(optimizer: Optimizer) -> set[int]:
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}

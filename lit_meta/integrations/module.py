@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.rule import Rule
+from lit_meta.integrations import _lightning
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.integrations.losses import LOSSES, Loss, check_labels
 from lit_meta.integrations.optimizers import OptimizerFactory, optimizer_factory
@@ -65,6 +67,8 @@ class MetaplasticModule(L.LightningModule):
         self._optimizer = optimizer_factory(_SGD if optimizer is None else optimizer)
         self._unpack = UnpackOnce(unpack)
         self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=self._unpack)
+        if self.plasticity is not None:
+            self.plasticity.belongs_to_module = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.network(inputs)
@@ -90,7 +94,24 @@ class MetaplasticModule(L.LightningModule):
         return self.network(self._unpack(batch)[0]).argmax(1)
 
     def configure_callbacks(self) -> list[L.Callback]:
-        return [] if self.plasticity is None else [self.plasticity]
+        if self.plasticity is None:
+            return []
+        trainer = _lightning.trainer_of(self)
+        if trainer is not None:
+            self.plasticity.check_alone(_lightning.callbacks_of(trainer))
+        return [self.plasticity]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Brings the rule's memory along, so that `load_from_checkpoint` does too, and not the weights alone."""
+        saved = {key: state for key, state in checkpoint.get("callbacks", {}).items() if _is_memory(state)}
+        if self.plasticity is not None and self.plasticity.state_key in saved:
+            self.plasticity.load_state_dict(saved[self.plasticity.state_key])
+        elif saved:
+            names = " and ".join(rule["name"] for state in saved.values() for rule in state["rules"])
+            warnings.warn(
+                f"the checkpoint holds the memory of {names}, which is left behind: give the module such a rule to keep it",
+                stacklevel=2,
+            )
 
     def configure_optimizers(self) -> Optimizer:
         return self._optimizer([p for p in self.network.parameters() if p.requires_grad])
@@ -101,3 +122,7 @@ class MetaplasticModule(L.LightningModule):
             raise ValueError("the batch has no targets to compare predictions with")
         accuracy = (self.network(inputs).argmax(1) == targets).float().mean()
         self.log(name, accuracy, batch_size=inputs.shape[0])
+
+
+def _is_memory(state: Any) -> bool:
+    return isinstance(state, Mapping) and bool(state.get("rules")) and "in_experience" in state

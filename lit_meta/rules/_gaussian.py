@@ -27,7 +27,10 @@ class GaussianRule(Rule):
     on its part of the batch. That is how the ten samples of the papers are had at the cost of one.
 
     The likelihood of a step's data is that of all its samples together. With ``loss_reduction="mean"`` (a loss that is a mean
-    over the batch) gradients are multiplied by their number; with ``"sum"`` they are taken as they are.
+    over the batch) gradients are multiplied by their number; with ``"sum"`` they are taken as they are. What a host divides the
+    loss of accumulated passes by (Lightning: by ``accumulate_grad_batches``, however many passes there are before the step) is
+    undone. A host that does not say (a loop of your own, manual optimization) is expected to divide a mean by the number of
+    passes, and not to divide a sum.
 
     The state holds ``"deviation"`` σ and the position of the random ``"generator"``.
 
@@ -51,9 +54,11 @@ class GaussianRule(Rule):
         self.state.fills["deviation"] = deviation
         self._mean: tuple[list[Tensor], list[Tensor]] | None = None
         self._noise: list[Tensor] = []
+        self._reuses_noise = False
         self._stepped = True
         self._passes = 0
         self._samples = 0
+        self._batch = 0
         self._previous: dict[str, Tensor] = {}
         self._correlation: dict[str, Tensor] = {}
 
@@ -71,26 +76,28 @@ class GaussianRule(Rule):
         raise NotImplementedError
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
-        self.restore(synapses)  # A batch may have been left without a backward pass.
         if self._stepped:
-            self._stepped, self._passes, self._samples = False, 0, 0
-            self._correlation = {}
+            self._begin_step()
         self._previous = {}
         if self._passes:
             pairs = zip(synapses.names, synapses.parameters, strict=True)
             self._previous = {n: p.grad.clone() for n, p in pairs if p.grad is not None}
         deviations = self._deviations(synapses)
         parameters = [p.detach() for p in synapses.parameters]
-        self._noise = draw_normal(self.state, parameters, self.seed)
+        # A batch that was left out has not used its noise: learning goes on as if it had not been there.
+        if not self._reuses_noise or [n.shape for n in self._noise] != [p.shape for p in parameters]:
+            self._noise = draw_normal(self.state, parameters, self.seed)
+        self._reuses_noise = False
         self._mean = (parameters, [p.clone() for p in parameters])
-        self._samples += inputs.shape[0]
+        self._batch = inputs.shape[0]
         torch._foreach_addcmul_(parameters, self._noise, deviations)
 
     def after_backward(self, synapses: Synapses) -> None:
         if self._mean is None:
             raise ValueError(f"{type(self).__name__} saw a backward pass that no before_forward preceded")
-        self.restore(synapses)
+        self._unperturb()
         self._passes += 1
+        self._samples += self._batch
         if self._passes > 1 and _processes() > 1:
             raise ValueError(
                 f"{type(self).__name__} cannot tell the gradients of accumulated passes apart in several processes: use "
@@ -107,7 +114,7 @@ class GaussianRule(Rule):
     def gradient(self, synapses: Synapses) -> None:
         self._stepped = True
         # Several processes average their gradients, each over samples of its own.
-        scale = float(_processes() * (self._samples if self.loss_reduction == "mean" else 1))
+        scale = float(_processes() * self._likelihood_scale())
         gradients = synapses.gradients
         missing = [name for name in synapses.names if name not in self._correlation]
         if missing:
@@ -125,10 +132,17 @@ class GaussianRule(Rule):
         for parameter in synapses.parameters:
             parameter.grad = None
 
+    def leave_batch(self, synapses: Synapses) -> None:
+        self._reuses_noise = self._mean is not None
+        self._unperturb()
+
     def restore(self, synapses: Synapses) -> None:
-        if self._mean is not None:
-            torch._foreach_copy_(*self._mean)
-            self._mean = None
+        self._unperturb()
+        self._begin_step()
+        self._noise, self._previous = [], {}
+
+    def unperturbed(self) -> list[tuple[Tensor, Tensor]]:
+        return [] if self._mean is None else list(zip(*self._mean, strict=True))
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         if "deviation" not in self.state:
@@ -136,6 +150,21 @@ class GaussianRule(Rule):
         held = self.state.tensors("deviation", synapses.names)
         total = torch.stack([deviation.sum() for deviation in held]).sum()
         return {"mean_deviation": total / sum(deviation.numel() for deviation in held)}
+
+    def _begin_step(self) -> None:
+        self._stepped, self._passes, self._samples = False, 0, 0
+        self._correlation = {}
+
+    def _unperturb(self) -> None:
+        if self._mean is not None:
+            torch._foreach_copy_(*self._mean)
+            self._mean = None
+
+    def _likelihood_scale(self) -> float:
+        """The factor from the step's gradient to that of the likelihood of all its samples."""
+        if self.loss_reduction == "sum":
+            return self.loss_divisor or 1.0
+        return self._samples * (1.0 if self.loss_divisor is None else self.loss_divisor / self._passes)
 
     def _deviations(self, synapses: Synapses) -> list[Tensor]:
         held = dict(self.state["deviation"]) if "deviation" in self.state else {}

@@ -64,6 +64,7 @@ class ReadoutRule(Rule):
         self.block = block
         self._targets: Tensor | None = None
         self._layer: nn.Linear | None = None
+        self._batch: list[tuple[Tensor, Tensor]] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._solved: tuple[Tensor, int, nn.Linear] | None = None
 
@@ -114,7 +115,11 @@ class ReadoutRule(Rule):
         _check_size(features, layer.name)
         self._targets = None
         # Counted when the step is certain, so that an abandoned one leaves no trace.
-        self._pending.append((features, targets))
+        self._batch.append((features, targets))
+
+    def after_backward(self, synapses: Synapses) -> None:
+        self._pending += self._batch
+        self._batch = []
 
     def gradient(self, synapses: Synapses) -> None:
         if self._targets is not None:
@@ -128,8 +133,12 @@ class ReadoutRule(Rule):
             if self.freeze or parameter in own:
                 parameter.grad = None
 
-    def restore(self, synapses: Synapses) -> None:
+    def leave_batch(self, synapses: Synapses) -> None:
         self._targets = None
+        self._batch = []
+
+    def restore(self, synapses: Synapses) -> None:
+        self.leave_batch(synapses)
         self._pending = []
 
     def synchronize(self, synapses: Synapses) -> None:

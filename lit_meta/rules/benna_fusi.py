@@ -66,6 +66,9 @@ class BennaFusi(Rule):
                 held[name] = torch.where(held[name].isnan(), value, held[name]) if name in held else value.clone()
             self.state[quantity] = held
 
+    def join(self, synapses: Synapses) -> None:
+        self.begin_experience(synapses)
+
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
         chain = [[p.detach() for p in synapses.parameters]]
         chain += [self.state.tensors(quantity, synapses.names) for quantity in self._quantities]

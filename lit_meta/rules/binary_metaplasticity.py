@@ -62,6 +62,9 @@ class BinaryMetaplasticity(Rule):
     def reads_weights(self, network: nn.Module) -> Iterable[Layer]:
         return self._layers(network)
 
+    def join(self, synapses: Synapses) -> None:
+        """All layers are known, whether they learn or not."""
+
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
         if self._weights is None:  # The stream goes on from a checkpoint inside an experience.
             self._weights = self._find(synapses.network)

@@ -107,6 +107,9 @@ class NACA(Rule):
             self._width, kind=self.code
         )  # Too many classes for the code: say so before anything is learned.
 
+    def join(self, synapses: Synapses) -> None:
+        """Nothing depends on which layers learn."""
+
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if targets is None:
             raise ValueError("NACA needs labels, and the batch has none")

@@ -62,6 +62,11 @@ class SI(PenaltyRule):
         self.state["start"] = {n: p.detach().clone() for n, p in pairs}
         self.state["path"] = {n: torch.zeros_like(p) for n, p in pairs}
 
+    def join(self, synapses: Synapses) -> None:
+        for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+            self.state["start"][name] = parameter.detach().clone()
+            self.state["path"][name] = torch.zeros_like(parameter)
+
     def gradient(self, synapses: Synapses) -> None:
         copies = self._copies.copy(synapses.names, synapses.gradients)
         self._task_gradient.update(zip(synapses.names, copies, strict=True))

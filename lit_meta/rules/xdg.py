@@ -94,6 +94,9 @@ class XdG(Rule):
         self.state.overall["experience"] = torch.tensor(count, device=synapses.parameters[0].device)
         self._start(synapses.network)
 
+    def join(self, synapses: Synapses) -> None:
+        """Nothing depends on which layers learn."""
+
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if not self._learning:  # The stream goes on from a checkpoint inside an experience.
             self._start(synapses.network)

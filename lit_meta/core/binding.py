@@ -1,0 +1,78 @@
+"""The trainable parameters of a network as they come and go: unfrozen, grown, or replaced by others."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.optim import LBFGS, Optimizer
+
+from lit_meta.core.rule import Synapses
+
+
+def trainable(network: nn.Module, besides: Synapses | None = None) -> Synapses:
+    """The trainable parameters, in the network's order, and those of ``besides`` whether they still are or not.
+
+    Raises:
+        ValueError: there is none.
+
+    Example:
+        >>> network = nn.Linear(2, 1)
+        >>> before = trainable(network)
+        >>> network.weight.requires_grad_(False) is network.weight
+        True
+        >>> trainable(network).names, trainable(network, before).names
+        (('bias',), ('weight', 'bias'))
+    """
+    known = set() if besides is None else {id(p) for p in besides.parameters}
+    pairs = [(n, p) for n, p in network.named_parameters() if p.requires_grad or id(p) in known]
+    if not pairs:
+        raise ValueError("the network has no trainable parameter: everything is frozen")
+    return subset(network, pairs)
+
+
+def newcomers(network: nn.Module, known: Synapses) -> Synapses:
+    """The trainable parameters that are not among the known ones: they were unfrozen since."""
+    held = {id(p) for p in known.parameters}
+    return subset(network, [(n, p) for n, p in network.named_parameters() if p.requires_grad and id(p) not in held])
+
+
+def replaced(before: Synapses, now: Synapses) -> list[str]:
+    """Names of parameters that are other objects than before, of the same shape and with other values: fresh ones.
+
+    A layer of another size is taken for the old one that has grown: layers grow by being made anew.
+
+    Example:
+        >>> old, new = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+        >>> replaced(trainable(old), trainable(new))
+        ['weight']
+        >>> new.load_state_dict(old.state_dict())
+        <All keys matched successfully>
+        >>> replaced(trainable(old), trainable(new))
+        []
+    """
+    old = dict(zip(before.names, before.parameters, strict=True))
+    pairs = [(name, old[name], p) for name, p in zip(now.names, now.parameters, strict=True) if name in old]
+    grown = {_layer(name) for name, o, p in pairs if o.shape != p.shape}
+    return [n for n, o, p in pairs if o is not p and _layer(n) not in grown and not torch.equal(o.to(p), p)]
+
+
+def subset(network: nn.Module, pairs: list[tuple[str, nn.Parameter]]) -> Synapses:
+    """Synapses of (name, parameter) pairs."""
+    return Synapses(network, tuple(name for name, _ in pairs), [parameter for _, parameter in pairs])
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Checks that a step of an optimizer is one backward pass and one change of the parameters.
+
+    Raises:
+        ValueError: it is LBFGS, which evaluates the loss several times in a step.
+    """
+    if isinstance(optimizer, LBFGS):
+        raise ValueError(
+            "LBFGS evaluates the loss several times in one step and rescales what a rule has done to the gradient: use a "
+            "first-order optimizer such as SGD or Adam"
+        )
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0]
