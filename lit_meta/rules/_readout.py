@@ -36,7 +36,8 @@ class ReadoutRule(Rule):
 
     Args:
         head: name of the Linear layer to learn; None for the last one of the network.
-        freeze: discard the gradients of all other parameters too.
+        freeze: keep everything else still: gradients are discarded, and below the head all is in evaluation mode while the rule
+            learns (batch normalisation, dropout), whatever mode the host asks for.
         block: features whose correlations are known to each other. None for all. Wider heads are cut into blocks of
             interleaved features, solved on their own and averaged (in discriminant analysis: summed), which bounds the
             memory by ``8 · features · block`` bytes in place of ``8 · features²``.

@@ -36,7 +36,8 @@ class RecursiveReadout(ReadoutRule):
             cross-validation from the same sums, without held-out data, at every solution; that costs an eigendecomposition,
             which takes ten times a Cholesky factorisation and more, so give a number for wide heads.
         head: name of the Linear layer to learn; None for the last one of the network.
-        freeze: discard the gradients of all other parameters too.
+        freeze: keep everything else still: gradients are discarded, and below the head all is in evaluation mode while the rule
+            learns (batch normalisation, dropout), whatever mode the host asks for.
         block: cut wider heads into blocks of at most so many interleaved features, whose solutions are averaged; the
             memory is then ``8 · features · block`` bytes in place of ``8 · features²``. None solves for all at once.
         after: samples to let pass before any is counted, while features below are still learning: the ``samples`` of a

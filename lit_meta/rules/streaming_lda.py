@@ -27,7 +27,8 @@ class StreamingLDA(ReadoutRule):
             oracle-approximating shrinkage, which needs no held-out data.
         prior: ``"empirical"``, classes are as likely as they came, or ``"uniform"`` over the classes seen.
         head: name of the Linear layer to learn; None for the last one of the network. It needs a bias.
-        freeze: discard the gradients of all other parameters too.
+        freeze: keep everything else still: gradients are discarded, and below the head all is in evaluation mode while the rule
+            learns (batch normalisation, dropout), whatever mode the host asks for.
         block: cut wider heads into blocks of at most so many interleaved features, taken as independent of each other;
             the memory is then ``8 · features · block`` bytes in place of ``8 · features²``.
         after: samples to let pass before any is counted, while features below are still learning.
