@@ -15,7 +15,7 @@ from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.spiking_state import SpikingState
 from lit_meta.core.task import Form, Task, answers, class_logits, is_cross_entropy
 from lit_meta.core.trees import drawn
-from lit_meta.core.untouched import untouched
+from lit_meta.core.untouched import state_kept, untouched
 from lit_meta.functional._batch_tree import take
 
 
@@ -108,31 +108,38 @@ class PastExperience:
 
     def run(self, batch: Any) -> None:
         """Runs the network as training does, for what hooks see of it; inside `measuring`."""
-        if self._task.plain:
-            self.network(self._unpack(batch)[0])
-        else:
-            self.loss(batch)
+        with state_kept(self._task.owner):
+            if self._task.plain:
+                self.network(self._unpack(batch)[0])
+            else:
+                self.loss(batch)
 
     def form(self) -> Form | None:
         """The task's loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
         if self._task.form is not None:
-            with self.measuring(), torch.no_grad():
+            with self.measuring(), torch.no_grad(), state_kept(self._task.owner):
                 parts = self._parts()
                 return self._task.form if parts and class_logits(self.network(self._unpack(parts[-1])[0])) else None
         with self.measuring():
             parts = self._parts()
-            same = (is_cross_entropy(self.loss, self.network, self._unpack, part) for part in parts)
+            same = (self._is_cross_entropy(part) for part in parts)
             return "cross_entropy" if parts and all(same) else None
+
+    def _is_cross_entropy(self, batch: Any) -> bool:
+        with state_kept(self._task.owner):
+            return is_cross_entropy(self.loss, self.network, self._unpack, batch)
 
     def calls_on_inputs(self) -> bool:
         """Whether training calls ``network(inputs)``, and the output is one tensor (batch, features)."""
         with self.measuring(), torch.no_grad():
             try:
                 parts = self._parts()
-                direct = self.network(self._unpack(parts[-1])[0])
+                with state_kept(self._task.owner):
+                    direct = self.network(self._unpack(parts[-1])[0])
                 if not isinstance(direct, Tensor) or direct.dim() != 2:
                     return False
-                given = [direct] if self._task.plain else self.outputs(parts[-1])
+                with state_kept(self._task.owner):
+                    given = [direct] if self._task.plain else self.outputs(parts[-1])
             except Exception:
                 return False  # Whatever does not work that way is called another way.
             return len(given) == 1 and given[0].shape == direct.shape and torch.allclose(given[0], direct, rtol=1e-3)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lit_meta.core.batches import BatchFunction
 from lit_meta.core.trees import tensors
+from lit_meta.core.untouched import state_kept
 
 Form = Literal["cross_entropy", "mse"]
 Criterion = Callable[[Any, Any], Tensor]
@@ -141,7 +142,8 @@ def is_cross_entropy(loss: Callable[[Any], Tensor], network: nn.Module, unpack: 
         if targets is None or targets.dim() != 1 or targets.is_floating_point() or targets.dtype == torch.bool:
             return False
         state = torch.get_rng_state()
-        outputs = network(inputs)
+        with state_kept(network):
+            outputs = network(inputs)
         if not class_logits(outputs):
             return False
         expected = F.cross_entropy(outputs, targets)

@@ -41,6 +41,24 @@ def random_state_kept() -> Iterator[None]:
 
 
 @contextmanager
+def state_kept(module: nn.Module) -> Iterator[None]:
+    """Afterwards what a module keeps beside its parameters is as it was, so that the next run does not go on from this one.
+
+    Example:
+        >>> network = nn.BatchNorm1d(2)
+        >>> with state_kept(network):
+        ...     _ = network(torch.rand(3, 2))
+        >>> int(network.num_batches_tracked)
+        0
+    """
+    state = ModuleState(module)
+    try:
+        yield
+    finally:
+        state.restore()
+
+
+@contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
     """In evaluation mode, and afterwards everything that belongs to a module is as it was.
 
