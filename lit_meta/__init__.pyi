@@ -25,6 +25,7 @@ from .evaluation.audit import AuditReport as AuditReport
 from .evaluation.audit import audit as audit
 from .integrations.avalanche import MetaplasticityPlugin as MetaplasticityPlugin
 from .integrations.callback import Metaplasticity as Metaplasticity
+from .integrations.fabric import FabricSession as FabricSession
 from .integrations.module import MetaplasticModule as MetaplasticModule
 from .rules import BGD as BGD
 from .rules import EWC as EWC

@@ -15,7 +15,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch import callbacks as library
+from lightning.fabric.wrappers import is_wrapped
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.optim import Optimizer
 
 # The parts of a checkpoint that hold the module's weights: Lightning's own, and where weight averaging puts the current ones.
 WEIGHTS = ("state_dict", "current_model_state")
@@ -154,3 +157,24 @@ def _step_of(path: str) -> int | None:
         return int(torch.load(path, map_location="cpu", mmap=True, weights_only=False)["global_step"])
     except (OSError, RuntimeError, KeyError, ValueError):
         return None
+
+def fabric_network(module: nn.Module) -> nn.Module:
+    """The network in what ``fabric.setup`` returned; a module that Fabric has not wrapped is returned as it is."""
+    if not is_wrapped(module):
+        return module
+    network = getattr(module, "module", None)
+    if not isinstance(network, nn.Module):
+        raise RuntimeError(
+            f"lightning {L.__version__} wraps modules in a way that lit_meta does not know: give the network"
+        )
+    return network
+
+
+def fabric_optimizer(optimizer: Optimizer) -> Optimizer:
+    """The optimizer in what ``fabric.setup`` returned."""
+    return getattr(optimizer, "optimizer", optimizer) if is_wrapped(optimizer) else optimizer
+
+
+def fabric_loader(loader: Any) -> Any:
+    """The loader in what ``fabric.setup_dataloaders`` returned; where it cannot be had, the wrapper reads its batches too."""
+    return getattr(loader, "_dataloader", loader) if is_wrapped(loader) else loader

@@ -90,3 +90,18 @@ def test_a_callback_can_log_once_attached(loader):
     fitted.fit(Module(), loader)
     assert float(fitted.callback_metrics["a"]) == 2.0
     assert not _lightning.logs_this_step(fitted)  # There is no logger.
+
+
+def test_fabric_gives_back_what_it_has_wrapped(loader):
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    network = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    module, wrapped = fabric.setup(network, optimizer)
+    assert module is not network
+    assert _lightning.fabric_network(module) is network
+    assert _lightning.fabric_optimizer(wrapped) is optimizer
+    assert _lightning.fabric_loader(fabric.setup_dataloaders(loader)).dataset is loader.dataset
+    for own in (network, optimizer, loader):
+        assert _lightning.fabric_network(own) is own
+        assert _lightning.fabric_optimizer(own) is own
+        assert _lightning.fabric_loader(own) is own

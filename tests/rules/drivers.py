@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from lit_meta import Metaplasticity, MetaplasticityPlugin, MetaplasticModule, Session
+from lit_meta import FabricSession, Metaplasticity, MetaplasticityPlugin, MetaplasticModule, Session
 from lit_meta.rules import Rule
 
 Data = list[tuple[Tensor, Tensor]]
@@ -107,10 +107,25 @@ def avalanche(network: nn.Module, rule: Rule, data: Data) -> None:
         strategy.train(experience, shuffle=False, drop_last=False)
 
 
+def fabric(network: nn.Module, rule: Rule, data: Data) -> None:
+    fabric = L.Fabric(accelerator="cpu", devices=1)
+    session = None
+    for x, y in data:
+        module, optimizer = fabric.setup(network, optimizer_for(network))
+        loader = fabric.setup_dataloaders(DataLoader(TensorDataset(x, y), batch_size=BATCH))
+        session = session or FabricSession(fabric, module, rule)
+        with session.experience(loader):
+            for _ in range(EPOCHS):
+                for inputs, targets in loader:
+                    with session.step(inputs, targets, optimizer):
+                        fabric.backward(F.cross_entropy(module(inputs), targets))
+
+
 HOSTS: dict[str, Callable[[nn.Module, Rule, Data], None]] = {
     "callback": callback,
     "wrapper": wrapper,
     "avalanche": avalanche,
+    "fabric": fabric,
 }
 
 
