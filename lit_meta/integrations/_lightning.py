@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import lightning as L
@@ -178,3 +180,43 @@ def fabric_optimizer(optimizer: Optimizer) -> Optimizer:
 def fabric_loader(loader: Any) -> Any:
     """The loader in what ``fabric.setup_dataloaders`` returned; where it cannot be had, the wrapper reads its batches too."""
     return getattr(loader, "_dataloader", loader) if is_wrapped(loader) else loader
+
+
+def package_of(module: object) -> ModuleType | None:
+    """The package whose LightningModule an object is: ``lightning.pytorch``, or ``pytorch_lightning``, its older name.
+
+    The two are installed apart, and neither takes modules of the other. None for what is no LightningModule.
+    """
+    for base in type(module).__mro__:
+        for package in ("lightning.pytorch", "pytorch_lightning"):
+            if base.__name__ == "LightningModule" and base.__module__.startswith(f"{package}."):
+                return sys.modules[package]
+    return None
+
+
+def is_lightning_module(module: object) -> bool:
+    """Whether an object is a LightningModule, by whichever of its two names the package was imported."""
+    return package_of(module) is not None
+
+
+def new_trainer(module: object, **options: Any) -> L.Trainer:
+    """A Trainer of the package that a module is of.
+
+    Raises:
+        ValueError: Lightning refuses the options, such as a device that is not there.
+    """
+    try:
+        trainer: L.Trainer = (package_of(module) or L).Trainer(**options)
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Each of the packages has a class of its own.
+            raise
+        raise ValueError(f"Lightning's Trainer refuses its arguments: {error}") from None
+    return trainer
+
+
+def datamodule_for(module: object, data: L.LightningDataModule) -> L.LightningDataModule:
+    """A data module of the package that a module is of; its Trainer looks for its own class among the bases."""
+    package = package_of(module)
+    if package is not None and not isinstance(data, package.LightningDataModule):
+        data.__class__ = type(type(data).__name__, (type(data), package.LightningDataModule), {})
+    return data

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
 from avalanche.benchmarks.utils.data_loader import TaskBalancedDataLoader
 from avalanche.core import SupervisedPlugin
+from avalanche.models.dynamic_modules import DynamicModule, MultiTaskModule, avalanche_model_adaptation
 from avalanche.models.utils import avalanche_forward
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -131,3 +132,30 @@ def _training_data(strategy: Any) -> Any:
         return loader
     data = strategy.experience.dataset
     return DataLoader(data, batch_size=strategy.train_mb_size, collate_fn=getattr(data, "collate_fn", None))
+
+
+def grows(module: nn.Module) -> bool:
+    """Whether some part of a module is one that Avalanche adapts to every experience."""
+    return any(isinstance(part, DynamicModule) for part in module.modules())
+
+
+def multi_task_modules(module: nn.Module) -> list[nn.Module]:
+    """The multi-task parts that a module's own code calls: those inside another are called by it, with labels."""
+    multi_task = {name: part for name, part in module.named_modules() if isinstance(part, MultiTaskModule)}
+    inner = {
+        name
+        for name in multi_task
+        for outer in multi_task
+        if name != outer and name.startswith(f"{outer}." if outer else "")
+    }
+    return [part for name, part in multi_task.items() if name not in inner]
+
+
+def adapt(module: nn.Module, experiences: Iterable[Any], *, training: bool) -> None:
+    """Adapts the dynamic parts of a module, as Avalanche's strategies do before an experience is learned or tested."""
+    modes = {part: part.training for part in module.modules()}
+    module.train(training)
+    for experience in experiences:
+        avalanche_model_adaptation(module, experience)
+    for part, mode in modes.items():
+        part.training = mode

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from lit_meta.data.benchmark import Benchmark, benchmark_name, stream_classes
 from lit_meta.data.module import ExperienceDataModule, experience_tensors
 from lit_meta.evaluation.accuracy import Protocol
+from lit_meta.integrations import _lightning
 from lit_meta.streams.checkpoints import Checkpoints, StreamIdentity
 from lit_meta.streams.cost import StreamCost
+from lit_meta.streams.dynamic_models import DynamicModel
 from lit_meta.streams.learner import StreamLearner, make_trainer
 from lit_meta.streams.observer import StreamObservers
 from lit_meta.streams.result import StreamResult
@@ -46,8 +48,9 @@ def fit_stream(
     on ``seed`` alone, and the global random state is left as it was.
 
     Args:
-        module: a `MetaplasticModule`, or any LightningModule with the callback `Metaplasticity` among ``callbacks``;
-            calling it with inputs (batch, ...) must give outputs (batch, classes).
+        module: a `MetaplasticModule`, or any LightningModule (also of the package ``pytorch_lightning``) with the callback
+            `Metaplasticity` among ``callbacks``; calling it with inputs (batch, ...) must give outputs (batch, classes).
+            Avalanche's dynamic modules in it grow with the stream, and its multi-task modules are told the task.
         benchmark: an Avalanche benchmark, such as `lit_meta.scenario` makes, or anything else that is a
             `lit_meta.data.benchmark.Benchmark`. One whose ``form`` is ``"task"`` tells the task of every sample: only the
             outputs of its classes are open, see `lit_meta.streams.task_masking`.
@@ -84,8 +87,11 @@ def fit_stream(
     if resume and run_dir is None:
         raise ValueError("resume=True needs the run_dir of the run to go on with")
     observers = StreamObservers(callbacks)
-    trainer = make_trainer(accelerator=accelerator, max_epochs=max_epochs, callbacks=list(callbacks), **trainer_options)
-    learner = StreamLearner(trainer, module, task_outputs(module, benchmark))
+    trainer = make_trainer(
+        module, accelerator=accelerator, max_epochs=max_epochs, callbacks=list(callbacks), **trainer_options
+    )
+    dynamic = DynamicModel(module, train=train, test=list(benchmark.test_stream), seed=seed)
+    learner = StreamLearner(trainer, module, task_outputs(module, benchmark), dynamic)
     observers.check(tells_tasks=learner.tells_tasks)
     stream = StreamIdentity(benchmark_name(benchmark), train=len(train), test=len(test), seed=seed)
     checkpoints = None if run_dir is None else Checkpoints(Path(run_dir))
@@ -127,7 +133,7 @@ def fit_stream(
 
 def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
     """The experiences to learn, and the samples and labels of those to be tested on."""
-    if not isinstance(module, L.LightningModule):
+    if not _lightning.is_lightning_module(module):
         hint = "; wrap it, MetaplasticModule(network)" if isinstance(module, nn.Module) else ""
         raise TypeError(f"a module to train is a LightningModule, got {type(module).__name__}{hint}")
     if not isinstance(benchmark, Benchmark):

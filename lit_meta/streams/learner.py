@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lit_meta.evaluation.accuracy import Protocol, accuracy_of
@@ -19,11 +18,12 @@ from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.integrations import _lightning
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.streams.checkpoints import Saved
+from lit_meta.streams.dynamic_models import DynamicModel
 from lit_meta.streams.task_masking import TaskOutputs
 
 
-def make_trainer(**options: Any) -> L.Trainer:
-    """A Trainer that writes and prints nothing, unless its options say otherwise.
+def make_trainer(module: nn.Module, **options: Any) -> L.Trainer:
+    """A Trainer of the package that the module is of, which writes and prints nothing unless its options say otherwise.
 
     Raises:
         ValueError: Lightning refuses the options, such as a device that is not there.
@@ -35,10 +35,7 @@ def make_trainer(**options: Any) -> L.Trainer:
         "enable_model_summary": False,
     }
     with quiet():
-        try:
-            return L.Trainer(**{**silent, **options})
-        except MisconfigurationException as error:
-            raise ValueError(f"Lightning's Trainer refuses its arguments: {error}") from None
+        return _lightning.new_trainer(module, **{**silent, **options})
 
 
 class StreamLearner:
@@ -48,12 +45,16 @@ class StreamLearner:
         trainer: of the whole stream.
         module: learns.
         outputs: opens the outputs of a sample's task alone; None where tasks are not told.
+        dynamic: the parts of the module that grow with the stream.
     """
 
-    def __init__(self, trainer: L.Trainer, module: L.LightningModule, outputs: TaskOutputs | None) -> None:
+    def __init__(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: TaskOutputs | None, dynamic: DynamicModel
+    ) -> None:
         self.trainer = trainer
         self.module = module
         self.outputs = outputs
+        self.dynamic = dynamic
         rules = [rule for callback in self.plasticity for rule in callback.rules]
         self._kept = KeptFeatures(module) if KeptFeatures.serves(rules) and not self.tells_tasks else None
 
@@ -67,13 +68,15 @@ class StreamLearner:
     @property
     def tells_tasks(self) -> bool:
         """Whether a rule or the stream needs the task of every test sample."""
-        return self.outputs is not None or any(rule.needs_tasks for c in self.plasticity for rule in c.rules)
+        told = self.outputs is not None or self.dynamic.tells_tasks
+        return told or any(rule.needs_tasks for c in self.plasticity for rule in c.rules)
 
     def context(self, experiences: Tensor) -> AbstractContextManager[object]:
         """Tells whatever needs tasks what each sample of a test batch is of."""
         stack = ExitStack()
         if self.outputs is not None:
             stack.enter_context(self.outputs.context(experiences))
+        stack.enter_context(self.dynamic.testing(experiences))
         for callback in self.plasticity:
             stack.enter_context(callback.context(self.module, experiences))
         return stack
@@ -85,6 +88,7 @@ class StreamLearner:
 
     def test(self, experiences: Sequence[tuple[Tensor, Tensor]], protocol: Protocol) -> Tensor:
         """Accuracy on each of some experiences, (experiences,), as of `lit_meta.evaluation.accuracy.accuracy_of`."""
+        self.dynamic.grow_for_test()
         device = self.trainer.strategy.root_device
         network: nn.Module = self.module.to(device)
         if self._kept is not None:
@@ -119,6 +123,7 @@ class StreamLearner:
         Raises:
             ValueError: it is of another network, or of other rules.
         """
+        self.dynamic.regrow(len(saved.rows))
         try:
             self.module.load_state_dict(saved.module)
         except RuntimeError as error:
@@ -132,13 +137,15 @@ class StreamLearner:
     def _fit(self, data: L.LightningDataModule, max_epochs: int, index: int) -> int:
         trainer = self.trainer
         before = trainer.global_step
+        self.dynamic.grow(index)
         # Epochs are counted in the experience, as the optimizer and its schedule are made for it.
         _lightning.restart_epochs(trainer, max_epochs)
         with (
             _lightning.interrupts_as_usual(trainer),
             nullcontext() if self.outputs is None else self.outputs.learning(index),
+            self.dynamic.learning(index),
         ):
-            trainer.fit(self.module, datamodule=data)
+            trainer.fit(self.module, datamodule=_lightning.datamodule_for(self.module, data))
         steps = trainer.global_step - before
         batches = int(trainer.num_training_batches)
         expected = max_epochs * math.ceil(batches / trainer.accumulate_grad_batches) * len(trainer.optimizers)
@@ -153,9 +160,10 @@ class StreamLearner:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences what Lightning says at each of many short fits, and what the stream runner knows better."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # Data are tensors in memory: worker processes would only slow them down.
@@ -163,9 +171,11 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings(
                 "ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*"
             )
+            warnings.filterwarnings("ignore", message=".*passed in a `val_dataloader` but have no `validation_step`.*")
             warnings.filterwarnings(
                 "ignore", message=".*number of training batches.*is smaller than the logging interval.*"
             )
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
