@@ -18,8 +18,8 @@ from lit_meta.data import experience_tensors
 class Growing(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
-        self.classifier = IncrementalClassifier(16, initial_out_features=2, masking=False)
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU())
+        self.classifier = IncrementalClassifier(32, initial_out_features=2, masking=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x))
@@ -46,7 +46,7 @@ def multi_head_benchmark(experiences: int = 2):
 
 
 def module(network: nn.Module, rule: EWC | None = None) -> MetaplasticModule:
-    return MetaplasticModule(network, rule=rule, optimizer={"name": "sgd", "lr": 0.1, "momentum": 0.9})
+    return MetaplasticModule(network, rule=rule, optimizer={"name": "sgd", "lr": 0.1})
 
 
 def test_an_incremental_head_grows_with_the_stream_and_memory_grows_with_it(tmp_path):
@@ -54,12 +54,12 @@ def test_an_incremental_head_grows_with_the_stream_and_memory_grows_with_it(tmp_
     learner = module(Growing(), EWC(strength=0.01))
     stream = scenario("split-digits", experiences=5, class_order=range(10))
     before = torch.get_rng_state()
-    options = {"max_epochs": 2, "batch_size": 16, "accelerator": "cpu", "run_dir": tmp_path}
+    options = {"max_epochs": 4, "batch_size": 16, "accelerator": "cpu", "run_dir": tmp_path}
     result = fit_stream(learner, stream, **options)
     assert torch.equal(before, torch.get_rng_state())
     assert learner.network.classifier.classifier.out_features == 10
-    assert learner.plasticity.rules[0].state["importance"]["classifier.classifier.weight"].shape == (10, 16)
-    assert float(result.accuracy_matrix[-1, -1]) > 0.9
+    assert learner.plasticity.rules[0].state["importance"]["classifier.classifier.weight"].shape == (10, 32)
+    assert float(result.accuracy_matrix.diagonal().mean()) > 0.9
 
     torch.manual_seed(0)
     again = fit_stream(
@@ -71,7 +71,7 @@ def test_an_incremental_head_grows_with_the_stream_and_memory_grows_with_it(tmp_
 def test_a_multi_task_module_is_told_the_task_in_learning_consolidation_and_testing():
     torch.manual_seed(0)
     learner = module(Heads(), EWC(strength=1.0))
-    result = fit_stream(learner, multi_head_benchmark(), max_epochs=8, accelerator="cpu")
+    result = fit_stream(learner, multi_head_benchmark(), max_epochs=8, batch_size=16, accelerator="cpu")
     # Each task has a head of its own, which the other never touches.
     assert float(result.accuracy_matrix.diagonal().min()) > 0.9
     assert float(result.accuracy_matrix[-1, 0]) > 0.7
