@@ -16,8 +16,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch import callbacks as library
 from lightning.fabric.wrappers import is_wrapped
+from lightning.pytorch import callbacks as library
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.optim import Optimizer
@@ -159,6 +159,7 @@ def _step_of(path: str) -> int | None:
         return int(torch.load(path, map_location="cpu", mmap=True, weights_only=False)["global_step"])
     except (OSError, RuntimeError, KeyError, ValueError):
         return None
+
 
 def fabric_network(module: nn.Module) -> nn.Module:
     """The network in what ``fabric.setup`` returned; a module that Fabric has not wrapped is returned as it is."""
