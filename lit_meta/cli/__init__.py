@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_meta._version import __version__
-from lit_meta.cli import audit, bench, demo, evaluate, listing, report, run, sweep, zoo
+from lit_meta.cli import audit, bench, demo, errors, evaluate, listing, report, run, sweep, zoo
 from lit_meta.cli.console import error_console
 
 # Each module has add(subparsers), which registers its commands and their functions.
@@ -30,7 +30,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 for bad input, 130 when interrupted (2 for wrong usage)."""
+    """Runs one command.
+
+    Returns:
+        The exit status: 0, 1 for bad input, 2 for wrong usage, 70 for an error of the program's own, 130 when interrupted.
+    """
     # What libraries say to their own developers is no news to a user of the command.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -50,13 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         error_console().print("interrupted")
         return 130
-    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+    except Exception as error:
         if options.debug:
             raise
-        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-        message = " ".join(said.split()) or type(error).__name__
-        error_console().print(f"lit-meta: {message}", markup=False, highlight=False, soft_wrap=True)
-        return 1
+        return errors.report(error)
 
 
 if __name__ == "__main__":
