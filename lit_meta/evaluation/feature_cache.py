@@ -12,6 +12,7 @@ from lit_meta.core.rule import Rule
 
 # More than this is computed anew rather than kept.
 _MOST_BYTES = 2**30
+_Summary = tuple[tuple[int, ...], torch.dtype, torch.device, float]
 
 
 class KeptFeatures(nn.Module):
@@ -19,8 +20,8 @@ class KeptFeatures(nn.Module):
 
     Where a rule learns the head alone, features of test samples are the same after every experience. In the first test the
     head's inputs are kept; in later ones the head alone runs, on the same numbers and so to the same bits, as long as no
-    parameter and no buffer below it has changed. Where the network's output is not what its head gives, or the inputs would
-    take more than a GiB, nothing is kept.
+    parameter and no buffer below it has changed. A batch is recognised by its content, whenever it comes. Where the network's
+    output is not what its head gives, or batches and features would take more than a GiB, nothing is kept.
 
     Args:
         network: whose last weight layer is the head.
@@ -38,9 +39,9 @@ class KeptFeatures(nn.Module):
         super().__init__()
         self.network = network
         self._head = [weight_layers(network)[-1].module]  # In a list: it is the network's, not a child of this one.
-        self._inputs: list[Tensor] = []
+        self._features: dict[_Summary, list[tuple[Tensor, Tensor]]] = {}
         self._below: list[tuple[int, int, Tensor]] = []
-        self._bytes = self._position = 0
+        self._bytes = 0
         self._keeps = True
 
     @staticmethod
@@ -51,21 +52,22 @@ class KeptFeatures(nn.Module):
     @property
     def kept(self) -> int:
         """Batches whose features are kept."""
-        return len(self._inputs)
+        return sum(map(len, self._features.values()))
 
     def begin(self) -> None:
-        """A test on all batches, in the same order as before, begins."""
+        """A test begins: what was kept is forgotten if anything below the head has changed."""
         below = self._fingerprint()
         if not _same(below, self._below):
-            self._inputs, self._bytes = [], 0
-        self._below, self._position = below, 0
+            self._features, self._bytes = {}, 0
+        self._below = below
 
     def forward(self, x: Tensor) -> Tensor:
-        """The network's output for the next batch."""
-        (head,), position = self._head, self._position
-        self._position += 1
-        if position < len(self._inputs):
-            return head(self._inputs[position])
+        """The network's output for a batch."""
+        (head,) = self._head
+        if self._keeps:
+            for batch, features in self._features.get(_summary(x), ()):
+                if torch.equal(batch, x):
+                    return head(features)
         seen: list[tuple[Tensor, Tensor]] = []
         handle = head.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
         try:
@@ -73,12 +75,13 @@ class KeptFeatures(nn.Module):
         finally:
             handle.remove()
         if self._keeps:
-            self._bytes += sum(given.nbytes for given, _ in seen)
+            self._bytes += x.nbytes + sum(given.nbytes for given, _ in seen)
             self._keeps = len(seen) == 1 and seen[0][1] is output and self._bytes <= _MOST_BYTES
             if self._keeps:
-                self._inputs.append(seen[0][0])
+                # A copy: the caller may write into the batch.
+                self._features.setdefault(_summary(x), []).append((x.detach().clone(), seen[0][0]))
             else:
-                self._inputs = []
+                self._features = {}
         return output
 
     def _fingerprint(self) -> list[tuple[int, int, Tensor]]:
@@ -86,6 +89,11 @@ class KeptFeatures(nn.Module):
         tensors = [t for t in (*self.network.parameters(), *self.network.buffers()) if id(t) not in own]
         # The version counts every change in place; the sum also tells of one behind its back.
         return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.detach().sum()) for t in tensors]
+
+
+def _summary(x: Tensor) -> _Summary:
+    """What two batches must share to be the same: cheap to compute, and rarely shared by others."""
+    return tuple(x.shape), x.dtype, x.device, float(x.detach().sum(dtype=torch.float64))
 
 
 def _same(one: Sequence[tuple[int, int, Tensor]], other: Sequence[tuple[int, int, Tensor]]) -> bool:

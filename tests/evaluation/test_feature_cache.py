@@ -36,6 +36,43 @@ def test_only_the_head_runs_again():
         assert all(torch.equal(f, network(x)) for f, x in zip(found, batches, strict=True))
 
 
+def test_features_belong_to_the_batch_and_not_to_its_turn():
+    network = network_of()
+    kept, batches, calls = KeptFeatures(network), torch.rand(4, 5, 3).unbind(), calls_of(network[0])
+    # Another order, other batches, one batch twice, a part of one, the same numbers in another shape or type.
+    turns = ([0, 1, 2], [2, 0, 1], [3], [3, 3, 0], [1])
+    with torch.inference_mode():
+        for turn in turns:
+            kept.begin()
+            for number in turn:
+                assert torch.equal(kept(batches[number]), network(batches[number]))
+        assert kept.kept == 4
+        before = len(calls)
+        for x in (batches[0][:3], batches[0].reshape(5, 3)[:, [1, 0, 2]], torch.zeros(0, 3)):
+            assert torch.equal(kept(x), network(x))
+        assert len(calls) == before + 6, "none of these was known"
+        kept(batches[0].clone())
+        assert len(calls) == before + 6, "a copy is the same batch"
+        rolled = batches[0].roll(1, 0)  # The same sum.
+        batches[0].copy_(rolled)
+        assert torch.equal(kept(batches[0]), network(rolled)), "what was kept is not the caller's own tensor"
+
+
+@pytest.mark.parametrize("dtype", (torch.float64, torch.bfloat16))
+def test_the_type_of_the_numbers_belongs_to_the_batch(dtype):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    kept = KeptFeatures(network)
+    kept.begin()
+    zeros = torch.zeros(2, 4)
+    kept(zeros)
+    kept(torch.zeros(2, 2, 2))
+    assert kept.kept == 2
+    network.to(dtype)
+    kept.begin()
+    x = zeros.to(dtype)
+    assert torch.equal(kept(x), network(x))
+
+
 def change_in_place(network):
     with torch.no_grad():
         network[0].weight.add_(1.0)
