@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,30 @@ WEIGHT_LAYERS: tuple[type[nn.Module], ...] = (
     nn.Embedding,
 )
 _AUXILIARY: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
+
+
+@runtime_checkable
+class NormalizesContrast(Protocol):
+    """A weight layer that normalises the contrast of each patch before it weighs it.
+
+    A rule that learns from what the layer sees (`lit_meta.rules.CriticalPeriod`) then normalises likewise.
+
+    Attributes:
+        contrast: variance of a patch that counts as noise, above 0.
+    """
+
+    contrast: float
+
+
+@runtime_checkable
+class AdaptsToDrive(Protocol):
+    """A weight layer whose directions are given, and whose units only adapt gain and threshold to their drive.
+
+    Attributes:
+        drive_threshold: what a unit's drive must exceed, in its standard deviations.
+    """
+
+    drive_threshold: float
 
 
 @dataclass(frozen=True)

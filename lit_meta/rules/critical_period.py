@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_meta.core.layers import weight_layers
+from lit_meta.core.layers import AdaptsToDrive, NormalizesContrast, weight_layers
 from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.core.state import apart
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
@@ -134,14 +134,13 @@ class CriticalPeriod(Rule):
                 f"CriticalPeriod learns Linear and Conv2d layers, {layer.name!r} is {type(module).__name__}"
             )
         key = apart(layer.name)
-        threshold = getattr(module, "drive_threshold", None)
-        if threshold is not None:
-            self._adapt(key, module, inputs, threshold)
+        if isinstance(module, AdaptsToDrive):
+            self._adapt(key, module, inputs, module.drive_threshold)
             return
         count = int(self.state.overall["samples"])
         generator = torch.Generator().manual_seed(self.seed + count)
         patches = draw_patches(module, inputs.float(), self.patches, generator)
-        contrast = getattr(module, "contrast", None)
+        contrast = module.contrast if isinstance(module, NormalizesContrast) else None
         if contrast is not None:
             patches = contrast_normalize(patches, contrast)
             patches = patches[patches.square().mean(1) > _FAINTEST]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import Session
+from lit_meta.core.layers import NormalizesContrast
 from lit_meta.evaluation.accuracy import predict
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.networks import PatchConv2d, PatchNet
@@ -202,3 +203,22 @@ def test_both_signs_answer_to_a_patch_and_its_opposite():
     positive, negative = network.features(x).chunk(2, dim=1)
     torch.testing.assert_close(network.features(-x).chunk(2, dim=1)[0], negative)
     assert not torch.equal(positive, negative)
+
+
+def test_any_layer_that_declares_its_normalisation_is_learned_as_ours_is():
+    class Foreign(torch.nn.Conv2d):
+        contrast = 0.05
+
+    def weights(layer):
+        network = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(6 * 64, 4))
+        torch.manual_seed(0)
+        learn(network, small_rule(), [images(20)])
+        return layer.weight.detach()
+
+    ours = weights(PatchConv2d(1, 6, 3, contrast=0.05))
+    foreign = weights(Foreign(1, 6, 3, padding=1))
+    plain = weights(torch.nn.Conv2d(1, 6, 3, padding=1))
+    assert isinstance(Foreign(1, 6, 3), NormalizesContrast)
+    assert not isinstance(torch.nn.Conv2d(1, 6, 3), NormalizesContrast)
+    assert torch.equal(ours, foreign)
+    assert not torch.allclose(foreign, plain)
