@@ -121,12 +121,8 @@ class Rule:
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
         head_only: the rule learns the head and keeps all other parameters still.
-        settles: hidden layers learn at first only, and keep still then.
         needs_tasks: the rule must be told the task of every sample in testing, see `context`.
-        limits: situations that the rule refuses with an error, and why: ``"growth"`` (parameters that gain rows), ``"layers"``
-            (layers added between experiences), ``"shared"`` (one parameter in several layers), ``"heads"`` (a head that is
-            not used in an experience), ``"accumulation"`` (several backward passes for a step), ``"half"`` (bfloat16
-            parameters), ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
+        limits: hosts that refuse the rule, and why: ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
 
     Attributes of an instance:
         loss_divisor: in `after_backward`, what the host has divided the loss of that pass by, as it does where gradients are
@@ -140,7 +136,6 @@ class Rule:
     needs_data: bool = True
     samples_read: int | None = None
     head_only: bool = False
-    settles: ClassVar[bool] = False
     needs_tasks: ClassVar[bool] = False
     makes_update: ClassVar[bool] = False
     reads_task_gradient: ClassVar[bool] = False

@@ -3,7 +3,6 @@
 from lit_meta.functional.binary import binary_sign, shrinking_step_factor
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.functional.gates import batch_gate, nearest_index, sample_gate, top_k_gate
-from lit_meta.functional.local import delta_rule, hidden_update
 from lit_meta.functional.neuromodulation import (
     expectation_code,
     modulation_table,
@@ -47,7 +46,6 @@ __all__ = [
     "binary_sign",
     "centered_moments",
     "cross_validated_ridge",
-    "delta_rule",
     "diagonal_fisher",
     "discriminant_readout",
     "encoding_thresholds",
@@ -55,7 +53,6 @@ __all__ = [
     "gradient_power_sums",
     "gram_rows",
     "hebbian_subspace_step",
-    "hidden_update",
     "lif_step",
     "modulation_table",
     "nearest_index",

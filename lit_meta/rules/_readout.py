@@ -49,7 +49,6 @@ class ReadoutRule(Rule):
     needs_labels = True
     limits: ClassVar[Mapping[str, str]] = {
         "distributed": "its sums are over the samples of one process",
-        "heads": "one head is learned, and it must run in every forward pass",
     }
 
     def __init__(self, *, head: str | None, freeze: bool, block: int | None, after: int) -> None:

@@ -69,11 +69,7 @@ class CriticalPeriod(Rule):
     """
 
     needs_inputs = False
-    settles = True
-    limits: ClassVar[Mapping[str, str]] = {
-        "distributed": "features learn from the samples of one process",
-        "shared": "every layer learns from its own input",
-    }
+    limits: ClassVar[Mapping[str, str]] = {"distributed": "features learn from the samples of one process"}
 
     def __init__(
         self,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -64,10 +63,6 @@ class NACA(Rule):
 
     needs_inputs = False
     needs_labels = True
-    limits: ClassVar[Mapping[str, str]] = {
-        "growth": "NI is drawn for a number of classes: give the last one, NACA(classes=...)",
-        "shared": "every layer has one local error",
-    }
 
     def __init__(
         self,

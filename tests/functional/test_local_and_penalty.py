@@ -8,10 +8,9 @@ import torch
 
 from lit_meta.functional import (
     add_quadratic_penalty_gradient_,
-    delta_rule,
-    hidden_update,
     quadratic_penalty,
 )
+from tests.functional.closed_forms import delta_rule, hidden_update
 
 
 @pytest.fixture

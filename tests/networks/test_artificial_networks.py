@@ -7,13 +7,12 @@ from torch import nn
 
 from lit_meta.functional import (
     batch_gate,
-    delta_rule,
     diagonal_fisher,
-    hidden_update,
     sample_gate,
     top_k_gate,
 )
 from lit_meta.networks import MLP, NETWORKS, ConvNet, InputGate, build_network
+from tests.functional.closed_forms import delta_rule, hidden_update
 
 FUNCTIONS = {
     "sigmoid": lambda a: 1 / (1 + np.exp(-a)),

@@ -1,4 +1,4 @@
-"""Closed forms of NACA's updates for an artificial network, for the autograd path to agree with."""
+"""Closed forms of NACA's updates for an artificial network, which the autograd path must agree with."""
 
 from __future__ import annotations
 
