@@ -22,7 +22,10 @@ def add(commands: Any) -> None:
     export.add_argument("folder")
     new = add_command(actions, "add", add_entry, "make an entry from a finished run")
     new.add_argument("run_dir")
-    new.add_argument("--zoo", help="folder of the zoo (default: the one in use)")
+    new.add_argument(
+        "--zoo",
+        help="folder of the zoo (default: the zoo of a checkout, or your own)",
+    )
 
 
 def list_entries(options: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lit_meta.utils.registry import unknown
@@ -38,5 +39,16 @@ def config_file(kind: str, path_or_name: str) -> Path:
 
 
 def zoo_folder() -> Path:
-    """The folder of zoo entries, one folder each."""
+    """The folder of the zoo entries that come with the package, one folder each."""
     return _folder("zoo_entries", "zoo")
+
+
+def own_zoo_folder() -> Path:
+    """Where entries that a user makes are kept: the zoo of a checkout, or else a folder of the user's own.
+
+    That is ``$XDG_DATA_HOME/lit_meta/zoo``, or ``~/.local/share/lit_meta/zoo``; an installed package is never written to.
+    """
+    if not (_PACKAGE / "zoo_entries").is_dir() and (_PACKAGE.parent / "zoo").is_dir():
+        return _PACKAGE.parent / "zoo"
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "lit_meta" / "zoo"

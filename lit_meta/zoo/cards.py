@@ -10,24 +10,30 @@ from lit_meta.experiments.config import is_classification
 from lit_meta.experiments.run import build_rules
 from lit_meta.experiments.summary import percent
 from lit_meta.utils.io import load_yaml
-from lit_meta.utils.paths import zoo_folder
+from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import label
 
 
 def names() -> list[str]:
-    """The names of all entries.
+    """The names of all entries: those that come with the package, and the user's own.
 
     Example:
         >>> "naca-mlp-digits" in names()
         True
     """
-    return sorted(path.parent.name for path in zoo_folder().glob("*/card.yaml"))
+    return sorted({path.parent.name for folder in _folders() for path in folder.glob("*/card.yaml")})
 
 
 def entry_folder(name: str) -> Path:
-    """Where the files of an entry lie, or would."""
-    return zoo_folder() / name
+    """Where the files of an entry lie; of one that is not there yet, where they would."""
+    lying = (folder / name for folder in _folders() if (folder / name / "card.yaml").is_file())
+    return next(lying, own_zoo_folder() / name)
+
+
+def _folders() -> tuple[Path, Path]:
+    """The package's entries come first: nothing that is added can stand in for one of them."""
+    return zoo_folder(), own_zoo_folder()
 
 
 def card(name: str) -> dict[str, Any]:

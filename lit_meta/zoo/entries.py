@@ -18,6 +18,7 @@ from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import build_rule
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256
+from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.specs import label
 from lit_meta.zoo.cards import card, entry_folder, readme
 
@@ -81,6 +82,14 @@ def export(name: str, folder: str | Path) -> Path:
 def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
     """Makes a zoo entry from a finished run; replaces the entry of the same name.
 
+    Args:
+        run_dir: the run's folder.
+        zoo: where the entry is put; None takes the zoo of a checkout, or else a folder of the user's own, which `load` and
+            all the others know too (`lit_meta.utils.paths.own_zoo_folder`).
+
+    Returns:
+        The entry's folder.
+
     Raises:
         FileNotFoundError: the run is not finished.
         ValueError: a learner is missing that shows the rule between its bounds; or the rule or the scenario tells tasks in
@@ -116,7 +125,7 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         rows = [[float(v) for v in row.split(",")] for row in load_text(run / "accuracy_matrix.csv").split()]
     except ValueError as error:
         raise ValueError(f"{run / 'accuracy_matrix.csv'} is damaged: {error}") from None
-    folder = entry_folder(experiment.name) if zoo is None else zoo / experiment.name
+    folder = _target(experiment.name) if zoo is None else zoo / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copy(run / file, folder / file)
@@ -134,6 +143,16 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
     (folder / "card.yaml").write_text(yaml.safe_dump(described, sort_keys=False, width=120))
     (folder / "README.md").write_text(readme(described))
     return folder
+
+
+def _target(name: str) -> Path:
+    """Where an entry of the user's own is put."""
+    if own_zoo_folder() != zoo_folder() and (zoo_folder() / name).exists():
+        raise ValueError(
+            f"{name!r} is an entry that comes with lit_meta, and would be found in place of this one: give the experiment "
+            "another name, or the entry another zoo"
+        )
+    return own_zoo_folder() / name
 
 
 def _tensors(name: str, described: Mapping[str, Any], file: str) -> dict[str, torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,14 +13,16 @@ import yaml
 from lit_meta import fit_stream, scenario, zoo
 from lit_meta.cli import main
 from lit_meta.data.sources.base import missing
-from lit_meta.utils.paths import zoo_folder
+from lit_meta.utils.paths import own_zoo_folder, zoo_folder
+from lit_meta.zoo import cards
 
 
 @pytest.fixture
 def copied_zoo(tmp_path, monkeypatch):
     """A copy of the zoo that a test may damage."""
     shutil.copytree(zoo_folder(), tmp_path / "zoo")
-    monkeypatch.setattr("lit_meta.zoo.cards.zoo_folder", lambda: tmp_path / "zoo")
+    for folder in ("zoo_folder", "own_zoo_folder"):
+        monkeypatch.setattr(f"lit_meta.zoo.cards.{folder}", lambda: tmp_path / "zoo")
     return tmp_path / "zoo"
 
 
@@ -110,6 +113,52 @@ def test_export_copies_an_entry_and_never_overwrites(tmp_path):
     assert (target / "card.yaml").read_text() == (zoo_folder() / "naca-mlp-digits" / "card.yaml").read_text()
     with pytest.raises(FileExistsError):
         zoo.export("naca-mlp-digits", tmp_path)
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """As where the package is installed: entries inside it, and no checkout around."""
+    shutil.copytree(zoo_folder() / "ewc-mlp-digits", tmp_path / "site" / "lit_meta" / "zoo_entries" / "ewc-mlp-digits")
+    monkeypatch.setattr("lit_meta.utils.paths._PACKAGE", tmp_path / "site" / "lit_meta")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "mine"))
+    return tmp_path
+
+
+def finished_run(folder, name):
+    """A run folder as one that an entry has been made from."""
+    card = zoo.card("ewc-mlp-digits")
+    folder.mkdir()
+    for file in ("model.safetensors", "rule.safetensors"):
+        shutil.copy(cards.entry_folder("ewc-mlp-digits") / file, folder)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**card["experiment"], "name": name}))
+    (folder / "metrics.json").write_text(
+        json.dumps({**card["results"], **{k: card[k] for k in ("command", "versions")}})
+    )
+    rows = [",".join(map(str, row)) for row in card["accuracy_matrix"]]
+    (folder / "accuracy_matrix.csv").write_text("\n".join(rows))
+    return folder
+
+
+def test_an_entry_of_ones_own_is_kept_outside_the_installed_package_and_found_there(installed):
+    package = {path: path.read_bytes() for path in (installed / "site").rglob("*") if path.is_file()}
+    target = zoo.add(finished_run(installed / "run", "mine-digits"))
+    assert target == installed / "mine" / "lit_meta" / "zoo" / "mine-digits"
+    assert zoo.names() == ["ewc-mlp-digits", "mine-digits"]
+    assert zoo.card("mine-digits")["name"] == "mine-digits"
+    one, other = zoo.load("mine-digits").state_dict(), zoo.load("ewc-mlp-digits").state_dict()
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+    assert zoo.add(installed / "run") == target, "an entry of one's own is replaced"
+    assert package == {path: path.read_bytes() for path in (installed / "site").rglob("*") if path.is_file()}
+
+
+def test_nothing_that_is_added_stands_in_for_an_entry_of_the_package(installed):
+    with pytest.raises(ValueError, match="comes with lit_meta"):
+        zoo.add(finished_run(installed / "run", "ewc-mlp-digits"))
+    assert not (installed / "mine").exists()
+
+
+def test_a_checkout_keeps_its_own_zoo():
+    assert own_zoo_folder() == zoo_folder()
 
 
 def test_an_unfinished_run_is_no_entry(tmp_path):
