@@ -39,6 +39,8 @@ class XdG(Rule):
 
     Gates act on what each weight layer but the first receives: hidden units are the features of a Linear layer's input and
     the channels of a convolution's (all positions of a channel share a gate). A network of one weight layer is refused.
+    The indices that an embedding takes are no units and are not gated, nor are the matrices inside `nn.MultiheadAttention`,
+    which are not called as layers.
 
     Args:
         gated: X, the share of units closed, in [0, 1); it is met exactly, up to rounding, in every layer and task.
@@ -174,7 +176,8 @@ class XdG(Rule):
     def _attach(self, network: nn.Module) -> None:
         if self._network is network:
             return
-        hidden = weight_layers(network)[1:]
+        # An embedding's inputs are indices, which are no units.
+        hidden = [layer for layer in weight_layers(network)[1:] if not isinstance(layer.module, nn.Embedding)]
         if not hidden:
             raise ValueError("XdG gates hidden units, and the network has one weight layer only")
         self.detach()
@@ -205,8 +208,10 @@ class XdG(Rule):
             if isinstance(task, int):
                 gate = self._table(name, width, task, inputs)
             else:
-                gate = self._of_samples(name, width, task, inputs)
-                shape[0] = len(gate)
+                # SpikingJelly's multi-step layers take (time, batch, ...).
+                samples = 1 if getattr(module, "step_mode", "s") == "m" else 0
+                gate = self._of_samples(name, width, task, inputs, inputs.shape[samples])
+                shape[samples] = len(gate)
             gate = gate.view(shape)
             return (inputs * gate, *arguments[1:])
 
@@ -220,14 +225,12 @@ class XdG(Rule):
             self._tables[name, task] = held
         return held
 
-    def _of_samples(self, name: str, units: int, tasks: Tensor, inputs: Tensor) -> Tensor:
+    def _of_samples(self, name: str, units: int, tasks: Tensor, inputs: Tensor, samples: int) -> Tensor:
         known, index = tasks.unique(return_inverse=True)
         table = torch.stack([self._table(name, units, int(task), inputs) for task in known])
-        steps, rest = divmod(inputs.shape[0], len(tasks))
+        steps, rest = divmod(samples, len(tasks))
         if rest or not steps:
-            raise ValueError(
-                f"XdG was given the tasks of {len(tasks)} samples, but layer {name!r} got {inputs.shape[0]}"
-            )
+            raise ValueError(f"XdG was given the tasks of {len(tasks)} samples, but layer {name!r} got {samples}")
         # Spiking networks send several time steps through a layer at once, one whole batch after another.
         return table[index.to(table.device)].repeat(steps, 1)
 

@@ -264,3 +264,35 @@ def test_what_cannot_be_gated_is_refused(network, tasks, error, message):
     rule = XdG(gated=0.8)
     with pytest.raises(error, match=message), rule.in_task(network, tasks):
         network(torch.zeros(4, 3))
+
+
+def test_embeddings_are_not_gated():
+    words, places = nn.Embedding(5, 4), nn.Embedding(3, 4)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places, self.head = words, places, nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.words(x) + self.places(torch.arange(x.shape[1])))
+
+    network, rule = Network(), XdG(gated=0.5)
+    x = torch.tensor([[0, 4, 2]])
+    with rule.in_task(network, 1):
+        gated = network(x)
+    gate = rule.gates("head", 4, 1)
+    torch.testing.assert_close(gated, network.head.forward((words(x) + places(torch.arange(3))) * gate))
+
+
+def test_samples_of_multi_step_layers_stand_second():
+    layer, functional = (pytest.importorskip(f"spikingjelly.activation_based.{n}") for n in ("layer", "functional"))
+    network = nn.Sequential(layer.Linear(3, 4), nn.ReLU(), layer.Linear(4, 2))
+    functional.set_step_mode(network, "m")
+    rule, tasks = XdG(gated=0.5), torch.tensor([0, 1, 1])
+    x = torch.randn(3, 3, 3)  # As many time steps as samples.
+    with rule.in_task(network, tasks):
+        together = network(x)
+    for sample, task in enumerate(tasks.tolist()):
+        with rule.in_task(network, task):
+            torch.testing.assert_close(network(x[:, [sample]]), together[:, [sample]])
