@@ -97,6 +97,8 @@ def reads_in_order(loader: DataLoader[Any]) -> bool:
 def reads_all(loader: DataLoader[Any]) -> bool:
     """Whether one pass over a loader (over those of all processes together) shows every sample of the data set."""
     sampler, batching = _sampler(loader), _batching(loader)
+    if sampler is None:
+        return False
     if batching is not None and batching.drop_last and len(sampler) % batching.batch_size:  # type: ignore[arg-type]
         return False
     size = len(loader.dataset)  # type: ignore[arg-type]

@@ -222,7 +222,7 @@ class LightningTask:
     @property
     def inseparable(self) -> str | None:
         combined = self._trainer.fit_loop._combined_loader
-        if combined is None or len(combined.flattened) < 2 or combined._mode == "sequential":
+        if combined is None or len(combined.flattened) < 2:
             return None
         return (
             "a batch comes from several loaders at once, so that a row of each is not one sample: say loss='cross_entropy' or "
