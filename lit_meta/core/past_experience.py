@@ -49,6 +49,11 @@ class PastExperience:
         """Every batch as the training step got it, or samples drawn from all of them."""
         return iter(self._data) if samples is None else drawn(self._data, samples, seed)
 
+    @property
+    def named_form(self) -> Form | None:
+        """The form of the task's loss that the host names."""
+        return self._task.form
+
     def check_separable(self) -> None:
         """Checks that one row of every tensor of a batch is one sample.
 

@@ -60,6 +60,11 @@ class Experience(Protocol):
 
     network: nn.Module
 
+    @property
+    def named_form(self) -> Literal["cross_entropy", "mse"] | None:
+        """The form of the task's loss that the host names; in a plain loop that names none, the cross-entropy."""
+        ...
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yields (inputs, targets) batches on the network's device, never shuffled."""
         ...

@@ -97,17 +97,17 @@ class EWC(PenaltyRule):
         self.takes_task_loss = loss == "task"
 
     def rehearse(self, synapses: Synapses, experience: Experience) -> None:
-        found = [tensor for fisher, _ in self._fishers(synapses, experience) for tensor in fisher.values()]
-        if not any(bool(tensor.any()) for tensor in found) and self._one_output(experience):
-            raise ValueError(
-                "the network has one output, whose softmax is 1 whatever it is, so that no parameter has any importance for "
-                "the cross-entropy: say EWC(loss='mse'), or loss='task' where the host has a training step of its own"
-            )
-
-    def _one_output(self, experience: Experience) -> bool:
-        with experience.measuring(), torch.no_grad():
-            outputs = [output for batch in experience.batches() for output in experience.outputs(batch)]
-        return all(output.dim() == 2 and output.shape[1] == 1 for output in outputs)
+        if "cross_entropy" in (self.loss, experience.named_form if self.loss == "task" else None):
+            with experience.measuring(), torch.no_grad():
+                outputs = [output for batch in experience.batches() for output in experience.outputs(batch)]
+            if all(output.dim() == 2 and output.shape[1] == 1 for output in outputs):
+                raise ValueError(
+                    "the network has one output, whose softmax is 1 whatever it is, so that no parameter would have any "
+                    "importance for the cross-entropy: say EWC(loss='mse'), EWC(loss='task') where the host has a training "
+                    "step, or, in a plain loop, the loss itself, Session(loss=...)"
+                )
+        for _ in self._fishers(synapses, experience):
+            pass
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         fisher = averaged(synapses, self._fishers(synapses, experience), "EWC")
