@@ -12,7 +12,6 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -27,6 +26,7 @@ from lit_meta.core.experience_data import (
 )
 from lit_meta.core.rule import Rule
 from lit_meta.core.task import Form
+from lit_meta.integrations import _lightning
 from lit_meta.integrations.losses import LOSSES
 
 
@@ -70,14 +70,11 @@ class LightningData(ExperienceData):
         self._readers = readers
         self._samplers: list[tuple[DataLoader[Any], str, _Watched]] = []
         self._epochs = [0]
-        if readers:
-            # Where every loader passes after Lightning has put its own samplers in, and before anyone has read from it.
-            strategy: Any = trainer.strategy
-            strategy.process_dataloader = self._processed(strategy.process_dataloader)
+        self._end_watch = _lightning.watch_loaders(trainer, self._watch) if readers else _nothing
 
     def close(self) -> None:
         """Gives the Trainer's loaders their own samplers back."""
-        vars(self._trainer.strategy).pop("process_dataloader", None)
+        self._end_watch()
         for loader, name, sampler in self._samplers:
             object.__setattr__(loader, name, sampler.watched)
 
@@ -118,43 +115,32 @@ class LightningData(ExperienceData):
 
     def __iter__(self) -> Iterator[Any]:
         for batch in self._raw():
-            yield self._as_trained(batch)
-
-    @property
-    def _combined(self) -> CombinedLoader:
-        combined = self._trainer.fit_loop._combined_loader
-        if combined is None:
-            raise RuntimeError("the Trainer has not read its training data yet")
-        return combined
+            yield _lightning.through_transfer(self._trainer, self._module, batch)
 
     @property
     def _loaders(self) -> list[Any]:
-        return self._combined.flattened
+        return _lightning.training_loaders(self._trainer).flattened
 
     @property
     def _batches(self) -> int | None:
         """How many batches the fullest epoch had; a training that was cut short has not seen the rest."""
         seen, limit = max(self._epochs), self._trainer.num_training_batches
         # An epoch that a checkpoint cut in two began before these counts did.
-        if seen == 0 or self._trainer.fit_loop.restarted_mid_epoch:
+        if seen == 0 or _lightning.resumed_inside_epoch(self._trainer):
             return None if limit == float("inf") else int(limit)
         return seen
 
     def _raw(self) -> Iterable[Any]:
         """The batches as they come from the loaders."""
-        combined = self._combined
+        combined = _lightning.training_loaders(self._trainer)
         if len(combined.flattened) == 1 and not isinstance(combined.iterables, (Mapping, list, tuple)):
             loader = combined.flattened[0]
             again = self._learned(loader)
             return islice(in_order(loader), self._batches) if again is None else again
         # Which samples met in a batch is the loaders' own business; each of them is read in order.
-        together = CombinedLoader(combined.iterables, combined._mode)
         parts = [self._learned(loader) for loader in combined.flattened]
-        together.flattened = [
-            in_order(loader) if part is None else part for loader, part in zip(combined.flattened, parts, strict=True)
-        ]
-        together.limits = combined.limits
-        return islice((batch for batch, _, _ in iter(together)), self._batches)
+        loaders = [in_order(x) if part is None else part for x, part in zip(combined.flattened, parts, strict=True)]
+        return islice(_lightning.recombined(combined, loaders), self._batches)
 
     def _learned(self, loader: Any) -> Iterable[Any] | None:
         """A loader of exactly the samples that were learned; None where these are the first batches that it gives in order."""
@@ -177,27 +163,16 @@ class LightningData(ExperienceData):
 
     def _limits_of(self, loader: Any) -> float:
         position = next(i for i, other in enumerate(self._loaders) if other is loader)
-        limits = self._combined.limits
+        limits = _lightning.training_loaders(self._trainer).limits
         return float("inf") if limits is None else float(limits[position])
 
-    def _as_trained(self, batch: Any) -> Any:
-        trainer = self._trainer
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-    def _processed(self, process: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        def processed(loader: Any) -> Any:
-            loader = process(loader)
-            if self._trainer.training and rebuildable(loader) and not reads_in_order(loader):
-                name = "sampler" if loader.batch_sampler is None else "batch_sampler"
-                sampler = _Watched(getattr(loader, name))
-                # A loader refuses to have its sampler replaced, since it would not notice once it is being read.
-                object.__setattr__(loader, name, sampler)
-                self._samplers.append((loader, name, sampler))
-            return loader
-
-        return processed
+    def _watch(self, loader: Any) -> None:
+        if rebuildable(loader) and not reads_in_order(loader):
+            name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+            sampler = _Watched(getattr(loader, name))
+            # A loader refuses to have its sampler replaced, since it would not notice once it is being read.
+            object.__setattr__(loader, name, sampler)
+            self._samplers.append((loader, name, sampler))
 
 
 class LightningTask:
@@ -221,8 +196,7 @@ class LightningTask:
 
     @property
     def inseparable(self) -> str | None:
-        combined = self._trainer.fit_loop._combined_loader
-        if combined is None or len(combined.flattened) < 2:
+        if len(_lightning.training_loaders(self._trainer).flattened) < 2:
             return None
         return (
             "a batch comes from several loaders at once, so that a row of each is not one sample: say loss='cross_entropy' or "

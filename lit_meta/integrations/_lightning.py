@@ -8,17 +8,18 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 from lightning.fabric.wrappers import is_wrapped
 from lightning.pytorch import callbacks as library
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.optim import Optimizer
 
@@ -221,3 +222,55 @@ def datamodule_for(module: object, data: L.LightningDataModule) -> L.LightningDa
     if package is not None and not isinstance(data, package.LightningDataModule):
         data.__class__ = type(type(data).__name__, (type(data), package.LightningDataModule), {})
     return data
+
+
+def training_loaders(trainer: L.Trainer) -> CombinedLoader:
+    """The loaders that a fit reads, once Lightning has put its samplers and limits in; often of one loader alone.
+
+    Raises:
+        RuntimeError: the Trainer has not read its training data yet.
+    """
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    if combined is None:
+        raise RuntimeError("the Trainer has not read its training data yet")
+    return cast("CombinedLoader", combined)
+
+
+def recombined(combined: CombinedLoader, loaders: list[Any]) -> Iterator[Any]:
+    """The batches of other loaders, put together as those of a fit are."""
+    together = CombinedLoader(combined.iterables, combined._mode)
+    together.flattened = loaders
+    together.limits = combined.limits
+    for batch, _, _ in iter(together):
+        yield batch
+
+
+def through_transfer(trainer: L.Trainer, module: L.LightningModule, batch: Any) -> Any:
+    """A batch of a loader as the training step gets it: converted, through the hooks of its transfer, on the device."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def resumed_inside_epoch(trainer: L.Trainer) -> bool:
+    """Whether the present fit goes on from a checkpoint that was saved inside an epoch."""
+    return bool(getattr(trainer.fit_loop, "restarted_mid_epoch", False))
+
+
+def watch_loaders(trainer: L.Trainer, watch: Callable[[Any], None]) -> Callable[[], None]:
+    """Shows each training loader once Lightning has put its own sampler in, and before anyone reads it.
+
+    Returns:
+        Ends it.
+    """
+    strategy: Any = trainer.strategy
+    process = strategy.process_dataloader
+
+    def processed(loader: Any) -> Any:
+        loader = process(loader)
+        if trainer.training:  # And not a loader to validate with.
+            watch(loader)
+        return loader
+
+    strategy.process_dataloader = processed
+    return lambda: vars(strategy).pop("process_dataloader", None)

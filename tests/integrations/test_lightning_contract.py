@@ -105,3 +105,62 @@ def test_fabric_gives_back_what_it_has_wrapped(loader):
         assert _lightning.fabric_network(own) is own
         assert _lightning.fabric_optimizer(own) is own
         assert _lightning.fabric_loader(own) is own
+
+
+def test_training_loaders_are_shown_before_they_are_read_and_known_while_they_are():
+    shown, known = [], []
+    train, validate = (DataLoader(TensorDataset(torch.ones(12, 4)), batch_size=4) for _ in range(2))
+
+    class Watch(L.Callback):
+        def setup(self, trainer, pl_module, stage):
+            self.end = _lightning.watch_loaders(trainer, lambda loader: shown.append((loader, loader._iterator)))
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            known.append(_lightning.training_loaders(trainer))
+            assert not _lightning.resumed_inside_epoch(trainer)
+
+        def on_train_end(self, trainer, pl_module):
+            self.end()
+            assert "process_dataloader" not in vars(trainer.strategy)
+
+    class Validates(Module):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    run = trainer(callbacks=[Watch()], max_epochs=1, limit_train_batches=2)
+    with pytest.raises(RuntimeError, match="not read its training data"):
+        _lightning.training_loaders(run)
+    run.fit(Validates(), train, validate)
+    assert shown == [(train, None)]
+    assert known[0].flattened == [train]
+    assert known[0].limits == [2]
+
+
+def test_a_batch_goes_through_the_conversion_and_the_hooks_of_its_transfer():
+    order = []
+
+    class Hooks(Module):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            order.append(("before", batch[0].dtype))
+            return batch
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            order.append(("after", batch[0].dtype))
+            return batch
+
+        def on_train_end(self):
+            order.clear()
+            batch = _lightning.through_transfer(self.trainer, self, [torch.ones(2, 4)])
+            assert batch[0].dtype == torch.float64
+
+    loader = DataLoader(TensorDataset(torch.ones(12, 4)), batch_size=4)
+    trainer(max_epochs=1, precision="64-true").fit(Hooks(), loader)
+    assert order == [("before", torch.float64), ("after", torch.float64)]
+
+
+def test_loaders_are_put_together_in_the_mode_of_the_fit():
+    from lightning.pytorch.utilities import CombinedLoader
+
+    combined = CombinedLoader({"a": [1, 2, 3], "b": [4]}, "max_size_cycle")
+    batches = list(_lightning.recombined(combined, [[5, 6], [7]]))
+    assert batches == [{"a": 5, "b": 7}, {"a": 6, "b": 7}]
