@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.tables.results import DOCS, committed, write
-from lit_meta.experiments.config import load_experiment
+from lit_meta.experiments import load_experiment
 from lit_meta.experiments.summary import percent
 
 # Data, network, what the publication reports for NACA and for backpropagation (on which data, where on others), experiment.

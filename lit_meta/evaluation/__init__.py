@@ -1,5 +1,19 @@
 """Accuracy that cannot leak: a prediction depends on its own sample only, and `audit` checks this for any model."""
 
-from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_by_batching, accuracy_of, evaluate
+from __future__ import annotations
 
-__all__ = ["PROTOCOLS", "Protocol", "accuracy_by_batching", "accuracy_of", "evaluate"]
+from typing import TYPE_CHECKING
+
+from lit_meta.evaluation.protocols import PROTOCOLS as PROTOCOLS
+from lit_meta.evaluation.protocols import Protocol as Protocol
+from lit_meta.utils.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from lit_meta.evaluation.accuracy import accuracy_by_batching as accuracy_by_batching
+    from lit_meta.evaluation.accuracy import accuracy_of as accuracy_of
+    from lit_meta.evaluation.accuracy import evaluate as evaluate
+
+__getattr__, __dir__, _names = lazy_exports(
+    __name__, [f"lit_meta.evaluation.accuracy:{name}" for name in ("accuracy_by_batching", "accuracy_of", "evaluate")]
+)
+__all__ = [*_names, "PROTOCOLS", "Protocol"]

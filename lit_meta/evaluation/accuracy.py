@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.spiking_state import SpikingState
+from lit_meta.evaluation.protocols import PROTOCOLS as PROTOCOLS
+from lit_meta.evaluation.protocols import Protocol as Protocol
 from lit_meta.utils.modes import evaluating
 from lit_meta.utils.validation import all_finite, require_one_of
-
-Protocol = Literal["standard", "paper"]
-PROTOCOLS: tuple[Protocol, ...] = ("standard", "paper")
 
 Context = Callable[[Tensor], AbstractContextManager[object]]
 """Takes the experience of each sample in a batch, (batch,), and makes it known for the duration of a forward pass."""

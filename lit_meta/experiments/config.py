@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from functools import cache
+from typing import Any, Literal, cast
 
-from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol
-from lit_meta.utils.io import load_text
-from lit_meta.utils.paths import config_file
+from lit_meta.evaluation.protocols import PROTOCOLS, Protocol
+from lit_meta.utils.annotations import annotations_of, described, fits
+from lit_meta.utils.arguments import require_keys, require_one_of
 from lit_meta.utils.specs import Spec, normalized
-from lit_meta.utils.validation import require_one_of
 
-_LONGEST = 300  # Characters of a parser's message.
 LEARNERS = ("rule", "naive", "joint")
 
 Rules = str | dict[str, Any] | list[str | dict[str, Any]] | None
@@ -36,6 +35,9 @@ class Override:
     optimizer: str | dict[str, Any] | None = None
     max_epochs: int | None = None
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_types(self)
 
 
 @dataclass
@@ -85,6 +87,7 @@ class Experiment:
     note: str = ""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         # Folders are called by it.
         if not self.name.strip() or self.name in (".", "..") or any(c in self.name for c in "/\\\0\n"):
             raise ValueError(f"an experiment's name is the name of a folder, without slashes, got {self.name!r}")
@@ -141,12 +144,40 @@ class Experiment:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Experiment:
-        """The experiment that `to_dict` describes."""
-        changes = {
-            part: {learner: Override(**given) for learner, given in values.get(part, {}).items()}
-            for part in ("overrides", "controls")
-        }
-        return cls(**{**values, **changes})
+        """The experiment that `to_dict` describes.
+
+        Raises:
+            TypeError: a value of another type, or no mapping where one is needed.
+            ValueError: a key that does not exist at any level (the nearest is named), one that is missing, or a value out of
+                range.
+        """
+        given = dict(_known_keys("an experiment", values, cls))
+        for part in ("overrides", "controls"):
+            by_learner = given.get(part, {})
+            if not isinstance(by_learner, Mapping):
+                raise TypeError(f"{part} must be a mapping from learners to what differs for them, got {by_learner!r}")
+            given[part] = {
+                learner: Override(**_known_keys(f"{part}: {learner}", changes, Override))
+                for learner, changes in by_learner.items()
+            }
+        return cls(**given)
+
+
+def _known_keys(what: str, values: object, cls: type) -> dict[str, Any]:
+    needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+    return cast(dict[str, Any], require_keys(what, values, [f.name for f in fields(cls)], needed=needed))
+
+
+@cache
+def _annotations(cls: type) -> dict[str, Any]:
+    return annotations_of(cls)
+
+
+def _check_types(described_by: object) -> None:
+    for name, annotation in _annotations(type(described_by)).items():
+        value = getattr(described_by, name)
+        if not fits(value, annotation):
+            raise TypeError(f"{name} must be {described(annotation)}, got {value!r}")
 
 
 def _arguments(spec: str | dict[str, Any]) -> dict[str, Any]:
@@ -172,12 +203,6 @@ def _given(override: Override) -> dict[str, Any]:
     return {key: value for key, value in asdict(override).items() if value is not None}
 
 
-def _in_one_line(error: Exception) -> str:
-    """What a parser says, without its line breaks and, where it is long, without its end."""
-    said = " ".join(str(error).split())
-    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} ..."
-
-
 def is_classification(described: Mapping[str, Any]) -> bool:
     """Whether an experiment, or a report of one, has all classes learned at once, so that there is no stream to forget.
 
@@ -186,30 +211,3 @@ def is_classification(described: Mapping[str, Any]) -> bool:
         True
     """
     return bool(_arguments(described["scenario"]).get("experiences") == 1)
-
-
-def load_experiment(path_or_name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """An experiment from a YAML file, or by its name in ``configs/experiment/``.
-
-    Args:
-        path_or_name: of the config.
-        overrides: further arguments as on a command line, such as ``["--max_epochs=2", "--seeds=[0]"]``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        KeyError: no config of that name; the nearest are named.
-        ValueError: the file does not describe an experiment.
-    """
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    path = config_file("experiment", path_or_name)
-    load_text(path)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Experiment)
-    parser.add_argument("--config", action="config")
-    try:
-        values = parser.parse_args([f"--config={path}", *overrides])
-    except (ArgumentError, AttributeError, ImportError) as error:  # The latter two of a class_path that leads nowhere.
-        raise ValueError(f"{path}: {_in_one_line(error)}") from None
-    values.pop("config", None)
-    return Experiment.from_dict(values.as_dict())

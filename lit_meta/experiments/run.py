@@ -15,7 +15,9 @@ from torch import nn
 
 from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.evaluation.accuracy import accuracy_by_batching
-from lit_meta.experiments.config import Experiment, Rules, load_experiment
+from lit_meta.experiments.checks import check_specs
+from lit_meta.experiments.config import Experiment, Rules
+from lit_meta.experiments.loading import load_experiment
 from lit_meta.experiments.summary import summary
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.integrations.optimizers import optimizer_factory
@@ -165,6 +167,7 @@ def run_experiment(
     """
     from lit_meta.data import experience_tensors
 
+    check_specs(experiment)
     if benchmarks is None:
         benchmarks = benchmarks_of(experiment)
     write_config(experiment, run_dir, resume=resume)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from lit_meta.experiments.run import Experiment, build_module, load_experiment
-from lit_meta.utils.io import load_yaml
+from lit_meta.experiments.config import Experiment
+from lit_meta.experiments.loading import load_experiment, read_config, replaced
+from lit_meta.utils.annotations import annotations_of, described, fits
+from lit_meta.utils.arguments import require_keys, require_one_of
 from lit_meta.utils.paths import config_file
-from lit_meta.utils.validation import require_one_of
 
 TUNABLE = ("rule", "network", "loss", "optimizer", "max_epochs", "batch_size")
 
@@ -44,8 +44,11 @@ class Dimension:
             (16, 32)
         """
         form = "{low: ..., high: ..., log: true or false} or {choices: [...]}"
-        if not isinstance(values, Mapping) or not set(values) <= {"low", "high", "log", "choices"}:
+        if not isinstance(values, Mapping):
             raise ValueError(f"space: {name} must be {form}, got {values!r}")
+        require_keys(f"space: {name}", values, ["low", "high", "log", "choices"])
+        if not isinstance(values.get("log", False), bool):
+            raise ValueError(f"space: {name}: log must be true or false, got {values['log']!r}")
         if "choices" in values:
             if len(values) > 1 or not isinstance(values["choices"], list) or not values["choices"]:
                 raise ValueError(f"space: {name} must be {form}, got {values!r}")
@@ -90,6 +93,9 @@ class Sweep:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name, annotation in annotations_of(Sweep).items():
+            if not fits(getattr(self, name), annotation):
+                raise TypeError(f"{name} must be {described(annotation)}, got {getattr(self, name)!r}")
         for name in ("experiences", "trials"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
@@ -105,6 +111,8 @@ class Sweep:
         require_one_of("learner", self.learner, known)
         for path in self.space:
             require_one_of(f"the first part of {path!r}", path.split(".")[0], TUNABLE)
+        from lit_meta.experiments.run import build_module
+
         # A misspelled hyperparameter is found before the first trial, not after an hour.
         part = self.with_values({path: dimension.example for path, dimension in self.space.items()})
         try:
@@ -124,7 +132,8 @@ class Sweep:
         own = found[group].get(self.learner, {})
         for path, value in values.items():
             top, *rest = path.split(".")
-            part[top] = _replaced(part[top], rest, value, path)
+            _require_place(part[top], rest, path)
+            part[top] = replaced(part[top], rest, value, path)
             # An override would hide the experiment's own value, so the new one goes where it is read from.
             if self.learner == "rule" and top not in own:
                 found[top] = part[top]
@@ -158,10 +167,12 @@ def load_sweep(path_or_name: str) -> Sweep:
         ['optimizer.init_args.lr', 'rule.strength']
     """
     path = config_file("sweep", path_or_name)
-    values = load_yaml(path)
-    names = [one.name for one in fields(Sweep)]
-    if not {"experiment", "space", "experiences"} <= set(values) <= set(names):
-        raise ValueError(f"{path}: a sweep has experiment, space and experiences, and of {', '.join(names)} no others")
+    values = read_config(path)
+    names = [field.name for field in fields(Sweep)]
+    try:
+        require_keys("a sweep", values, names, needed=("experiment", "space", "experiences"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(values["space"], dict):
         raise ValueError(f"{path}: space must be a mapping of hyperparameters to values, got {values['space']!r}")
     beside = path.parent / str(values["experiment"])
@@ -184,18 +195,11 @@ def _number(name: str, part: str, value: Any) -> float | int:
     return number
 
 
-def _replaced(container: Any, path: list[str], value: Any, whole: str) -> Any:
-    """A copy of nested mappings and lists with one value put in place."""
-    if not path:
-        return value
-    if isinstance(container, dict):
-        if len(path) > 1 and path[0] not in container:
-            raise ValueError(f"{whole!r} leads nowhere: the experiment has no {path[0]!r} there")
-        return {**container, path[0]: _replaced(container.get(path[0]), path[1:], value, whole)}
-    if isinstance(container, list):
-        if not path[0].isdigit() or int(path[0]) >= len(container):
-            raise ValueError(f"{whole!r} leads nowhere: {path[0]!r} is no position in a list of {len(container)}")
-        found = copy.deepcopy(container)
-        found[int(path[0])] = _replaced(found[int(path[0])], path[1:], value, whole)
-        return found
-    raise ValueError(f"{whole!r} leads nowhere: the experiment has {container!r} there")
+def _require_place(container: Any, path: list[str], whole: str) -> None:
+    """Checks that a path leads to where a value is or could be, so that nothing between is made up."""
+    for key in path[:-1]:
+        if isinstance(container, Mapping) and key not in container:
+            raise ValueError(f"{whole!r} leads nowhere: the experiment has no {key!r} there")
+        if not isinstance(container, (Mapping, list)) or (isinstance(container, list) and not key.isdigit()):
+            return  # `replaced` says what is wrong.
+        container = container[key] if isinstance(container, Mapping) else dict(enumerate(container)).get(int(key))

@@ -7,15 +7,18 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# PyTorch is imported where tensors are read or written: a command that only reads a config starts without it.
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors to a safetensors file; a crash in the middle leaves the former file whole."""
+    from safetensors.torch import save
+
     # Copies, because two names may share memory, which the format does not allow.
     _write(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
 
@@ -27,6 +30,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         ValueError: it is not a whole safetensors file.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

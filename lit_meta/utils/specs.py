@@ -6,13 +6,14 @@ writes it (``{"class_path": "my_package.MyRule", "init_args": {...}}``).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lit_meta.utils.annotations import annotations_of, described, fits
+from lit_meta.utils.arguments import nearest
 from lit_meta.utils.registry import Registry
 
 Specification = str | Mapping[str, Any]
@@ -139,7 +140,8 @@ def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: 
         positional: how many first arguments the caller adds.
 
     Raises:
-        TypeError: an argument it does not take (the nearest is named), or one that is missing.
+        TypeError: an argument it does not take (the nearest is named), one that is missing, or one of another type than the
+            annotation of the class or function asks for.
 
     Example:
         >>> check_arguments(dict.fromkeys, {}, "nothing")  # a function without a signature is not checked
@@ -148,6 +150,11 @@ def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: 
         Traceback (most recent call last):
         ...
         TypeError: scenario 'mine' has no argument 'lenght'; did you mean 'length'? It takes length, seed
+        >>> def scenario(length: int, seed: int = 0): ...
+        >>> check_arguments(scenario, {"length": "three"}, "scenario 'mine'")
+        Traceback (most recent call last):
+        ...
+        TypeError: scenario 'mine': length must be a whole number, got 'three'
     """
     try:
         parameters = inspect.signature(target).parameters.values()
@@ -159,13 +166,14 @@ def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: 
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
         for name in given:
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-                hint = f"; did you mean {near[0]!r}?" if near else "."
-                raise TypeError(f"{what} has no argument {name!r}{hint} It takes {takes}")
+                raise TypeError(f"{what} has no argument {name!r}{nearest(name, names)} It takes {takes}")
     for p in parameters:
         required = p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
         if required and p.name not in given and p.name not in known:
             raise TypeError(f"{what} needs the argument {p.name!r}. It takes {takes}")
+    for name, annotation in annotations_of(target).items():
+        if name in given and not fits(given[name], annotation):
+            raise TypeError(f"{what}: {name} must be {described(annotation)}, got {given[name]!r}")
 
 
 def build(
@@ -200,12 +208,55 @@ def build(
         >>> build({"name": "fraction", "numerator": 3, "denominator": 6}, numbers)
         Fraction(1, 2)
     """
+    target, arguments = _prepared(value, registry, len(positional), trusted, offered or {}, extra)
+    return target(*positional, **arguments)
+
+
+def check(
+    value: Specification,
+    registry: Registry[Any],
+    /,
+    *,
+    positional: int = 0,
+    trusted: bool = True,
+    offered: Mapping[str, Any] | None = None,
+) -> None:
+    """Checks everything about a spec that can be known without building what it describes.
+
+    Args:
+        value: the spec.
+        registry: of its kind.
+        positional: how many first arguments the caller will add.
+        trusted: see `Spec.resolve`.
+        offered: as in `build`.
+
+    Raises:
+        KeyError, TypeError, ValueError: as in `build`.
+
+    Example:
+        >>> pools = Registry("pool", {"threads": "concurrent.futures:ThreadPoolExecutor"}, group="example.pools")
+        >>> check({"name": "threads", "max_worker": 2}, pools)
+        Traceback (most recent call last):
+        ...
+        TypeError: pool 'threads' has no argument 'max_worker'; did you mean 'max_workers'? It takes max_workers, ...
+    """
+    _prepared(value, registry, positional, trusted, offered or {}, {})
+
+
+def _prepared(
+    value: Specification,
+    registry: Registry[Any],
+    positional: int,
+    trusted: bool,
+    offered: Mapping[str, Any],
+    extra: Mapping[str, Any],
+) -> tuple[Callable[..., Any], dict[str, Any]]:
     spec = Spec.parse(value, registry.kind)
     target = spec.resolve(registry, trusted=trusted)
-    arguments = {**_taken(target, offered or {}), **extra, **spec.arguments}
+    arguments = {**_taken(target, offered), **extra, **spec.arguments}
     what = f"{registry.kind} {spec.name or spec.class_path!r}"
-    check_arguments(target, arguments, what, positional=len(positional))
-    return target(*positional, **arguments)
+    check_arguments(target, arguments, what, positional=positional)
+    return target, arguments
 
 
 def _taken(target: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, Any]:

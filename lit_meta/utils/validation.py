@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from numbers import Real
-
 import torch
 from torch import Tensor
+
+from lit_meta.utils.arguments import require_in as require_in
+from lit_meta.utils.arguments import require_one_of as require_one_of
 
 
 def all_finite(values: Tensor) -> bool:
@@ -60,29 +60,3 @@ def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
         raise ValueError(
             f"{rule} got the label {wrong}, but the head has {classes} outputs: labels go from 0 to {classes - 1}"
         )
-
-
-def require_in(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Holds that a hyperparameter lies in [low, high] (or (low, high] with ``open_low``).
-
-    Raises:
-        ValueError: it does not, or it is not a number.
-
-    Example:
-        >>> require_in("strength", -1.0, 0.0, float("inf"))
-        Traceback (most recent call last):
-        ...
-        ValueError: strength must be in [0.0, inf], got -1.0
-    """
-    if not isinstance(value, Real) or not (low < value <= high if open_low else low <= value <= high):
-        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
-
-
-def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Holds that a hyperparameter is one of a few values.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")

@@ -1,0 +1,77 @@
+"""Checks of plain arguments, each with one sentence for its user; needs nothing beyond Python."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+
+
+def require_in(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    """Holds that a hyperparameter lies in [low, high] (or (low, high] with ``open_low``).
+
+    Raises:
+        ValueError: it does not, or it is not a number.
+
+    Example:
+        >>> require_in("strength", -1.0, 0.0, float("inf"))
+        Traceback (most recent call last):
+        ...
+        ValueError: strength must be in [0.0, inf], got -1.0
+    """
+    if not isinstance(value, Real) or not (low < value <= high if open_low else low <= value <= high):
+        raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
+
+
+def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    """Holds that a hyperparameter is one of a few values.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def nearest(name: object, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the most similar known one, where there is any.
+
+    Example:
+        >>> nearest("max_epoch", ["name", "max_epochs"]), nearest("x", ["name"])
+        ("; did you mean 'max_epochs'?", '.')
+    """
+    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else "."
+
+
+def require_keys(what: str, given: object, known: Sequence[str], *, needed: Sequence[str] = ()) -> Mapping[str, object]:
+    """Checks that a mapping holds keys that exist, and those that it must hold.
+
+    Args:
+        what: the mapping, for the message.
+        given: the mapping.
+        known: keys that have a meaning.
+        needed: keys that must be there.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        TypeError: it is no mapping.
+        ValueError: a key has no meaning (the nearest is named), or one is missing.
+
+    Example:
+        >>> require_keys("an experiment", {"max_epoch": 1}, ["name", "max_epochs"])
+        Traceback (most recent call last):
+        ...
+        ValueError: an experiment has no key 'max_epoch'; did you mean 'max_epochs'? It has name, max_epochs
+    """
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} must be a mapping, got {given!r}")
+    for key in given:
+        if key not in known:
+            raise ValueError(f"{what} has no key {key!r}{nearest(key, known)} It has {', '.join(known)}")
+    for key in needed:
+        if key not in given:
+            raise ValueError(f"{what} needs {key}")
+    return given
