@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 from lit_meta._version import __version__
-from lit_meta.cli import audit, bench, demo, errors, evaluate, listing, report, run, sweep, zoo
+from lit_meta.cli import audit, bench, completion, demo, errors, evaluate, listing, report, run, schema, sweep, zoo
 from lit_meta.cli.console import error_console
+from lit_meta.cli.parsing import CommandParser, chosen
 
 # Each module has add(subparsers), which registers its commands and their functions.
-_COMMANDS = (demo, run, sweep, evaluate, audit, bench, report, zoo, listing)
+_COMMANDS = (demo, run, sweep, evaluate, audit, bench, report, zoo, listing, schema, completion)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> CommandParser:
     """The whole command-line parser."""
-    top = argparse.ArgumentParser(
-        prog="lit-meta", description="Metaplasticity for PyTorch Lightning: train, evaluate, measure, share."
+    top = CommandParser(
+        prog="lit-meta",
+        description="Metaplasticity for PyTorch Lightning: train, evaluate, measure, share.",
+        epilog="example: lit-meta run naca-mlp-digits --max_epochs 2; lit-meta COMMAND --help has more",
     )
     top.add_argument("--version", action="version", version=f"lit-meta {__version__}")
     top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = top.add_subcommands(dest="command", title="commands", metavar="COMMAND", required=True)
     for module in _COMMANDS:
         module.add(commands)
     return top
@@ -39,13 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")
-    options = parser().parse_args(arguments)
+    top = parser()
+    everything = top.parse_args(arguments)
+    function, options = chosen(top, everything)
     try:
         if options.json is not None:
             from lit_meta.utils.io import check_target
 
             check_target(Path(options.json))
-        facts = options.function(options)
+        facts = function(options)
         if options.json is not None:
             from lit_meta.utils.io import save_json
 
@@ -55,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error_console().print("interrupted")
         return 130
     except Exception as error:
-        if options.debug:
+        if everything.debug:
             raise
         return errors.report(error)
 

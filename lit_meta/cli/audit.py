@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_meta.cli.console import add_command, console, percent, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, percent, table
+from lit_meta.cli.parsing import add_command
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "audit", audit, "does accuracy depend on how test batches are made?")
+    parser = add_command(
+        commands,
+        "audit",
+        audit,
+        "does accuracy depend on how test batches are made?",
+        example="lit-meta audit naca-mlp-digits",
+    )
     parser.add_argument("name", help="a zoo entry, or the folder of a finished run")
     parser.add_argument("--scenario", help="another scenario than the one it was trained on")
     parser.add_argument("--threshold", type=float, default=0.5, help="the largest difference in points (default: 0.5)")
@@ -26,7 +34,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--samples", type=int, default=0, help="test at most this many in all conditions; 0: all")
 
 
-def audit(options: argparse.Namespace) -> dict[str, Any]:
+def audit(options: Namespace) -> dict[str, Any]:
     from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.evaluation.audit import audit as audit_model
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_meta.cli.console import add_command, console, progress, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, progress, table
+from lit_meta.cli.parsing import add_command
 
 if TYPE_CHECKING:
     from lit_meta.bench import Result, ScalingResult
@@ -18,7 +20,13 @@ _SCALING_COLUMNS = ("benchmark", "subject, against", "exponent", "95 % interval"
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "bench", bench, "measure speed and memory against what people would use instead")
+    parser = add_command(
+        commands,
+        "bench",
+        bench,
+        "measure speed and memory against what people would use instead",
+        example="lit-meta bench --quick rules",
+    )
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="ids or groups (default: all)")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} repeats in place of {_REPEATS}")
     parser.add_argument("--repeats", type=int, help="how often each is measured")
@@ -34,7 +42,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--markdown", metavar="FILE", help="put the tables into FILE, between its bench markers")
 
 
-def bench(options: argparse.Namespace) -> dict[str, Any]:
+def bench(options: Namespace) -> dict[str, Any]:
     import torch
 
     from lit_meta.bench import Benchmark, choose, machine
@@ -105,7 +113,7 @@ def _joined(files: Sequence[Path]) -> dict[str, Any]:
     return facts
 
 
-def _show(facts: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def _show(facts: dict[str, Any], options: Namespace) -> dict[str, Any]:
     where = facts["machine"]
     time = "wall-clock time" if where["clock"] == "wall" else "processor time"
     caption = f"medians of {where['repeats']} interleaved repeats; {time}, {where['threads']} thread(s), torch {where['torch']}"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 _NAME = 36  # Characters of a name that leaves room for columns beside it.
-Function = Callable[[argparse.Namespace], dict[str, Any]]
 
 
 def console() -> Console:
@@ -23,14 +20,6 @@ def console() -> Console:
 def error_console() -> Console:
     """The console for errors and progress (standard error)."""
     return Console(stderr=True)
-
-
-def add_command(commands: Any, name: str, function: Function, help: str) -> argparse.ArgumentParser:
-    """Registers a command; every command takes ``--json``."""
-    parser = commands.add_parser(name, help=help, description=help)
-    parser.add_argument("--json", metavar="FILE", help="also write the facts of the table as JSON")
-    parser.set_defaults(function=function)
-    return parser
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None) -> None:

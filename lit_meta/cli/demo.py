@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_meta.cli.console import add_command, console, percent, progress, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, percent, progress, table
+from lit_meta.cli.parsing import add_command
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,11 +25,17 @@ _EXPERIMENTS = {
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "demo", demo, "load from the zoo, evaluate, train a stream with a callback, compare")
+    parser = add_command(
+        commands,
+        "demo",
+        demo,
+        "load from the zoo, evaluate, train a stream with a callback, compare",
+        example="lit-meta demo --run_dir runs/demo",
+    )
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/demo-TIME)")
 
 
-def demo(options: argparse.Namespace) -> dict[str, Any]:
+def demo(options: Namespace) -> dict[str, Any]:
     import torch
 
     from lit_meta import zoo

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from lit_meta.cli.console import add_command, percent, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import percent, table
+from lit_meta.cli.parsing import add_command
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "evaluate", evaluate, "test a zoo entry anew on its Avalanche scenario")
+    parser = add_command(
+        commands,
+        "evaluate",
+        evaluate,
+        "test a zoo entry anew on its Avalanche scenario",
+        example="lit-meta evaluate naca-mlp-digits --json out.json",
+    )
     parser.add_argument("name", help="of the zoo entry")
     parser.add_argument("--scenario", help="another scenario than the one it was trained on")
     parser.add_argument(
@@ -17,7 +25,7 @@ def add(commands: Any) -> None:
     )
 
 
-def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+def evaluate(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
     facts = zoo.evaluate(options.name, options.scenario, protocol=options.protocol)

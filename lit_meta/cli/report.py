@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from lit_meta.cli.console import add_command, console, progress, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, progress, table
+from lit_meta.cli.parsing import add_command
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "report", report, "figures and one HTML page of finished runs")
+    parser = add_command(
+        commands,
+        "report",
+        report,
+        "figures and one HTML page of finished runs",
+        example="lit-meta report runs/naca runs/ewc --page runs/both.html",
+    )
     parser.add_argument(
         "run_dirs", nargs="+", metavar="RUN_DIR", help="folder of a finished run; several go side by side"
     )
@@ -18,7 +26,7 @@ def add(commands: Any) -> None:
     )
 
 
-def report(options: argparse.Namespace) -> dict[str, Any]:
+def report(options: Namespace) -> dict[str, Any]:
     from lit_meta.report import write_report
 
     with progress(len(options.run_dirs), "drawing") as advance:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import shlex
+import sys
+from argparse import SUPPRESS
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from lit_meta.cli.console import add_command, console, progress, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, progress, table
+from lit_meta.cli.parsing import CommandParser, add_command, command_line
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -16,11 +19,29 @@ if TYPE_CHECKING:
     from lit_meta.evaluation.accuracy import Protocol
 
 
+# Where the work is done and what is shown of it; the results are the same.
+_NO_PART_OF_RESULTS = {"json": None, "resume": None, "accelerator": None, "print_config": None}
+
+
 def add(commands: Any) -> None:
-    parser = add_command(commands, "run", run, "train an experiment's stream, over seeds, beside its bounds")
-    parser.add_argument("config", help="a YAML file, or a name in configs/experiment/")
+    parser = add_command(
+        commands,
+        "run",
+        lambda options: run(parser, options),
+        "train an experiment's stream, over seeds, beside its bounds",
+        example="lit-meta run ewc-mlp-digits --rule.strength 50 --optimizer.init_args.lr 0.05 --seeds '[0, 1]'",
+    )
+    parser.usage = "lit-meta run CONFIG [options] [--KEY VALUE ...] [--KEY.PART VALUE ...]"
+    parser.add_argument("experiment", nargs="?", metavar="CONFIG", help="a YAML file, or a name in configs/experiment/")
+    parser.add_argument(
+        "--config",
+        action="append",
+        metavar="FILE",
+        help="a YAML file, in place of CONFIG or after it: its keys take the place of those of CONFIG",
+    )
+    parser.add_argument("--print_config", action="store_true", help="print the whole config, as YAML, and end")
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in DIR after its last experience")
+    parser.add_argument("--resume", action="store_true", help="continue the run in DIR after its last experience")
     parser.add_argument(
         "--learners", nargs="+", metavar="NAME", help="rule, naive, joint, or a control of the config (default: all)"
     )
@@ -35,30 +56,58 @@ def add(commands: Any) -> None:
         help="end an experience once its own training samples reach this accuracy; max_epochs is then the most",
     )
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
-    parser.add_argument(
+    _add_settings(parser)
+
+
+def _add_settings(parser: CommandParser) -> None:
+    """Every key of an experiment as an option; the parser keeps them, in order, as settings."""
+    from lit_meta.experiments.config import Experiment
+    from lit_meta.utils.annotations import annotations_of, described
+
+    group = parser.add_argument_group(
+        "settings of the config, as YAML",
+        "Deeper ones have a dot for each level (--network.hidden '[100]', --overrides.joint.max_epochs 5) and, in a list of "
+        "rules, the position (--rule.0.strength 50).",
+    )
+    group.add_argument(
         "--set",
-        dest="overrides",
         nargs="*",
+        action="extend",
         default=[],
         metavar="KEY=VALUE",
-        help="change the config: max_epochs=2 seeds=[0]",
+        help="several at once: max_epochs=2 seeds=[0]",
     )
+    for name, annotation in annotations_of(Experiment).items():
+        literal = {"choices": get_args(annotation)} if get_origin(annotation) is Literal else {"metavar": "VALUE"}
+        group.add_argument(f"--{name}", default=SUPPRESS, help=described(annotation), **literal)
+    parser.settings = tuple(annotations_of(Experiment))
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
     import torch
+    import yaml
 
-    from lit_meta.experiments.run import benchmarks_of, load_experiment, run_experiment
+    from lit_meta.experiments.checks import check_specs
+    from lit_meta.experiments.loading import load_experiment
+    from lit_meta.experiments.run import benchmarks_of, run_experiment
     from lit_meta.experiments.summary import percent
     from lit_meta.report.stream_figures import accuracy_matrices
     from lit_meta.utils.specs import label
     from lit_meta.utils.validation import require_one_of
 
-    experiment = load_experiment(options.config, [f"--{change}" for change in options.overrides])
+    named, *files = [*([options.experiment] if options.experiment else []), *(options.config or [])] or [None]
+    if named is None:
+        raise ValueError("run needs a CONFIG, such as ewc-mlp-digits or my.yaml, or --config FILE")
+    experiment = load_experiment(named, options.set, files=files)
+    if options.print_config:
+        check_specs(experiment)
+        sys.stdout.write(yaml.safe_dump(experiment.to_dict(), sort_keys=False))
+        return experiment.to_dict()
     run_dir = Path(options.run_dir or Path("runs") / experiment.name)
     learners = options.learners or experiment.learners
     for learner in learners:
         require_one_of("a learner", learner, experiment.learners)
+    check_specs(experiment)
     benchmarks = benchmarks_of(experiment)
     experiences = len(benchmarks[experiment.seeds[0]].train_stream)
     total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
@@ -69,7 +118,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             learners=learners,
             resume=options.resume,
             accelerator=options.accelerator,
-            command=command_line(options, run_dir),
+            command=command_line(parser, options, {**_NO_PART_OF_RESULTS, "run_dir": str(run_dir)}),
             callbacks=partial(recorders, options, experiment.protocol),
             on_experience=lambda learner, seed, index, row: advance(
                 f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
@@ -104,9 +153,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def recorders(
-    options: argparse.Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any
-) -> list[Callback]:
+def recorders(options: Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any) -> list[Callback]:
     """The cost ledger, and the callbacks that the options ask for; the joint bound has no stream to record."""
     from lit_meta.callbacks import ContinualEvaluation, StopAtAccuracy, WeightChange
     from lit_meta.cost.ledger import CostLedger
@@ -122,22 +169,6 @@ def recorders(
         every = options.evaluate_every
         found.append(ContinualEvaluation(benchmark.test_stream, every_n_steps=every, protocol=protocol, folder=folder))
     return found
-
-
-def command_line(options: argparse.Namespace, run_dir: Path) -> str:
-    """The command that gives these results again."""
-    parts = ["lit-meta", "run", options.config, "--run_dir", str(run_dir)]
-    if options.learners:
-        parts += ["--learners", *options.learners]
-    if options.record_weight_change:
-        parts += ["--record_weight_change"]
-    if options.evaluate_every is not None:
-        parts += ["--evaluate_every", str(options.evaluate_every)]
-    if options.stop_at_accuracy is not None:
-        parts += ["--stop_at_accuracy", str(options.stop_at_accuracy)]
-    if options.overrides:
-        parts += ["--set", *options.overrides]
-    return shlex.join(parts)
 
 
 def _figures(run_dir: Path) -> Path:

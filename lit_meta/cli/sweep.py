@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lit_meta.cli.console import add_command, console, percent, progress, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, percent, progress, table
+from lit_meta.cli.parsing import add_command
 
 
 def add(commands: Any) -> None:
-    parser = add_command(commands, "sweep", sweep, "choose hyperparameters on validation data of the first experiences")
+    parser = add_command(
+        commands,
+        "sweep",
+        sweep,
+        "choose hyperparameters on validation data of the first experiences",
+        example="lit-meta sweep ewc-mlp-digits --run_dir runs/sweep",
+    )
     parser.add_argument("config", help="a YAML file, or a name in configs/sweep/")
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/sweep-NAME)")
     parser.add_argument("--trials", type=int, help="how many settings to try, in all (default: the config's)")
@@ -19,7 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
 
 
-def sweep(options: argparse.Namespace) -> dict[str, Any]:
+def sweep(options: Namespace) -> dict[str, Any]:
     from lit_meta.experiments.sweep import run_sweep
     from lit_meta.experiments.sweep_config import load_sweep
 

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from lit_meta.cli.console import add_command, console, table
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import console, table
+from lit_meta.cli.parsing import add_command
 
 
 def add(commands: Any) -> None:
-    parser = commands.add_parser("zoo", help="list, show, verify, export and add trained networks")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
-    add_command(actions, "list", list_entries, "all entries with their results")
-    show = add_command(actions, "show", show_entry, "the card of an entry")
-    show.add_argument("name")
-    verify = add_command(actions, "verify", verify_entries, "check files and accuracy of one entry or all")
-    verify.add_argument("name", nargs="?")
-    export = add_command(actions, "export", export_entry, "copy an entry to a folder")
-    export.add_argument("name")
-    export.add_argument("folder")
-    new = add_command(actions, "add", add_entry, "make an entry from a finished run")
-    new.add_argument("run_dir")
-    new.add_argument(
-        "--zoo",
-        help="folder of the zoo (default: the zoo of a checkout, or your own)",
+    parser = add_command(
+        commands, "zoo", None, "list, show, verify, export and add trained networks", example="lit-meta zoo list"
     )
+    actions = parser.add_subcommands(dest="command", title="commands", metavar="COMMAND", required=True)
+    add_command(actions, "list", list_entries, "all entries with their results", example="lit-meta zoo list")
+    show = add_command(
+        actions, "show", show_entry, "the card of an entry", example="lit-meta zoo show recursive-readout-mnist"
+    )
+    show.add_argument("name", help="of the entry")
+    verify = add_command(
+        actions,
+        "verify",
+        verify_entries,
+        "check files and accuracy of one entry or all",
+        example="lit-meta zoo verify naca-mlp-digits",
+    )
+    verify.add_argument("name", nargs="?", help="of the entry (default: all)")
+    export = add_command(
+        actions, "export", export_entry, "copy an entry to a folder", example="lit-meta zoo export naca-mlp-digits mine"
+    )
+    export.add_argument("name", help="of the entry")
+    export.add_argument("folder", help="the folder that the entry's own folder goes into")
+    new = add_command(
+        actions, "add", add_entry, "make an entry from a finished run", example="lit-meta zoo add runs/mine"
+    )
+    new.add_argument("run_dir", help="folder of a finished run")
+    new.add_argument("--zoo", help="folder of the zoo (default: the zoo of a checkout, or your own)")
 
 
-def list_entries(options: argparse.Namespace) -> dict[str, Any]:
+def list_entries(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
     from lit_meta.experiments.summary import accuracies
 
@@ -47,7 +60,7 @@ def list_entries(options: argparse.Namespace) -> dict[str, Any]:
     return {"entries": cards}
 
 
-def show_entry(options: argparse.Namespace) -> dict[str, Any]:
+def show_entry(options: Namespace) -> dict[str, Any]:
     from rich.markdown import Markdown
 
     from lit_meta import zoo
@@ -57,7 +70,7 @@ def show_entry(options: argparse.Namespace) -> dict[str, Any]:
     return card
 
 
-def verify_entries(options: argparse.Namespace) -> dict[str, Any]:
+def verify_entries(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
     chosen = [options.name] if options.name else zoo.names()
@@ -70,7 +83,7 @@ def verify_entries(options: argparse.Namespace) -> dict[str, Any]:
     return {"problems": problems, "exit_status": int(any(problems.values()))}
 
 
-def export_entry(options: argparse.Namespace) -> dict[str, Any]:
+def export_entry(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
     target = zoo.export(options.name, options.folder)
@@ -78,7 +91,7 @@ def export_entry(options: argparse.Namespace) -> dict[str, Any]:
     return {"name": options.name, "folder": str(target)}
 
 
-def add_entry(options: argparse.Namespace) -> dict[str, Any]:
+def add_entry(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
     folder = zoo.add(options.run_dir, zoo=Path(options.zoo) if options.zoo else None)

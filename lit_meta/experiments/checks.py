@@ -15,7 +15,7 @@ from lit_meta.utils.specs import check
 
 
 def check_specs(experiment: Experiment, *, trusted: bool = True) -> None:
-    """Checks the scenario, and every learner's network, rules, loss and optimizer: that they exist and take what they are given.
+    """Checks that all that an experiment names, for every learner, exists and takes the arguments it is given.
 
     A mistake in what differs for the last learner is found before the first one trains.
 

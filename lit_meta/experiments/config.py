@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from functools import cache
 from typing import Any, Literal, cast
 
 from lit_meta.evaluation.protocols import PROTOCOLS, Protocol
@@ -168,14 +167,9 @@ def _known_keys(what: str, values: object, cls: type) -> dict[str, Any]:
     return cast(dict[str, Any], require_keys(what, values, [f.name for f in fields(cls)], needed=needed))
 
 
-@cache
-def _annotations(cls: type) -> dict[str, Any]:
-    return annotations_of(cls)
-
-
-def _check_types(described_by: object) -> None:
-    for name, annotation in _annotations(type(described_by)).items():
-        value = getattr(described_by, name)
+def _check_types(config: Experiment | Override) -> None:
+    for name, annotation in annotations_of(type(config)).items():
+        value = getattr(config, name)
         if not fits(value, annotation):
             raise TypeError(f"{name} must be {described(annotation)}, got {value!r}")
 

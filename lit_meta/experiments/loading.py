@@ -103,7 +103,8 @@ def with_setting(values: Mapping[str, Any], setting: str) -> dict[str, Any]:
     if top not in _FIELDS:
         raise ValueError(f"an experiment has no key {top!r}{nearest(top, _FIELDS)} It has {', '.join(_FIELDS)}")
     # Where nothing but text fits, text is not read as YAML: a name may be 2024, a note may hold a colon.
-    only_text = not rest and fits(text, _TYPES[top]) and not any(fits(other, _TYPES[top]) for other in (None, {}, []))
+    others: tuple[object, ...] = (None, {}, [])
+    only_text = not rest and fits(text, _TYPES[top]) and not any(fits(other, _TYPES[top]) for other in others)
     value = text if only_text else yaml_value(text, path)
     return {**values, top: replaced(values.get(top, _default(top)), rest, value, path)}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -83,6 +85,31 @@ def missing(what: str, where: Path, how: str) -> MissingDataError:
     )
     error.expected = expected
     return error
+
+
+Loader = TypeVar("Loader", bound=Callable[..., Source])
+
+
+def described(*, classes: int, files: Sequence[str] = ()) -> Callable[[Loader], Loader]:
+    """Declares what ``lit-meta sources`` says of a source without loading it.
+
+    Args:
+        classes: how many there are.
+        files: files or folders in the folder of the data sets, any of which holds the data; none for a source that needs no
+            files of its own.
+
+    Example:
+        >>> @described(classes=10, files=("mine",))
+        ... def load_mine(root): ...
+        >>> load_mine.classes, load_mine.files
+        (10, ('mine',))
+    """
+
+    def declare(load: Loader) -> Loader:
+        load.classes, load.files = classes, tuple(files)  # type: ignore[attr-defined]
+        return load
+
+    return declare
 
 
 def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

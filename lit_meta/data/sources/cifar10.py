@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lit_meta.data.sources.base import Source, missing, unit_interval
+from lit_meta.data.sources.base import Source, described, missing, unit_interval
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _HELD_OUT = 5_000
 _OFFICIAL_TEST = 1_000
 
 
+@described(classes=10, files=("cifar10.npz", "cifar-10-batches-py"))
 def load_cifar10(root: Path) -> Source:
     """CIFAR-10 with 45,000 training images and a test set of 6,000.
 

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from lit_meta.data.readers.idx import read_idx
-from lit_meta.data.sources.base import Source, missing, unit_interval
+from lit_meta.data.sources.base import Source, described, missing, unit_interval
 
 _CLASSES = tuple(str(digit) for digit in range(10))
 
 
+@described(classes=10, files=("MNIST/raw",))
 def load_mnist(root: Path) -> Source:
     """MNIST, 60,000 training and 10,000 test digits of 28 x 28 pixels.
 

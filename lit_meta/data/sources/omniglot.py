@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_meta.data.readers.strokes import read_strokes
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
-from lit_meta.data.sources.base import Source, missing
+from lit_meta.data.sources.base import Source, described, missing
 
 _VERSION = 1  # Of the processing below: increase it with every change, so that no cache goes stale.
 _CANVAS = 105  # Width and height of the drawings, in pixels.
@@ -98,6 +98,7 @@ def stroke_frames(strokes: list[np.ndarray], *, frames: int = 20, size: int = 28
     return events
 
 
+@described(classes=26, files=("omniglot/images/Latin",))
 def load_omniglot_latin(root: Path) -> Source:
     """The 26 Latin letters of Omniglot by 20 drawers, of whom 16-20 are the test set; 28 x 28 pixels, ink = 1.
 
@@ -113,6 +114,7 @@ def load_omniglot_latin(root: Path) -> Source:
     return _load(root, "omniglot-latin", "images", "Latin", ".png", _read_image, _latin())
 
 
+@described(classes=24, files=("omniglot/images/Greek",))
 def load_omniglot_greek(root: Path) -> Source:
     """The 24 Greek letters of Omniglot by 20 drawers, of whom 16-20 are the test set; 28 x 28 pixels, ink = 1.
 
@@ -128,6 +130,7 @@ def load_omniglot_greek(root: Path) -> Source:
     return _load(root, "omniglot-greek", "images", "Greek", ".png", _read_image, _GREEK)
 
 
+@described(classes=26, files=("omniglot/strokes/Latin",))
 def load_strokes_latin(root: Path) -> Source:
     """The 26 letters of Omniglot's Latin alphabet as pen events over 20 frames; drawers 16-20 are the test set.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lit_meta.data.readers.wav import read_wav
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
-from lit_meta.data.sources.base import Source, missing
+from lit_meta.data.sources.base import Source, described, missing
 from lit_meta.functional.audio import log_mel
 
 _VERSION = 1  # Of the processing below: increase it with every change of the features, so that no cache goes stale.
@@ -18,6 +18,7 @@ _FSDD_TEST_INDICES = 5
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav", re.IGNORECASE)
 
 
+@described(classes=10, files=("fsdd/recordings",))
 def load_fsdd(root: Path) -> Source:
     """The Free Spoken Digit Dataset: 10 digits x 6 speakers x 50 recordings, as 30 x 30 log-mel spectrograms.
 
