@@ -40,9 +40,10 @@ def demo(options: Namespace) -> dict[str, Any]:
 
     from lit_meta import zoo
     from lit_meta.data import scenario
-    from lit_meta.experiments.run import build_module, build_rules, load_experiment, run_seed
+    from lit_meta.experiments.run import build_module, load_experiment, run_seed
     from lit_meta.integrations import Metaplasticity
     from lit_meta.report.stream_figures import accuracy_matrices
+    from lit_meta.rules.registry import build_rules
     from lit_meta.streams.fit import fit_stream
     from lit_meta.utils.io import check_folder, save_json
 

@@ -23,6 +23,9 @@ def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
     for rule in found:
         if not isinstance(rule, Rule):
             hint = f"; write {rule.__name__}()" if isinstance(rule, type) and issubclass(rule, Rule) else ""
+            hint = (
+                "; lit_meta.rules.build_rule makes one of a name or a spec" if isinstance(rule, (str, dict)) else hint
+            )
             raise TypeError(f"a rule is an instance of lit_meta.Rule, got {rule!r}{hint}")
     if not found:
         raise ValueError("no rule was given")

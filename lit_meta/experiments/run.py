@@ -16,13 +16,13 @@ from torch import nn
 from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.checks import check_specs
-from lit_meta.experiments.config import Experiment, Rules
+from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.loading import load_experiment
 from lit_meta.experiments.summary import summary
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
-from lit_meta.rules import Rule, build_rule
+from lit_meta.rules.registry import build_rules
 from lit_meta.streams.fit import StreamResult, fit_stream
 from lit_meta.utils.io import check_folder, load_yaml, save_json, save_tensors
 from lit_meta.utils.modes import matmul_precision
@@ -42,15 +42,6 @@ __all__ = [
 ]
 
 
-def build_rules(specs: Rules, *, trusted: bool = True) -> Rule | list[Rule] | None:
-    """Rules from their specs; None where there are none. See `lit_meta.rules.build_rule`."""
-    if not specs:
-        return None
-    if isinstance(specs, (str, Mapping)):
-        return build_rule(specs, trusted=trusted)
-    return [build_rule(spec, trusted=trusted) for spec in specs]
-
-
 def network_for_seed(spec: Specification, seed: int, *, trusted: bool = True) -> nn.Module:
     """A network whose initial weights depend on ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
@@ -68,7 +59,7 @@ def build_module(experiment: Experiment, seed: int, *, trusted: bool = True) -> 
     """
     # First, so that nothing is built of an experiment that names what it must not.
     optimizer = optimizer_factory(experiment.optimizer, trusted=trusted)
-    rule = build_rules(experiment.rule, trusted=trusted)
+    rule = build_rules(experiment.rule, trusted=trusted) or None  # An empty list is plain training.
     network = network_for_seed(experiment.network, seed, trusted=trusted)
     return MetaplasticModule(network, rule=rule, loss=experiment.loss, optimizer=optimizer)
 

@@ -21,6 +21,8 @@ from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
 from lit_meta.core.task import Form
+from lit_meta.rules.registry import build_rules
+from lit_meta.utils.specs import Specification
 
 
 class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -30,7 +32,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
     experience begins.
 
     Args:
-        rule: a rule, or several that answer each event in the given order.
+        rule: a rule or its spec (see `lit_meta.rules.build_rule`), or several that answer each event in the given order.
         unpack: takes a minibatch apart into (inputs, targets); by default these are its first two parts, as in Avalanche.
 
     Example:
@@ -39,9 +41,11 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         2.0
     """
 
-    def __init__(self, rule: Rule | Sequence[Rule], *, unpack: BatchFunction | None = None) -> None:
+    def __init__(
+        self, rule: Rule | Specification | Sequence[Rule | Specification], *, unpack: BatchFunction | None = None
+    ) -> None:
         super().__init__()
-        self.rules = check_rules(rule)
+        self.rules = check_rules(build_rules(rule))
         self.session: Session | None = None
         self._unpack = UnpackOnce(_first_two if unpack is None else unpack)
         self._tested = ExitStack()

@@ -20,6 +20,8 @@ from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
 from lit_meta.integrations import _lightning
 from lit_meta.integrations._experience_data import LightningData, LightningTask
+from lit_meta.rules.registry import build_rules
+from lit_meta.utils.specs import Specification
 
 
 class Metaplasticity(L.Callback):
@@ -29,7 +31,7 @@ class Metaplasticity(L.Callback):
     data, when training ends. The rule's memory is part of the Trainer's checkpoints.
 
     Args:
-        rule: a rule, or several that answer each event in the given order.
+        rule: a rule or its spec (see `lit_meta.rules.build_rule`), or several that answer each event in the given order.
         network: the attribute of the LightningModule that maps inputs to outputs (``"backbone.classifier"`` goes
             deeper); None takes the LightningModule itself.
         unpack: takes a batch apart into (inputs, targets), for rules that need one of them; by default the common forms are
@@ -47,9 +49,13 @@ class Metaplasticity(L.Callback):
     """
 
     def __init__(
-        self, rule: Rule | Sequence[Rule], *, network: str | None = None, unpack: BatchFunction = unpack
+        self,
+        rule: Rule | Specification | Sequence[Rule | Specification],
+        *,
+        network: str | None = None,
+        unpack: BatchFunction = unpack,
     ) -> None:
-        self.rules = check_rules(rule)
+        self.rules = check_rules(build_rules(rule))
         self.session: Session | None = None
         self._network = network
         self._unpack = unpack if isinstance(unpack, UnpackOnce) else UnpackOnce(unpack)

@@ -16,6 +16,7 @@ from lit_meta.integrations import _lightning
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.integrations.losses import LOSSES, Loss, check_labels
 from lit_meta.integrations.optimizers import OptimizerFactory, optimizer_factory
+from lit_meta.networks.registry import build_network
 from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import Specification
 
@@ -28,8 +29,8 @@ class MetaplasticModule(L.LightningModule):
     The rule reaches the network through the callback `Metaplasticity`, which this module brings along.
 
     Args:
-        network: maps inputs (batch, ...) to outputs (batch, classes).
-        rule: a rule, several in order, or None for plain training.
+        network: maps inputs (batch, ...) to outputs (batch, classes); or its spec, see `lit_meta.networks.build_network`.
+        rule: a rule or its spec, several in order, or None for plain training.
         loss: ``"cross_entropy"`` (of logits), ``"mse"`` (half the squared distance to the one-hot label, averaged over
             the batch), ``"summed_mse"`` (its sum), or a function of (outputs, targets).
         optimizer: ``{"name": "sgd", "lr": 0.1}``, ``{"class_path": "torch.optim.SGD", "init_args": {...}}``, or a function of
@@ -49,14 +50,16 @@ class MetaplasticModule(L.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Specification,
         *,
-        rule: Rule | Sequence[Rule] | None = None,
+        rule: Rule | Specification | Sequence[Rule | Specification] | None = None,
         loss: str | Loss = "cross_entropy",
         optimizer: Specification | OptimizerFactory | None = None,
         unpack: BatchFunction = unpack,
     ) -> None:
         super().__init__()
+        if isinstance(network, (str, Mapping)):
+            network = build_network(network)
         if not isinstance(network, nn.Module):
             raise TypeError(f"a network is a torch.nn.Module, got {type(network).__name__}")
         if isinstance(loss, str) and loss not in LOSSES:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lit_meta.rules.registry import RULES as RULES
 from lit_meta.rules.registry import build_rule as build_rule
+from lit_meta.rules.registry import build_rules as build_rules
 from lit_meta.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
@@ -32,4 +33,4 @@ if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
 
 _CORE = ("rule:Experience", "rule:Layer", "rule:Rule", "rule:Synapses", "state:State")
 __getattr__, __dir__, _names = lazy_exports(__name__, [*RULES.targets, *(f"lit_meta.core.{name}" for name in _CORE)])
-__all__ = [*_names, "RULES", "build_rule"]
+__all__ = [*_names, "RULES", "build_rule", "build_rules"]

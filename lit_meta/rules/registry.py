@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lit_meta.utils.registry import Registry
@@ -60,3 +61,26 @@ def build_rule(spec: Specification | Rule | None = None, *, trusted: bool = True
     if not isinstance(rule, Rule):
         raise TypeError(f"rule {spec!r} gave a {type(rule).__name__}, not a lit_meta.Rule")
     return rule
+
+
+def build_rules(
+    specs: Rule | Specification | Sequence[Rule | Specification] | None, *, trusted: bool = True
+) -> Rule | list[Rule] | None:
+    """One rule, several or none, from specs, rules, or a mix of them.
+
+    Args:
+        specs: a spec or a rule, a sequence of these, or None.
+        trusted: as in `build_rule`.
+
+    Raises:
+        KeyError, TypeError, ValueError: as in `build_rule`.
+
+    Example:
+        >>> build_rules(["si", {"name": "xdg", "gated": 0.5}])[1].gated
+        0.5
+    """
+    if isinstance(specs, (str, Mapping)):
+        return build_rule(specs, trusted=trusted)
+    if isinstance(specs, Sequence):
+        return [build_rule(spec, trusted=trusted) if isinstance(spec, (str, Mapping)) else spec for spec in specs]
+    return specs

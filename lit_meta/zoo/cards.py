@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lit_meta.experiments.config import is_classification
-from lit_meta.experiments.run import build_rules
 from lit_meta.experiments.summary import percent
+from lit_meta.rules.registry import build_rules
 from lit_meta.utils.io import load_yaml
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.registry import unknown

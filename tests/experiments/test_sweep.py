@@ -249,7 +249,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "go on with --resume" in " ".join(capsys.readouterr().err.split())
     config.write_text("colour: red")
     assert main(["sweep", str(config)]) == 1
-    assert "a sweep has experiment, space and experiences" in " ".join(capsys.readouterr().err.split())
+    assert "a sweep has no key 'colour'" in " ".join(capsys.readouterr().err.split())
 
     importing = builtins.__import__
 
