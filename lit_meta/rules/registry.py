@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from lit_meta.utils.registry import Registry
 from lit_meta.utils.specs import Specification, build
@@ -63,6 +63,14 @@ def build_rule(spec: Specification | Rule | None = None, *, trusted: bool = True
     return rule
 
 
+@overload
+def build_rules(
+    specs: Rule | Specification | Sequence[Rule | Specification], *, trusted: bool = True
+) -> Rule | list[Rule]: ...
+@overload
+def build_rules(
+    specs: Rule | Specification | Sequence[Rule | Specification] | None, *, trusted: bool = True
+) -> Rule | list[Rule] | None: ...
 def build_rules(
     specs: Rule | Specification | Sequence[Rule | Specification] | None, *, trusted: bool = True
 ) -> Rule | list[Rule] | None:
