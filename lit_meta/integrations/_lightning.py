@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import signal
 import sys
 import threading
@@ -17,7 +19,6 @@ from typing import Any, cast
 import lightning as L
 import torch
 from lightning.fabric.wrappers import is_wrapped
-from lightning.pytorch import callbacks as library
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
@@ -26,14 +27,47 @@ from torch.optim import Optimizer
 # The parts of a checkpoint that hold the module's weights: Lightning's own, and where weight averaging puts the current ones.
 WEIGHTS = ("state_dict", "current_model_state")
 # Callbacks that put averaged weights into the module when training ends; not all are in every release.
-AVERAGING: tuple[type[L.Callback], ...] = tuple(
-    getattr(library, name) for name in ("StochasticWeightAveraging", "WeightAveraging") if hasattr(library, name)
-)
+_AVERAGING = ("StochasticWeightAveraging", "WeightAveraging")
+# The package by its two names, see `package_of`.
+_PACKAGES = ("lightning.pytorch.", "pytorch_lightning.")
+# What callbacks of Lightning remember of a fit, by class. A checkpoint kept as the last one stays the one to be overwritten,
+# and steps are counted over all fits.
+_MEMORY: dict[str, tuple[str, ...]] = {
+    "EarlyStopping": ("wait_count", "stopped_epoch", "best_score", "stopping_reason", "stopping_reason_message"),
+    "ModelCheckpoint": (
+        "current_score",
+        "best_k_models",
+        "kth_best_model_path",
+        "kth_value",
+        "best_model_score",
+        "best_model_path",
+    ),
+    "StochasticWeightAveraging": (
+        "n_averaged",
+        "_swa_epoch_start",
+        "_swa_lrs",
+        "_average_model",
+        "_initialized",
+        "_swa_scheduler",
+        "_scheduler_state",
+        "_init_n_averaged",
+        "_latest_update_epoch",
+        "momenta",
+    ),
+    "WeightAveraging": ("_average_model", "_latest_update_epoch"),
+    "BaseFinetuning": ("_internal_optimizer_metadata", "_restarting"),
+    "BackboneFinetuning": ("previous_backbone_lr",),
+}
 
 
 def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
     """The Trainer's callbacks, in the order in which they run. The attribute is documented, but not typed."""
     return list(getattr(trainer, "callbacks", ()))
+
+
+def is_a(callback: object, *names: str) -> bool:
+    """Whether a callback is one of Lightning's own classes, by name, since not all are in every release."""
+    return any(base.__name__ in names and base.__module__.startswith(_PACKAGES) for base in type(callback).__mro__)
 
 
 def trainer_of(module: L.LightningModule) -> L.Trainer | None:
@@ -93,6 +127,34 @@ def completed_epochs(trainer: L.Trainer) -> int:
     return int(trainer.current_epoch if progress is None else progress.current.completed)
 
 
+def memory_of(callback: L.Callback) -> dict[str, Any]:
+    """What one of Lightning's callbacks remembers of its fits, to be put back with `restore_memory`; empty for others'."""
+    names = [name for kind, attributes in _MEMORY.items() if is_a(callback, kind) for name in attributes]
+    return {name: copy.deepcopy(vars(callback)[name]) for name in names if name in vars(callback)}
+
+
+def restore_memory(callback: L.Callback, memory: dict[str, Any]) -> None:
+    """Puts back what `memory_of` gave."""
+    vars(callback).update(copy.deepcopy(memory))
+
+
+def expected_steps(trainer: L.Trainer, module: L.LightningModule, epochs: int) -> int | None:
+    """The optimizer steps of a fit of some epochs; None where they are not known beforehand.
+
+    They are not under manual optimization, where the module may skip the rest of an epoch, and where averaged weights get an
+    epoch more.
+    """
+    may_skip = not str(type(module).on_train_batch_start.__module__).startswith(_PACKAGES)
+    if not module.automatic_optimization or may_skip or averaging_callbacks(trainer):
+        return None
+    schedules: list[Any] = [c for c in callbacks_of(trainer) if is_a(c, "GradientAccumulationScheduler")]
+    accumulated = [
+        schedules[0].get_accumulate_grad_batches(epoch) if schedules else trainer.accumulate_grad_batches
+        for epoch in range(epochs)
+    ]
+    return sum(math.ceil(int(trainer.num_training_batches) / batches) for batches in accumulated)
+
+
 @contextmanager
 def interrupts_as_usual(trainer: L.Trainer) -> Iterator[None]:
     """Lets an interrupt come out of a fit as KeyboardInterrupt, and keeps it possible to interrupt again.
@@ -114,7 +176,7 @@ def interrupts_as_usual(trainer: L.Trainer) -> Iterator[None]:
 
 def averaging_callbacks(trainer: L.Trainer) -> list[L.Callback]:
     """The Trainer's callbacks that put averaged weights into the module when training ends."""
-    return [callback for callback in callbacks_of(trainer) if isinstance(callback, AVERAGING)]
+    return [callback for callback in callbacks_of(trainer) if is_a(callback, *_AVERAGING)]
 
 
 def run_after_averaging(trainer: L.Trainer, callback: L.Callback) -> None:
@@ -138,14 +200,14 @@ def save_last_again(trainer: L.Trainer) -> None:
     `ModelCheckpoint` writes them when the last epoch ends, which is before ``on_train_end``.
     """
     for callback in callbacks_of(trainer):
-        if not isinstance(callback, library.ModelCheckpoint) or callback.save_weights_only:
+        if not is_a(callback, "ModelCheckpoint") or getattr(callback, "save_weights_only", True):
             continue
         paths = trainer.strategy.broadcast(_last_checkpoints(trainer, callback) if trainer.is_global_zero else [])
         for path in paths:
             trainer.save_checkpoint(path)
 
 
-def _last_checkpoints(trainer: L.Trainer, callback: library.ModelCheckpoint) -> list[str]:
+def _last_checkpoints(trainer: L.Trainer, callback: Any) -> list[str]:
     """Files of a `ModelCheckpoint` that stand for the end of the fit, each once."""
     saved = [str(path) for path in (callback.best_model_path, *callback.best_k_models) if path]
     paths = [path for path in saved if _step_of(path) == trainer.global_step]

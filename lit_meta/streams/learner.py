@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -55,15 +54,35 @@ class StreamLearner:
         self.module = module
         self.outputs = outputs
         self.dynamic = dynamic
+        self._check_rules_of_module()
+        self._memories = [(c, _lightning.memory_of(c)) for c in _lightning.callbacks_of(trainer)]
         rules = [rule for callback in self.plasticity for rule in callback.rules]
         self._kept = KeptFeatures(module) if KeptFeatures.serves(rules) and not self.tells_tasks else None
 
     @property
     def plasticity(self) -> list[Metaplasticity]:
         """The metaplasticity callbacks: those given to the Trainer, and those that the module brings along."""
+        callbacks = [*_lightning.callbacks_of(self.trainer), *self._brought()]
+        return list({id(c): c for c in callbacks if isinstance(c, Metaplasticity)}.values())
+
+    def _brought(self) -> list[Metaplasticity]:
         brought = self.module.configure_callbacks()
-        found = [*_lightning.callbacks_of(self.trainer), *(brought if isinstance(brought, Sequence) else [brought])]
-        return list({id(c): c for c in found if isinstance(c, Metaplasticity)}.values())
+        return [c for c in (brought if isinstance(brought, Sequence) else [brought]) if isinstance(c, Metaplasticity)]
+
+    def _check_rules_of_module(self) -> None:
+        """Checks that a rule that the module brings along is the same in every fit, and that no other stands beside it.
+
+        Raises:
+            ValueError: it is not.
+        """
+        for callback, again in zip(self._brought(), self._brought(), strict=True):
+            if callback is not again:
+                names = " and ".join(type(rule).__name__ for rule in callback.rules)
+                raise ValueError(
+                    f"{type(self.module).__name__}.configure_callbacks makes a new Metaplasticity ({names}) for every fit, "
+                    "which would forget all experiences before: make it once, in __init__"
+                )
+            callback.check_alone(_lightning.callbacks_of(self.trainer))
 
     @property
     def tells_tasks(self) -> bool:
@@ -138,7 +157,10 @@ class StreamLearner:
         trainer = self.trainer
         before = trainer.global_step
         self.dynamic.grow(index)
-        # Epochs are counted in the experience, as the optimizer and its schedule are made for it.
+        # Epochs are counted in the experience, as the optimizer and its schedule are made for it, and callbacks that stop early
+        # or keep the best do so within it.
+        for callback, memory in self._memories:
+            _lightning.restore_memory(callback, memory)
         _lightning.restart_epochs(trainer, max_epochs)
         with (
             _lightning.interrupts_as_usual(trainer),
@@ -147,12 +169,11 @@ class StreamLearner:
         ):
             trainer.fit(self.module, datamodule=_lightning.datamodule_for(self.module, data))
         steps = trainer.global_step - before
-        batches = int(trainer.num_training_batches)
-        expected = max_epochs * math.ceil(batches / trainer.accumulate_grad_batches) * len(trainer.optimizers)
-        if steps != expected and not trainer.should_stop:
+        expected = _lightning.expected_steps(trainer, self.module, max_epochs)
+        if steps == 0 or (expected not in (None, steps) and not trainer.should_stop):
             raise RuntimeError(
-                f"the Trainer took {steps} optimizer steps in an experience of {batches} batches and {max_epochs} epochs; "
-                f"{expected} were expected"
+                f"the Trainer took {steps} optimizer steps in an experience of {trainer.num_training_batches} batches and "
+                f"{max_epochs} epochs; {'some' if expected is None else expected} were expected"
             )
         return steps
 

@@ -7,6 +7,7 @@ import signal
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch import callbacks as library
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -164,3 +165,111 @@ def test_loaders_are_put_together_in_the_mode_of_the_fit():
     combined = CombinedLoader({"a": [1, 2, 3], "b": [4]}, "max_size_cycle")
     batches = list(_lightning.recombined(combined, [[5, 6], [7]]))
     assert batches == [{"a": 5, "b": 7}, {"a": 6, "b": 7}]
+
+
+def test_a_callback_is_told_by_its_class_and_those_above_it():
+    class Own(library.EarlyStopping):
+        pass
+
+    class EarlyStopping(L.Callback):
+        """Has the name only."""
+
+    assert _lightning.is_a(Own("loss"), "EarlyStopping")
+    assert not _lightning.is_a(EarlyStopping(), "EarlyStopping")
+    assert not _lightning.is_a(Own("loss"), "ModelCheckpoint")
+
+
+REMEMBERING = {
+    "EarlyStopping": lambda: library.EarlyStopping("loss"),
+    "ModelCheckpoint": library.ModelCheckpoint,
+    "StochasticWeightAveraging": lambda: library.StochasticWeightAveraging(swa_lrs=0.1),
+    "WeightAveraging": lambda: library.WeightAveraging(),
+    "BaseFinetuning": library.BaseFinetuning,
+    "BackboneFinetuning": library.BackboneFinetuning,
+}
+
+
+@pytest.mark.parametrize("name", _lightning._MEMORY)
+def test_callbacks_remember_a_fit_in_the_attributes_that_are_put_back(name):
+    if not hasattr(library, name):
+        pytest.skip(f"this release has no {name}")
+    callback = REMEMBERING[name]()
+    memory = _lightning.memory_of(callback)
+    missing = set(_lightning._MEMORY[name]) - memory.keys()
+    assert not missing, f"lightning {L.__version__} keeps {', '.join(sorted(missing))} of {name} in another place"
+    for attribute in memory:
+        setattr(callback, attribute, "changed")
+    _lightning.restore_memory(callback, memory)
+    assert str(_lightning.memory_of(callback)) == str(memory)
+
+
+def test_model_callbacks_take_the_place_of_a_trainers_own_of_their_type(loader):
+    """Why a rule beside one that the module brings is refused."""
+
+    class Brings(Module):
+        def configure_callbacks(self):
+            return [library.LambdaCallback()]
+
+    own = library.LambdaCallback(on_train_start=lambda *_: pytest.fail("it was called"))
+    fitted = trainer(callbacks=[own])
+    fitted.fit(Brings(), loader)
+    assert own not in _lightning.callbacks_of(fitted)
+
+
+def test_a_module_knows_its_trainer_when_it_is_asked_for_callbacks(loader):
+    known = []
+
+    class Asks(Module):
+        def configure_callbacks(self):
+            known.append(_lightning.trainer_of(self))
+            return []
+
+    module, fitted = Asks(), trainer()
+    module.configure_callbacks()
+    fitted.fit(module, loader)
+    assert known == [None, fitted]
+
+
+def test_callbacks_can_be_put_into_another_order_before_a_fit(loader):
+    order = []
+
+    class Tells(L.Callback):
+        def on_train_end(self, *_):
+            order.append("rule")
+
+        def setup(self, fitted, *_):
+            _lightning.run_after_averaging(fitted, self)
+
+    class Averages(library.StochasticWeightAveraging):
+        def on_train_end(self, *args):
+            super().on_train_end(*args)
+            order.append("average")
+
+    trainer(callbacks=[Tells(), Averages(swa_lrs=0.1)]).fit(Module(), loader)
+    assert order == ["average", "rule"]
+
+
+def test_checkpoints_know_their_step_and_can_be_saved_again_when_training_ends(loader, tmp_path):
+    class Saves(L.Callback):
+        marked = False
+
+        def state_dict(self):
+            return {"marked": self.marked}
+
+        def on_train_end(self, fitted, module):
+            self.marked = True
+            _lightning.save_last_again(fitted)
+
+    keeper = library.ModelCheckpoint(tmp_path, save_last=True, save_top_k=-1)
+    trainer(callbacks=[Saves(), keeper], enable_checkpointing=True).fit(Module(), loader)
+    assert sorted(map(_lightning._step_of, map(str, tmp_path.glob("*.ckpt")))) == [3, 6, 6]
+    for path in tmp_path.glob("*.ckpt"):
+        saved = torch.load(path, weights_only=False)
+        assert saved["callbacks"]["Saves"]["marked"] == (saved["global_step"] == 6)
+    assert set(_lightning.WEIGHTS) >= {"state_dict"}
+
+
+@pytest.mark.parametrize("algorithm", ("norm", "value", None))
+def test_clipping_by_value_is_told_from_clipping_by_norm(algorithm):
+    fitted = trainer(gradient_clip_val=None if algorithm is None else 1.0, gradient_clip_algorithm=algorithm)
+    assert _lightning.clips_by_value(fitted) == (algorithm == "value")
