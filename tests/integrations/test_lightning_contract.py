@@ -237,7 +237,7 @@ def test_callbacks_can_be_put_into_another_order_before_a_fit(loader):
         def on_train_end(self, *_):
             order.append("rule")
 
-        def setup(self, fitted, *_):
+        def setup(self, fitted, *_, **__):
             _lightning.run_after_averaging(fitted, self)
 
     class Averages(library.StochasticWeightAveraging):
@@ -252,6 +252,7 @@ def test_callbacks_can_be_put_into_another_order_before_a_fit(loader):
 def test_checkpoints_know_their_step_and_can_be_saved_again_when_training_ends(loader, tmp_path):
     class Saves(L.Callback):
         marked = False
+        state_key = "Saves"
 
         def state_dict(self):
             return {"marked": self.marked}
