@@ -16,6 +16,7 @@ from lit_meta.cli.parsing import CommandParser, add_command, command_line
 if TYPE_CHECKING:
     from lightning import Callback
 
+    from lit_meta.data.benchmark import Benchmark
     from lit_meta.evaluation.accuracy import Protocol
 
 
@@ -109,7 +110,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
         require_one_of("a learner", learner, experiment.learners)
     check_specs(experiment)
     benchmarks = benchmarks_of(experiment)
-    experiences = len(benchmarks[experiment.seeds[0]].train_stream)
+    experiences = len(list(benchmarks[experiment.seeds[0]].train_stream))
     total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
     with progress(total, experiment.name) as advance:
         report = run_experiment(
@@ -153,7 +154,9 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
     return report
 
 
-def recorders(options: Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Any) -> list[Callback]:
+def recorders(
+    options: Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Benchmark
+) -> list[Callback]:
     """The cost ledger, and the callbacks that the options ask for; the joint bound has no stream to record."""
     from lit_meta.callbacks import ContinualEvaluation, StopAtAccuracy, WeightChange
     from lit_meta.cost.ledger import CostLedger

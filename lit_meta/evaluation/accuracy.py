@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.spiking_state import SpikingState
+from lit_meta.data.benchmark import Benchmark
 from lit_meta.evaluation.protocols import PROTOCOLS as PROTOCOLS
 from lit_meta.evaluation.protocols import Protocol as Protocol
 from lit_meta.utils.modes import evaluating
@@ -190,7 +190,9 @@ def accuracy_by_batching(
     }
 
 
-def evaluate(network: nn.Module, benchmark: Any, *, protocol: Protocol = "standard", batch_size: int = 512) -> Tensor:
+def evaluate(
+    network: nn.Module, benchmark: Benchmark, *, protocol: Protocol = "standard", batch_size: int = 512
+) -> Tensor:
     """Accuracy of a network on each test experience of a benchmark; see `accuracy_of`.
 
     Example:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lit_meta.core.memory_codec import encode_numbered
+from lit_meta.data.benchmark import Benchmark
 from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.checks import check_specs
 from lit_meta.experiments.config import Experiment
@@ -64,7 +65,7 @@ def build_module(experiment: Experiment, seed: int, *, trusted: bool = True) -> 
     return MetaplasticModule(network, rule=rule, loss=experiment.loss, optimizer=optimizer)
 
 
-def benchmarks_of(experiment: Experiment) -> dict[int, Any]:
+def benchmarks_of(experiment: Experiment) -> dict[int, Benchmark]:
     """The benchmark of every seed; all learners of a seed learn from the same one.
 
     Raises:
@@ -85,8 +86,8 @@ def run_seed(
     resume: bool = False,
     accelerator: str = "auto",
     on_experience: Callable[[int, torch.Tensor], None] | None = None,
-    callbacks: Callable[[Any], Sequence[L.Callback]] | None = None,
-    benchmark: Any = None,
+    callbacks: Callable[[Benchmark], Sequence[L.Callback]] | None = None,
+    benchmark: Benchmark | None = None,
 ) -> tuple[StreamResult, MetaplasticModule]:
     """One learner of an experiment with one seed; ``callbacks`` makes the Trainer's from the benchmark.
 
@@ -140,8 +141,8 @@ def run_experiment(
     accelerator: str = "auto",
     command: str = "",
     on_experience: Callable[[str, int, int, torch.Tensor], None] | None = None,
-    callbacks: Callable[[str, Path, Any], Sequence[L.Callback]] | None = None,
-    benchmarks: Mapping[int, Any] | None = None,
+    callbacks: Callable[[str, Path, Benchmark], Sequence[L.Callback]] | None = None,
+    benchmarks: Mapping[int, Benchmark] | None = None,
 ) -> dict[str, Any]:
     """Runs learners (all, where none are named) with every seed into a run folder.
 

@@ -6,12 +6,12 @@ import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import yaml
 
 from lit_meta.core.errors import DivergedError
+from lit_meta.data.benchmark import Benchmark, BenchmarkView
 from lit_meta.experiments.run import Experiment, build_module
 from lit_meta.experiments.sweep_config import Dimension, Sweep
 from lit_meta.streams.fit import fit_stream
@@ -21,7 +21,7 @@ from lit_meta.utils.modes import matmul_precision
 _RANDOM_TRIALS = 8  # before the search begins to learn from what it has seen
 
 
-def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int, validation: float) -> Any:
+def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int, validation: float) -> BenchmarkView:
     """A stream's first experiences, tested on held-out training data: its test stream is nowhere in it.
 
     Args:
@@ -43,7 +43,7 @@ def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int,
         raise ValueError(
             f"the sweep asks for the first {experiences} experiences, and {benchmark.name} has {len(benchmark.train_stream)}"
         )
-    return SimpleNamespace(
+    return BenchmarkView(
         name=f"{benchmark.name}, the first {experiences} on validation data",
         train_stream=list(benchmark.train_stream)[:experiences],
         test_stream=list(benchmark.validation_stream)[:experiences],
@@ -141,7 +141,7 @@ def best_experiment(sweep: Sweep, best: dict[str, Any], trials: int) -> Experime
     return found
 
 
-def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, benchmark: Any, accelerator: str) -> float:
+def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, benchmark: Benchmark, accelerator: str) -> float:
     part = sweep.with_values(values).for_learner(sweep.learner)
     try:
         with matmul_precision(part.matmul_precision):
