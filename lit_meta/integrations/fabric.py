@@ -16,6 +16,8 @@ from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
 from lit_meta.core.task import Criterion
 from lit_meta.integrations import _lightning
+from lit_meta.rules.registry import build_rules
+from lit_meta.utils.specs import Specification
 
 
 class FabricSession(Session):
@@ -27,7 +29,7 @@ class FabricSession(Session):
     Args:
         fabric: that set the module up.
         module: what ``fabric.setup`` returned for the network, or the network.
-        rules: a rule, or several that answer each event in the given order.
+        rules: a rule or its spec (see `lit_meta.rules.build_rule`), or several that answer each event in the given order.
         unpack: takes a batch apart into (inputs, targets).
         loss: what the network is trained for, a function of its outputs and the targets; None for the cross-entropy.
 
@@ -56,12 +58,12 @@ class FabricSession(Session):
         self,
         fabric: L.Fabric,
         module: nn.Module,
-        rules: Rule | Sequence[Rule],
+        rules: Rule | Specification | Sequence[Rule | Specification],
         *,
         unpack: BatchFunction = unpack,
         loss: Criterion | None = None,
     ) -> None:
-        super().__init__(_lightning.fabric_network(module), rules, unpack=unpack, loss=loss)
+        super().__init__(_lightning.fabric_network(module), build_rules(rules), unpack=unpack, loss=loss)
         self._fabric = fabric
 
     def before_batch(self, batch: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning
 import pytest
 import torch
 import yaml
@@ -125,6 +126,8 @@ def test_hosts_take_specs_in_python_too():
     assert [type(rule) for rule in MetaplasticityPlugin(["si", EWC()]).rules] == [SI, EWC]
     module = lit_meta.MetaplasticModule({"name": "mlp", "inputs": 4, "hidden": [], "classes": 2}, rule="ewc")
     assert module.plasticity is not None
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    assert lit_meta.FabricSession(fabric, module.network, ["si", EWC()]).rules[0].strength == SI().strength
     with pytest.raises(TypeError, match="a rule is an instance of"):
         lit_meta.Metaplasticity(3)
     with pytest.raises(TypeError, match="build_rule"):
