@@ -29,7 +29,8 @@ class State:
     that a rule's history is saved without pickling and learning can go on where it stopped.
 
     Attributes:
-        overall: by quantity, memory of the rule as a whole: counts, sums over samples, a generator's position.
+        overall: by quantity, memory of the rule as a whole: counts, sums over samples, a generator's position. As an item,
+            such a quantity is a mapping of one tensor, ``{"*": tensor}``.
         fills: by quantity, the value of the entries that are new when a parameter has grown; 0 where none is given.
 
     Example:
@@ -55,7 +56,7 @@ class State:
     def __getitem__(self, quantity: str) -> dict[str, Tensor]:
         if quantity not in self._quantities:
             if quantity in self.overall:
-                raise KeyError(f"the rule holds one {quantity!r} for all parameters: state.overall[{quantity!r}]")
+                return {OVERALL: self.overall[quantity]}
             raise KeyError(f"the rule holds no {quantity!r}; it holds {sorted(self._quantities) or 'nothing yet'}")
         return self._quantities[quantity]
 

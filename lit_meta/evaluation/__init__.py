@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lit_meta.evaluation.accuracy import accuracy_by_batching as accuracy_by_batching
     from lit_meta.evaluation.accuracy import accuracy_of as accuracy_of
     from lit_meta.evaluation.accuracy import evaluate as evaluate
+    from lit_meta.evaluation.accuracy import predict as predict
 
-__getattr__, __dir__, _names = lazy_exports(
-    __name__, [f"lit_meta.evaluation.accuracy:{name}" for name in ("accuracy_by_batching", "accuracy_of", "evaluate")]
-)
+_NAMES = ("accuracy_by_batching", "accuracy_of", "evaluate", "predict")
+__getattr__, __dir__, _names = lazy_exports(__name__, [f"lit_meta.evaluation.accuracy:{name}" for name in _NAMES])
 __all__ = [*_names, "PROTOCOLS", "Protocol"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,17 @@ from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
 
 @dataclass(frozen=True)
 class StreamIdentity:
-    """What tells one stream from another: its scenario's name, the lengths of its two streams, and the seed."""
+    """What tells one stream from another: its scenario's name, the lengths of its two streams, the seed, and the classes.
+
+    Attributes:
+        classes: the labels in each training experience, where the benchmark says them; empty where it does not.
+    """
 
     scenario: str
     train: int
     test: int
     seed: int
+    classes: list[list[int]] = field(default_factory=list)
 
 
 @dataclass
@@ -44,10 +49,11 @@ class Saved:
             ValueError: it is not.
         """
         now = asdict(stream)
-        if now != self.stream:
-            raise ValueError(
-                f"{self.path} is a checkpoint of the stream {self.stream}, not of {now}: use another run_dir"
-            )
+        # A checkpoint of an older release does not say which classes it has learned.
+        different = [name for name in now if name in self.stream and self.stream[name] != now[name]]
+        if different:
+            was, here = ({name: described[name] for name in different} for described in (self.stream, now))
+            raise ValueError(f"{self.path} is a checkpoint of a stream of {was}, not of {here}: use another run_dir")
 
 
 class Checkpoints:

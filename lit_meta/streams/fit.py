@@ -21,6 +21,7 @@ from lit_meta.streams.dynamic_models import DynamicModel
 from lit_meta.streams.learner import StreamLearner, make_trainer
 from lit_meta.streams.observer import StreamObservers
 from lit_meta.streams.result import StreamResult
+from lit_meta.streams.sample_count import SampleCount
 from lit_meta.streams.task_masking import task_outputs
 from lit_meta.utils.io import check_folder
 
@@ -87,13 +88,16 @@ def fit_stream(
     if resume and run_dir is None:
         raise ValueError("resume=True needs the run_dir of the run to go on with")
     observers = StreamObservers(callbacks)
+    seen = SampleCount()
     trainer = make_trainer(
-        module, accelerator=accelerator, max_epochs=max_epochs, callbacks=list(callbacks), **trainer_options
+        module, accelerator=accelerator, max_epochs=max_epochs, callbacks=[*callbacks, seen], **trainer_options
     )
     dynamic = DynamicModel(module, train=train, test=list(benchmark.test_stream), seed=seed)
     learner = StreamLearner(trainer, module, task_outputs(module, benchmark), dynamic)
     observers.check(tells_tasks=learner.tells_tasks)
-    stream = StreamIdentity(benchmark_name(benchmark), train=len(train), test=len(test), seed=seed)
+    stream = StreamIdentity(
+        benchmark_name(benchmark), len(train), len(test), seed, stream_classes(benchmark.train_stream)
+    )
     checkpoints = None if run_dir is None else Checkpoints(Path(run_dir))
     saved = checkpoints.latest() if checkpoints is not None and resume else None
     if saved is None:
@@ -109,7 +113,7 @@ def fit_stream(
         steps = learner.fit(data, max_epochs=max_epochs, index=index, seed=seed + index)
         cost.add(
             steps=steps,
-            samples=learner.epochs * len(train[index].dataset),
+            samples=seen.take(),
             seconds=time.perf_counter() - started,
             counted=observers.experience_cost(),
         )

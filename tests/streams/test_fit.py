@@ -73,7 +73,7 @@ def test_a_run_that_crashed_goes_on_to_the_same_bits(stream, rule, tmp_path):
 
 def test_a_checkpoint_of_another_stream_is_refused(stream, tmp_path):
     fit_stream(module(), stream, accelerator="cpu", run_dir=tmp_path)
-    with pytest.raises(ValueError, match="is a checkpoint of the stream"):
+    with pytest.raises(ValueError, match="is a checkpoint of a stream"):
         fit_stream(module(), stream, seed=9, accelerator="cpu", run_dir=tmp_path, resume=True)
 
 
@@ -207,3 +207,36 @@ def test_an_interrupt_stops_the_stream_and_a_resumed_one_ends_where_one_without_
     resumed = fit_stream(module(EWC()), stream, accelerator="cpu", run_dir=tmp_path, resume=True)
     whole = fit_stream(module(EWC()), stream, accelerator="cpu")
     assert torch.equal(resumed.accuracy_matrix, whole.accuracy_matrix)
+
+
+@pytest.mark.parametrize(
+    ("options", "samples"),
+    (
+        ({}, 1438),
+        ({"limit_train_batches": 2}, 5 * 2 * 32),
+        ({"overfit_batches": 1}, 5 * 32),
+        ({"max_epochs": 2}, 2 * 1438),
+    ),
+)
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_the_samples_of_a_stream_are_those_that_training_saw(options, samples):
+    result = fit_stream(
+        module(), scenario("split-digits", experiences=5), **{"batch_size": 32, "accelerator": "cpu", **options}
+    )
+    assert result.cost["samples"] == samples
+
+
+def test_a_stream_of_another_class_order_is_not_gone_on_with(tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(index, row):
+        if index == 1:
+            raise Stop
+
+    first, other = (scenario("split-digits", experiences=5, seed=seed) for seed in (0, 1))
+    with pytest.raises(Stop):
+        fit_stream(module(), first, accelerator="cpu", run_dir=tmp_path, on_experience=stop)
+    with pytest.raises(ValueError, match="'classes'"):
+        fit_stream(module(), other, accelerator="cpu", run_dir=tmp_path, resume=True)
+    assert fit_stream(module(), first, accelerator="cpu", run_dir=tmp_path, resume=True).accuracy_matrix.shape == (5, 5)

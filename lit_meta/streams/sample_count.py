@@ -1,0 +1,32 @@
+"""How many samples training really sees, whatever limits, samplers and callbacks make of a data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+
+from lit_meta.core.trees import tensors
+
+
+class SampleCount(L.Callback):
+    """Counts the samples of every batch that a training step was given, over all processes.
+
+    Attributes:
+        samples: counted since the last call of `take`.
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        first = next(iter(tensors(batch)), None)
+        if first is not None and first.dim():
+            self.samples += len(first) * trainer.world_size
+
+    def take(self) -> int:
+        """The samples since the last call."""
+        samples, self.samples = self.samples, 0
+        return samples
