@@ -100,5 +100,5 @@ def test_each_rule_keeps_its_own_memory_through_a_saved_state(make_network, two_
     for one, two in zip(session.rules, other.rules, strict=True):
         assert one.state.state_dict().keys() == two.state.state_dict().keys()
         assert all(torch.equal(t, two.state.state_dict()[k]) for k, t in one.state.state_dict().items())
-    with pytest.raises(ValueError, match="saved state is of the rules"):
+    with pytest.raises(ValueError, match="state was saved by the rules"):
         Session(make_network(), [SI()]).load_state_dict(session.state_dict())

@@ -1,0 +1,262 @@
+"""Training steps of a session: the events from a batch's forward pass to the optimizer's step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_meta.core import binding
+from lit_meta.core._bound_rules import BoundRules, class_names
+from lit_meta.core._buffers import Scratch
+from lit_meta.core.batches import BatchFunction, UnpackOnce, as_pair
+from lit_meta.core.checks import check_inputs
+from lit_meta.core.local_learning import LocalGradients
+from lit_meta.core.past_experience import PastExperience, rehearse
+from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.task import Criterion, PlainTask, Task
+from lit_meta.core.trees import tensors
+
+
+class TrainingSteps(BoundRules):
+    """Takes bound rules through training steps; `Session` adds the experiences around them.
+
+    A batch is open from `before_forward` (or `before_batch`) to `after_backward` or `leave_batch`; a step may accumulate the
+    gradients of several.
+
+    Args:
+        network: as of `Session`.
+        rules: as of `Session`.
+        unpack: as of `Session`.
+        loss: as of `Session`.
+    """
+
+    def __init__(
+        self, network: nn.Module, rules: Rule | Sequence[Rule], unpack: BatchFunction, loss: Criterion | None
+    ) -> None:
+        super().__init__(network, rules)
+        self._unpack = unpack if isinstance(unpack, UnpackOnce) else UnpackOnce(unpack)
+        self._loss = loss
+        self.task: Task = PlainTask(self.network, self._unpack, loss)
+        self._local = LocalGradients()
+        self._before: tuple[Synapses, list[Tensor]] | None = None
+        self._scratch = Scratch()
+        self._targets: Tensor | None = None
+        self._in_experience = False
+        self._rehearsed = False
+        self._steps = 0
+        self._batch_is_open = False
+        self._passes = 0  # Backward passes since the last step.
+        self._needs_backward = [
+            rule for rule in self.rules if any(map(rule.overrides, ("after_backward", "local_error", "layer_input")))
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps taken in the present experience."""
+        return self._steps
+
+    def before_batch(self, batch: object) -> None:
+        """Before the forward pass of a training batch, in any form.
+
+        Args:
+            batch: as the training step receives it.
+
+        Raises:
+            TypeError: the batch has an unknown form, and a rule needs inputs or labels.
+            ValueError: inputs that are empty or not finite, no labels for a rule that needs them, or, with the first batch of
+                an experience, something that a rule needs when the experience ends is unavailable.
+        """
+        if not self._in_experience:
+            raise ValueError("before_batch was called outside an experience: call begin_experience first")
+        try:
+            inputs, targets = self._unpack(batch)
+        except TypeError as error:
+            if reader := self._first_reader():
+                raise TypeError(f"{type(reader).__name__} needs to know inputs and labels, and {error}") from None
+            inputs, targets = next(iter(tensors(batch)), torch.zeros(1)), None
+        else:
+            check_inputs(inputs)
+        self._begin_batch(inputs, targets, PastExperience(self.network, [batch], self.task, self._unpack))
+
+    def before_forward(self, inputs: Tensor, targets: Tensor | None = None) -> None:
+        """Before the forward pass of a training batch that a plain loop has unpacked, see `before_batch`.
+
+        Args:
+            inputs: (batch, ...).
+            targets: class labels (batch,), or whatever the loss takes; None if there are none.
+        """
+        if not self._in_experience:
+            raise ValueError("before_forward was called outside an experience: call begin_experience first")
+        check_inputs(inputs)
+        task = PlainTask(self.network, as_pair, self._loss)
+        self._begin_batch(inputs, targets, PastExperience(self.network, [(inputs, targets)], task, as_pair))
+
+    def _begin_batch(self, inputs: Tensor, targets: Tensor | None, batch: PastExperience) -> None:
+        if self._batch_is_open:
+            self.leave_batch()
+        if self._passes and all(p.grad is None for p in self._all.parameters):
+            self.abandon_step()  # The host has discarded the accumulated gradients.
+        if targets is None:
+            for rule in self.rules:
+                if self._asks_labels(rule):
+                    raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
+        if self._spiking:
+            self._spiking.reset_used()
+        if not self._rehearsed:
+            self._rehearse(batch)
+        self._targets = targets
+        self._batch_is_open = True
+        for before in self._calls["before_forward"]:
+            before(self._all, inputs, targets)
+        if self._freezing:
+            self._freeze()
+            if self._frozen is not None:
+                self._frozen.hold()
+        if self._watch is not None:
+            self._watch.start()
+
+    def _rehearse(self, batch: PastExperience) -> None:
+        """Tries the rules' consolidation on the first batch of an experience, without side effects."""
+        self._rehearsed = True
+        if not self._answering["rehearse"]:
+            return
+        self._rehearsing = True
+        try:
+            rehearse(self._answering["rehearse"], self._calls["rehearse"], self._all, batch)
+        finally:
+            self._rehearsing = False
+
+    def leave_batch(self) -> None:
+        """Discards a batch that no backward pass followed; does nothing if there is no such batch.
+
+        Parameters that a rule perturbed for it are restored, and nothing observed in its forward pass counts. It is called
+        automatically before the next batch and at the end of an experience; a host calls it as soon as it knows.
+        """
+        if not self._batch_is_open:
+            return
+        self._batch_is_open = False
+        if self._watch is not None:
+            self._watch.stop()
+        for rule in self.rules:
+            rule.leave_batch(self._all)
+
+    def drop_unfinished_step(self) -> None:
+        """Discards backward passes that no step will follow, since the host has discarded their gradients."""
+        self.leave_batch()
+        if self._passes:
+            self.abandon_step()
+
+    def abandon_step(self) -> None:
+        """Discards a step that failed and restores parameters that a rule perturbed."""
+        self._batch_is_open, self._passes = False, 0
+        if self._watch is not None:
+            self._watch.stop()
+        self._thaw()
+        self._local.clear()
+        self._before = None
+        for rule in self.rules:
+            rule.restore(self._all)
+
+    def after_backward(self, *, loss_divisor: float | None = None) -> None:
+        """After the backward pass of a batch: hidden blocks learn from their local errors, perturbed parameters are restored.
+
+        Args:
+            loss_divisor: the number by which the host divided the loss, as it does when it accumulates gradients; None if
+                unknown.
+
+        Raises:
+            ValueError: the forward pass bypassed the weight layers, a local error has the wrong shape, or this is the second
+                backward pass of a batch and a rule learns from one only.
+        """
+        if not self._batch_is_open and self._needs_backward:
+            raise ValueError(
+                f"{class_names(self._needs_backward)} learns from one backward pass for each batch, and this one had no "
+                "before_forward; several in one training step (several losses, a GAN, an optimizer with a closure) are not "
+                "supported"
+            )
+        self._batch_is_open = False
+        self._passes += 1
+        if self._watch is not None:
+            try:
+                self._watch.check_seen()
+                for rule, error in zip(self._answering["local_error"], self._calls["local_error"], strict=True):
+                    self._local.learn(self._watch, rule, error, self._targets, loss_divisor or 1.0)
+            finally:
+                self._watch.stop()
+        for rule, after in zip(self._answering["after_backward"], self._calls["after_backward"], strict=True):
+            rule.loss_divisor = loss_divisor
+            after(self._all)
+
+    def before_step(self, optimizer: Optimizer | None = None) -> None:
+        """Before the optimizer's step (and before clipping): rules change the gradients.
+
+        Where the loss was scaled (half precision), unscale the gradients first (``scaler.unscale_(optimizer)``, as Lightning
+        does): local gradients are never scaled.
+
+        Args:
+            optimizer: the one about to step; None if there is only one.
+
+        Raises:
+            ValueError: a rule needs the backward pass and `after_backward` was not called, or the optimizer is LBFGS.
+        """
+        synapses = self._of(optimizer)
+        if self._batch_is_open and self._needs_backward and any(p.grad is not None for p in synapses.parameters):
+            raise ValueError(
+                f"{class_names(self._needs_backward)} was not notified of the backward pass before this step: call "
+                "after_backward; in a LightningModule with manual optimization, self.manual_backward(loss) in place of "
+                "loss.backward()"
+            )
+        self._passes = 0
+        self._local.hand_over(synapses)
+        pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
+        if not pairs:
+            return  # All batches of this step were discarded: the optimizer changes nothing.
+        if len(pairs) != len(synapses):
+            synapses = binding.subset(self.network, pairs)
+        for gradient in self._calls["gradient"]:
+            gradient(synapses)
+        if self._answering["update"]:
+            self._before = (synapses, self._scratch.copy(synapses.names, synapses.parameters))
+        self._steps += 1
+
+    def after_step(self, optimizer: Optimizer | None = None) -> None:
+        """After the optimizer's step: rules see its update and may correct it."""
+        if self._before is None:
+            return
+        synapses, before = self._before
+        self._before = None
+        with torch.no_grad():
+            for update in self._calls["update"]:
+                update(synapses, before)
+
+    @contextmanager
+    def step(self, inputs: Tensor, targets: Tensor | None, optimizer: Optimizer) -> Iterator[None]:
+        """A whole training step; the block runs the forward and backward pass."""
+        optimizer.zero_grad()
+        try:
+            self.before_forward(inputs, targets)
+            yield
+            self.after_backward()
+            self.before_step(optimizer)
+        except BaseException:
+            self.abandon_step()
+            raise
+        optimizer.step()
+        self.after_step(optimizer)
+
+    def unperturbed(self) -> dict[int, Tensor]:
+        """Unperturbed values of parameters that a rule has perturbed for the present pass, by the data pointer of each."""
+        return {p.data_ptr(): value for rule in self.rules for p, value in rule.unperturbed()}
+
+    def _first_reader(self) -> Rule | None:
+        """A rule that needs inputs or labels of every batch."""
+        inputs = (rule for rule in self._answering["before_forward"] if rule.needs_inputs)
+        labels = (rule for rule in self.rules if self._asks_labels(rule))
+        return next(inputs, None) or next(labels, None)
+
+    def _asks_labels(self, rule: Rule) -> bool:
+        return rule.needs_labels and not (rule.takes_task_loss and not self.task.plain)
