@@ -130,6 +130,15 @@ class PastExperience:
             same = (self._is_cross_entropy(part) for part in parts)
             return "cross_entropy" if parts and all(same) else None
 
+    def classified(self, batch: Any) -> tuple[Tensor, Tensor | None] | None:
+        """(inputs, targets) of a batch whose loss is the cross-entropy of ``network(inputs)``; None where it is another.
+
+        A loss may be that of some batches and not of others, as where classes have weights.
+        """
+        with self.measuring(), torch.no_grad(), state_kept(self._task.owner):
+            same = is_cross_entropy(self.loss, self.network, self._unpack, batch, gradients=False)
+        return self._unpack(batch) if same else None
+
     def _is_cross_entropy(self, batch: Any) -> bool:
         with state_kept(self._task.owner):
             return is_cross_entropy(self.loss, self.network, self._unpack, batch)

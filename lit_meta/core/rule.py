@@ -97,6 +97,10 @@ class Experience(Protocol):
         """That loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
         ...
 
+    def classified(self, batch: Any) -> tuple[Tensor, Tensor | None] | None:
+        """(inputs, targets) of a batch whose loss is the cross-entropy of ``network(inputs)``; None where it is another."""
+        ...
+
     def calls_on_inputs(self) -> bool:
         """Whether training calls ``network(inputs)`` and gets (batch, features)."""
         ...

@@ -45,7 +45,8 @@ def averaged(synapses: Synapses, parts: Iterable[Part], rule: str) -> dict[str, 
         if not all_finite(importance):
             raise ValueError(
                 f"the importance that {rule} measures for {name!r} is not finite in {importance.dtype}: compute in a wider "
-                "type, or scale the loss or the inputs down"
+                "type, scale the loss or the inputs down, or leave out samples whose loss is not finite on its own (such as "
+                "those with no label that counts)"
             )
     if not any(bool(importance.any()) for importance in found.values()):
         raise ValueError(
@@ -62,8 +63,9 @@ def task_parts(
     scalar: Callable[[Any], Tensor],
     *,
     power: int,
-    samples: int | None,
+    samples: int | None = None,
     seed: int = 0,
+    batches: Iterable[Any] | None = None,
 ) -> Iterator[Part]:
     """Batch by batch the mean of |g|^power, g the gradient of what training computes of one sample.
 
@@ -74,10 +76,11 @@ def task_parts(
         power: 1 or 2.
         samples: how many, drawn from all of the experience; None for all.
         seed: of the draw.
+        batches: these, in place of the experience's.
     """
     experience.check_separable()
     with experience.measuring() as owner:
-        for batch in experience.batches(samples=samples, seed=seed):
+        for batch in experience.batches(samples=samples, seed=seed) if batches is None else batches:
             count = count_samples(batch)
             sums = gradient_power_sums(
                 scalar,

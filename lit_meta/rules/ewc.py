@@ -125,6 +125,15 @@ class EWC(PenaltyRule):
                 )
             yield from task_parts(experience, synapses, experience.loss, power=2, samples=self.samples, seed=self.seed)
             return
+        if self.labels == "true" and self.loss == "task" and experience.named_form is None:
+            # The first batch has shown the form, and it may be another in later ones.
+            for batch in experience.batches(samples=self.samples, seed=self.seed):
+                pair = experience.classified(batch)
+                if pair is None:
+                    yield from task_parts(experience, synapses, experience.loss, power=2, batches=[batch])
+                else:
+                    yield diagonal_fisher(experience.network, *pair, loss="cross_entropy"), pair[0].shape[0]
+            return
         generator = None
         if self.labels == "sample":
             generator = torch.Generator(synapses.parameters[0].device).manual_seed(self.seed)

@@ -196,6 +196,32 @@ def test_the_information_is_of_the_loss_that_training_minimises(situation):
     same(rule.state["importance"], by_hand(module, batches, loss, 2))
 
 
+def weighted(module, batch):
+    losses = F.cross_entropy(module(batch[0]), batch[1], reduction="none")
+    return (losses * torch.tensor([1.0, 3.0, 9.0])[batch[1]]).mean()
+
+
+def without(label):
+    def step(module, batch):
+        return F.cross_entropy(module(batch[0]), batch[1], ignore_index=label, reduction="sum") / len(batch[1])
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("step", "last"),
+    ((weighted, 2), (without(2), 2), (without(-100), -100)),
+    ids=("weights of classes", "a class that is left out", "samples that are left out"),
+)
+def test_a_loss_that_is_the_cross_entropy_of_the_first_batch_alone_is_measured_as_it_is(step, last):
+    labels = torch.tensor([0, 1, last]).repeat_interleave(8)  # Sorted: the first batches have the first class only.
+    samples, rule = pairs(normal(24, 4), labels), EWC()
+    module = Module(mlp(4, 3), step)
+    trainer(callbacks=[Metaplasticity(rule)], max_epochs=1).fit(module, DataLoader(samples, batch_size=4))
+    batches = list(DataLoader(samples, batch_size=1))
+    same(rule.state["importance"], by_hand(module, batches, lambda batch: step(module, batch), 2))
+
+
 @pytest.mark.parametrize("situation", ("segmentation", "labels of tokens, a dict", "two inputs", "several labels"))
 def test_the_sensitivity_is_of_what_the_network_gives_in_training(situation):
     rule = MAS()
