@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 from torch.optim import LBFGS, Optimizer
@@ -54,6 +57,19 @@ def replaced(before: Synapses, now: Synapses) -> list[str]:
     pairs = [(name, old[name], p) for name, p in zip(now.names, now.parameters, strict=True) if name in old]
     grown = {_layer(name) for name, o, p in pairs if o.shape != p.shape}
     return [n for n, o, p in pairs if o is not p and _layer(n) not in grown and not torch.equal(o.to(p), p)]
+
+
+@contextmanager
+def learnable(synapses: Synapses) -> Iterator[None]:
+    """Parameters that were frozen while they were learned can be differentiated in the block: they are consolidated too."""
+    frozen = [parameter for parameter in synapses.parameters if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def subset(network: nn.Module, pairs: list[tuple[str, nn.Parameter]]) -> Synapses:

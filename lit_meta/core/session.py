@@ -127,7 +127,7 @@ class Session(TrainingSteps):
         self._in_experience = False
         self._unbind()
         self._spiking.reset()
-        with random_state_kept():
+        with random_state_kept(), binding.learnable(self._all):
             for end in self._calls["end_experience"]:
                 end(self._all, self._past(data))
         for rule in self.rules:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from operator import attrgetter
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -65,6 +67,7 @@ class Metaplasticity(L.Callback):
         self.belongs_to_module = False
         self._has_trained = False
         self._has_stepped = False
+        self._consolidated = torch.zeros(0)
         self._saved: dict[str, Any] | None = None
 
     @property
@@ -165,6 +168,7 @@ class Metaplasticity(L.Callback):
         self._release()
         self._session.end_experience(self._experience_data)
         self._let_go()
+        self._consolidated = _some_values(self._session.network)
         # Lightning has saved the last checkpoint already, and a second task that began with it would not be protected.
         _lightning.save_last_again(trainer)
 
@@ -174,6 +178,13 @@ class Metaplasticity(L.Callback):
                 f"trainer.fit took no training step, so that there is no experience to learn: this Trainer has had its epochs "
                 f"(max_epochs={trainer.max_epochs}, counted over all its fits) or steps, or there was no batch; use a new "
                 "Trainer for every experience"
+            )
+        consolidating = [type(rule).__name__ for rule in self.rules if rule.overrides("end_experience")]
+        if consolidating and not torch.equal(self._consolidated, _some_values(self._session.network)):
+            warnings.warn(
+                f"the weights were changed after {' and '.join(consolidating)} had consolidated, so that what is protected is "
+                "not what stays: put Metaplasticity behind the callback that changes them when training ends",
+                stacklevel=2,
             )
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
@@ -312,6 +323,12 @@ class Metaplasticity(L.Callback):
         if not isinstance(found, nn.Module):
             raise TypeError(f"{self._network!r} is a {type(found).__name__}, not a torch.nn.Module")
         return found
+
+
+def _some_values(network: nn.Module) -> Tensor:
+    """A few values of every parameter, that tell a network from the same one with other weights."""
+    few = [p.detach().flatten()[:: max(1, p.numel() // 16)].double().cpu() for p in network.parameters()]
+    return torch.cat(few)
 
 
 def _parameters(optimizer: Optimizer) -> set[int]:

@@ -99,7 +99,10 @@ class EWC(PenaltyRule):
     def rehearse(self, synapses: Synapses, experience: Experience) -> None:
         if "cross_entropy" in (self.loss, experience.named_form if self.loss == "task" else None):
             with experience.measuring(), torch.no_grad():
-                outputs = [output for batch in experience.batches() for output in experience.outputs(batch)]
+                if self.loss == "task":
+                    outputs = [output for batch in experience.batches() for output in experience.outputs(batch)]
+                else:  # The training step has no part in it, and may have no loss for this batch.
+                    outputs = [experience.network(inputs) for inputs, _ in experience.pairs(samples=None, seed=0)]
             if all(output.dim() == 2 and output.shape[1] == 1 for output in outputs):
                 raise ValueError(
                     "the network has one output, whose softmax is 1 whatever it is, so that no parameter would have any "

@@ -107,6 +107,7 @@ class HLOP(ProjectedRule):
         self.seed = seed
         self._by_name: dict[str, Receptive] = {}
         self._seen: set[str] = set()
+        self._batch: list[tuple[str, Tensor]] = []
 
     def begin_experience(self, synapses: Synapses) -> None:
         super().begin_experience(synapses)
@@ -142,14 +143,25 @@ class HLOP(ProjectedRule):
         self._by_name = {layer.name: layer for layer in self.layers(synapses)}
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
-        known = self._by_name.get(layer.name)
-        if known is None:
-            return  # A frozen layer has nothing to protect.
-        self._seen.add(layer.name)
+        if layer.name in self._by_name:  # A frozen layer has nothing to protect.
+            self._batch.append((layer.name, inputs))
+
+    def after_backward(self, synapses: Synapses) -> None:
+        # Not before: a batch that is left out teaches nothing.
+        batch, self._batch = self._batch, []
+        for name, inputs in batch:
+            self._learn(name, inputs)
+
+    def restore(self, synapses: Synapses) -> None:
+        self._batch = []
+
+    def _learn(self, name: str, inputs: Tensor) -> None:
+        known = self._by_name[name]
+        self._seen.add(name)
         if known.one_hot:
-            self.state["occurring"][layer.name] |= known.rows(inputs)[0] > 0
+            self.state["occurring"][name] |= known.rows(inputs)[0] > 0
             return
-        learning, fixed = self.state["learning"][layer.name], self.state["subspace"][layer.name]
+        learning, fixed = self.state["learning"][name], self.state["subspace"][name]
         if learning.shape[-2] == 0:
             return
         with torch.no_grad():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_meta import BGD, EWC, MESU, NACA, SI, Metaplasticity, MetaplasticModule, RecursiveReadout
-from lit_meta.rules import StreamingLDA
+from lit_meta.rules import HLOP, StreamingLDA
 from tests.rules.drivers import UserModule, trainer
 
 X = torch.randn(24, 8, generator=torch.Generator().manual_seed(3))
@@ -55,7 +55,9 @@ def fit(module, rule, data, **options):
 
 @SKIPPED
 @pytest.mark.parametrize(
-    "rule", (RecursiveReadout(), StreamingLDA(), BGD(), MESU(), NACA(), SI(), EWC(loss="cross_entropy")), ids=repr
+    "rule",
+    (RecursiveReadout(), StreamingLDA(), HLOP(neurons=3), BGD(), MESU(), NACA(), SI(), EWC(loss="cross_entropy")),
+    ids=repr,
 )
 def test_a_skipped_batch_is_as_if_it_had_not_been_there(rule, make_network):
     skips = Skips(make_network())

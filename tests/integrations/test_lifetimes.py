@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch import callbacks as library
@@ -133,6 +134,20 @@ def test_what_is_unfrozen_is_protected_in_the_next_experience(make_network, task
     assert drift[1] < 0.9 * drift[0]
 
 
+@pytest.mark.parametrize("rule", (EWC(), MAS(), SI()), ids=repr)
+def test_what_is_frozen_inside_an_experience_is_consolidated_as_well(rule, make_network, tasks):
+    class Freezes(L.Callback):
+        def on_train_epoch_start(self, fitted, module):
+            module.body[0].requires_grad_(fitted.current_epoch == 0)
+
+    module = UserModule(make_network())
+    trainer(callbacks=[Metaplasticity(rule, network="body"), Freezes()]).fit(module, tasks[0])
+    assert not module.body[0].weight.requires_grad
+    for name, parameter in module.body.named_parameters():
+        assert torch.equal(rule.state["anchor"][name], parameter)
+        assert float(rule.state["importance"][name].abs().sum()) > 0
+
+
 @pytest.mark.parametrize("rule", (EWC(), SI(), BGD()), ids=repr)
 def test_a_fresh_head_does_not_inherit_what_the_old_one_was_worth(rule, make_network, tasks):
     network = make_network()
@@ -212,3 +227,23 @@ def test_a_trainer_with_epochs_left_learns_a_second_experience(make_network, tas
     fitted.fit_loop.max_epochs = 2
     fitted.fit(module, tasks[1])
     assert callback.session.experiences == 2
+
+
+def test_weights_that_another_callback_changes_after_consolidation_are_told_of(make_network, tasks):
+    class RestoresFirst(L.Callback):
+        """What users write to end with the best weights rather than the last."""
+
+        def on_fit_start(self, fitted, module):
+            self.kept = [p.detach().clone() for p in module.parameters()]
+
+        def on_train_end(self, fitted, module):
+            for parameter, value in zip(module.parameters(), self.kept, strict=True):
+                parameter.data.copy_(value)
+
+    rule, module = EWC(), UserModule(make_network())
+    callbacks = [Metaplasticity(rule, network="body"), RestoresFirst()]
+    with pytest.warns(UserWarning, match="changed after EWC had consolidated"):
+        trainer(callbacks=callbacks).fit(module, tasks[0])
+    rule, module = EWC(), UserModule(make_network())
+    trainer(callbacks=[RestoresFirst(), Metaplasticity(rule, network="body")]).fit(module, tasks[0])
+    assert all(torch.equal(rule.state["anchor"][name], p) for name, p in module.body.named_parameters())

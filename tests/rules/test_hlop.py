@@ -99,6 +99,7 @@ def test_one_hebbian_step_by_hand():
     x = torch.tensor([[1.0, 1.0], [2.0, 0.0]], dtype=torch.float64)
     session.before_forward(x)
     rule.layer_input(Layer("0", session.network[0]), x)
+    rule.after_backward(session._all)
     # y = (0.6, 1.2); x - yH = ((0.64, 1), (1.28, 0)); mean y(x - yH) = (0.96, 0.3); mean |x|² = 3.
     expected = torch.tensor([[0.6 + 0.4 / 3 * 0.96, 0.4 / 3 * 0.3]], dtype=torch.float64)
     torch.testing.assert_close(rule.state["learning"]["0"], expected)
