@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -80,7 +80,7 @@ class TrainingSteps(BoundRules):
             inputs, targets = next(iter(tensors(batch)), torch.zeros(1)), None
         else:
             check_inputs(inputs)
-        self._begin_batch(inputs, targets, PastExperience(self.network, [batch], self.task, self._unpack))
+        self._begin_batch(inputs, targets, lambda: PastExperience(self.network, [batch], self.task, self._unpack))
 
     def before_forward(self, inputs: Tensor, targets: Tensor | None = None) -> None:
         """Before the forward pass of a training batch that a plain loop has unpacked, see `before_batch`.
@@ -92,13 +92,16 @@ class TrainingSteps(BoundRules):
         if not self._in_experience:
             raise ValueError("before_forward was called outside an experience: call begin_experience first")
         check_inputs(inputs)
-        task = PlainTask(self.network, as_pair, self._loss)
-        self._begin_batch(inputs, targets, PastExperience(self.network, [(inputs, targets)], task, as_pair))
+        self._begin_batch(inputs, targets, lambda: self._plain_batch(inputs, targets))
 
-    def _begin_batch(self, inputs: Tensor, targets: Tensor | None, batch: PastExperience) -> None:
+    def _plain_batch(self, inputs: Tensor, targets: Tensor | None) -> PastExperience:
+        task = PlainTask(self.network, as_pair, self._loss)
+        return PastExperience(self.network, [(inputs, targets)], task, as_pair)
+
+    def _begin_batch(self, inputs: Tensor, targets: Tensor | None, batch: Callable[[], PastExperience]) -> None:
         if self._batch_is_open:
             self.leave_batch()
-        if self._passes and all(p.grad is None for p in self._all.parameters):
+        if self._passes and not binding.has_gradient(self._all):
             self.abandon_step()  # The host has discarded the accumulated gradients.
         if targets is None:
             for rule in self.rules:
@@ -107,7 +110,7 @@ class TrainingSteps(BoundRules):
         if self._spiking:
             self._spiking.reset_used()
         if not self._rehearsed:
-            self._rehearse(batch)
+            self._rehearse(batch())
         self._targets = targets
         self._batch_is_open = True
         for before in self._calls["before_forward"]:
@@ -187,8 +190,9 @@ class TrainingSteps(BoundRules):
                     self._local.learn(self._watch, rule, error, self._targets, loss_divisor or 1.0)
             finally:
                 self._watch.stop()
-        for rule, after in zip(self._answering["after_backward"], self._calls["after_backward"], strict=True):
+        for rule in self._answering["after_backward"]:
             rule.loss_divisor = loss_divisor
+        for after in self._calls["after_backward"]:
             after(self._all)
 
     def before_step(self, optimizer: Optimizer | None = None) -> None:
@@ -204,7 +208,7 @@ class TrainingSteps(BoundRules):
             ValueError: a rule needs the backward pass and `after_backward` was not called, or the optimizer is LBFGS.
         """
         synapses = self._of(optimizer)
-        if self._batch_is_open and self._needs_backward and any(p.grad is not None for p in synapses.parameters):
+        if self._batch_is_open and self._needs_backward and binding.has_gradient(synapses):
             raise ValueError(
                 f"{class_names(self._needs_backward)} was not notified of the backward pass before this step: call "
                 "after_backward; in a LightningModule with manual optimization, self.manual_backward(loss) in place of "
@@ -212,13 +216,14 @@ class TrainingSteps(BoundRules):
             )
         self._passes = 0
         self._local.hand_over(synapses)
-        pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
-        if not pairs:
+        if not binding.has_gradient(synapses):
             return  # All batches of this step were discarded: the optimizer changes nothing.
-        if len(pairs) != len(synapses):
-            synapses = binding.subset(self.network, pairs)
-        for gradient in self._calls["gradient"]:
-            gradient(synapses)
+        if self._answering["gradient"] or self._answering["update"]:
+            pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if p.grad is not None]
+            if len(pairs) != len(synapses):
+                synapses = binding.subset(self.network, pairs)
+            for gradient in self._calls["gradient"]:
+                gradient(synapses)
         if self._answering["update"]:
             self._before = (synapses, self._scratch.copy(synapses.names, synapses.parameters))
         self._steps += 1

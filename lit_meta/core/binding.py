@@ -59,6 +59,14 @@ def replaced(before: Synapses, now: Synapses) -> list[str]:
     return [n for n, o, p in pairs if o is not p and _layer(n) not in grown and not torch.equal(o.to(p), p)]
 
 
+def has_gradient(synapses: Synapses) -> bool:
+    """Whether any of them has a gradient; usually the first one has."""
+    for parameter in synapses.parameters:  # noqa: SIM110 - in every step, where a generator costs more than the answer.
+        if parameter.grad is not None:
+            return True
+    return False
+
+
 @contextmanager
 def learnable(synapses: Synapses) -> Iterator[None]:
     """Parameters that were frozen while they were learned can be differentiated in the block: they are consolidated too."""

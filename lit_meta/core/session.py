@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor, nn
 
+from lit_meta.core import binding
 from lit_meta.core._training_steps import TrainingSteps
 from lit_meta.core.batches import BatchFunction
 from lit_meta.core.batches import unpack as unpack_batch
