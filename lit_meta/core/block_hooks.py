@@ -22,6 +22,7 @@ from lit_meta.core._buffers import Recycled
 from lit_meta.core._linear_block import simple_block
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
+from lit_meta.core.trees import tensors
 from lit_meta.utils.validation import all_finite
 
 
@@ -70,6 +71,9 @@ class LayerWatch:
             check_unshared([*layers, *auxiliary])
             self._hooks += [(x.module, self._auxiliary_hook(x)) for x in auxiliary]
             layers += auxiliary
+        frozen = any(not p.requires_grad for x in layers for p in x.module.parameters(recurse=False))
+        # Only a frozen layer can leave the loss without a parameter; other networks do not pay for the check.
+        self._checked = network if detach and frozen else None
         self._layers = layers
         self._key = fingerprint(network)
         self.open()
@@ -83,6 +87,8 @@ class LayerWatch:
         self._own = {layer.name: _own_parameters(layer) for layer in self._layers}
         if not self._handles:
             self._handles = [module.register_forward_pre_hook(hook) for module, hook in self._hooks]
+            if self._checked is not None:
+                self._handles.append(self._checked.register_forward_hook(self._check_reached))
         self._verify = True
 
     def fits(self, network: nn.Module) -> bool:
@@ -173,6 +179,16 @@ class LayerWatch:
         if (block := self._blocks.get((last.name, receiver.name))) is None:
             block = self._blocks[last.name, receiver.name] = replace(last, receiver=receiver.module)
         return block
+
+    def _check_reached(self, network: nn.Module, arguments: tuple[object, ...], outputs: object) -> None:
+        """Checks that the loss will have a parameter to be differentiated by."""
+        if not self._active or self._last is None or not torch.is_grad_enabled():
+            return
+        if not any(output.requires_grad for output in tensors(outputs)):
+            raise ValueError(
+                f"a local rule leaves the head alone to the loss, and no parameter from layer {self._last.name!r} on trains: "
+                "unfreeze the head (requires_grad_(True))"
+            )
 
     def _add_parameters(self, layer: Layer) -> None:
         self._pending += [pair for pair in self._own[layer.name] if pair[1].requires_grad]

@@ -63,6 +63,7 @@ class ReadoutRule(Rule):
         self.head_only = freeze
         self.block = block
         self._targets: Tensor | None = None
+        self._ran_below: set[str] = set()
         self._layer: nn.Linear | None = None
         self._batch: list[tuple[Tensor, Tensor]] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
@@ -99,6 +100,7 @@ class ReadoutRule(Rule):
             raise ValueError(f"{type(self).__name__} needs labels, and the batch has none")
         check_class_labels(targets, self._layer.out_features, type(self).__name__)
         self._targets = targets
+        self._ran_below.clear()
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
         if layer.module is not self._layer:
@@ -249,8 +251,14 @@ class ReadoutRule(Rule):
         """
         head = self._layer
         if self._targets is not None or head is None:
+            self._ran_below.add(layer.name)
             return
         if self.head is None or (isinstance(layer.module, nn.Linear) and inputs.shape[-1] == head.out_features):
+            if layer.name in self._ran_below:
+                raise ValueError(
+                    f"{type(self).__name__} learns a head that runs once a batch, but the layer {layer.name!r} runs again "
+                    "after the head: a head that runs at several time steps or positions has no single input to learn"
+                )
             raise ValueError(
                 f"{type(self).__name__} learns the layer that gives the outputs, but the layer {layer.name!r} runs after "
                 f"the one {'named' if self.head else 'registered last'}: name the right one (head=...); "

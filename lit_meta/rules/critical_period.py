@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,10 @@ class CriticalPeriod(Rule):
         learned = self._features(network)
         return [layer for layer in weight_layers(network) if layer.name in learned]
 
+    def begin_experience(self, synapses: Synapses) -> None:
+        for layer in self.sets_weights(synapses.network):
+            _check_layer(layer.name, layer.module)
+
     def frozen_below(self, network: nn.Module) -> nn.Module | None:
         return self._above if not self._open else None
 
@@ -124,14 +128,10 @@ class CriticalPeriod(Rule):
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
         if not self._open or layer.name not in self._learned:
             return
-        module = layer.module
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
-            raise ValueError(
-                f"CriticalPeriod learns Linear and Conv2d layers, {layer.name!r} is {type(module).__name__}"
-            )
+        module: Any = layer.module
         key = apart(layer.name)
         if isinstance(module, AdaptsToDrive):
-            self._adapt(key, module, inputs, module.drive_threshold)
+            self._adapt(key, layer.module, inputs, module.drive_threshold)
             return
         count = int(self.state.overall["samples"])
         generator = torch.Generator().manual_seed(self.seed + count)
@@ -196,7 +196,11 @@ class CriticalPeriod(Rule):
         layers = weight_layers(network)
         linear = [layer.name for layer in layers if isinstance(layer.module, nn.Linear)]
         head = self.head if self.head is not None else (linear[-1] if linear else None)
-        if head is None or head not in {layer.name for layer in layers}:
+        if head is None:
+            raise ValueError(
+                "CriticalPeriod learns the layers below the head, and no Linear layer can be the head: name it (head=...)"
+            )
+        if head not in {layer.name for layer in layers}:
             raise ValueError(f"CriticalPeriod learns the layers below the head, and there is no layer {head!r}")
         return head
 
@@ -276,9 +280,9 @@ def draw_patches(module: nn.Conv2d | nn.Linear, inputs: Tensor, number: int, gen
     if isinstance(module, nn.Linear):
         flat = inputs.flatten(0, -2)
         return flat if len(flat) <= number else flat[torch.randperm(len(flat), generator=generator)[:number]]
-    if module.groups != 1 or module.dilation != (1, 1) or isinstance(module.padding, str):
-        raise ValueError("CriticalPeriod learns convolutions without groups and dilation, and with padding in numbers")
-    (height, width), (down, across) = module.kernel_size, module.padding
+    _check_layer("module", module)
+    padding: Any = module.padding
+    (height, width), (down, across) = module.kernel_size, padding
     x = F.pad(inputs, (across, across, down, down))
     device = x.device
 
@@ -290,3 +294,17 @@ def draw_patches(module: nn.Conv2d | nn.Linear, inputs: Tensor, number: int, gen
     column = draw(x.shape[3] - width + 1) + torch.arange(width, device=device).view(1, 1, 1, -1)
     channel = torch.arange(x.shape[1], device=device).view(1, -1, 1, 1)
     return x[sample, channel, row, column].flatten(1)
+
+
+def _check_layer(name: str, module: nn.Module) -> None:
+    """Checks that patches can be drawn of what a layer receives."""
+    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        raise ValueError(f"CriticalPeriod learns Linear and Conv2d layers, {name!r} is {type(module).__name__}")
+    if isinstance(module, nn.Linear):
+        return
+    plain = module.groups == 1 and module.dilation == (1, 1) and module.padding_mode == "zeros"
+    if not plain or isinstance(module.padding, str):
+        raise ValueError(
+            "CriticalPeriod learns convolutions without groups and dilation, with zero padding in numbers; "
+            f"{name!r} is {module}"
+        )

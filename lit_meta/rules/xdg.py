@@ -185,7 +185,8 @@ class XdG(Rule):
             width = _width(layer.module)
             if width is None:
                 raise ValueError(
-                    f"XdG gates the inputs of Linear and convolution layers; {layer.name!r} is a {type(layer.module).__name__}"
+                    "XdG gates the inputs of Linear and convolution layers; "
+                    f"{layer.name!r} is of type {type(layer.module).__name__}"
                 )
             # First of all hooks, so that rules which watch a layer's input see it gated.
             self._handles.append(layer.module.register_forward_pre_hook(self._hook(layer.name, width), prepend=True))

@@ -222,3 +222,27 @@ def test_any_layer_that_declares_its_normalisation_is_learned_as_ours_is():
     assert not isinstance(torch.nn.Conv2d(1, 6, 3), NormalizesContrast)
     assert torch.equal(ours, foreign)
     assert not torch.allclose(foreign, plain)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    (
+        nn.Conv2d(4, 4, 3, padding=1, groups=2),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(4, 4, 3, padding=1),
+    ),
+)
+def test_layers_that_cannot_be_learned_are_refused_before_a_batch_is_seen(layer):
+    first = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4))
+    session = Session(nn.Sequential(first, layer, nn.Flatten(), nn.Linear(256, 4)), CriticalPeriod())
+    with pytest.raises(ValueError, match=r"CriticalPeriod learns .*'1'"):
+        session.begin_experience()
+
+
+def test_a_network_without_a_linear_layer_needs_a_named_head():
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 6), nn.Flatten())
+    with pytest.raises(ValueError, match="no Linear layer can be the head: name it"):
+        Session(network, CriticalPeriod()).begin_experience()
+    Session(network, CriticalPeriod(head="1")).begin_experience()

@@ -285,3 +285,28 @@ def test_too_many_classes_for_the_published_code():
     with pytest.raises(ValueError, match="same expectation code"):
         Session(network, NACA()).begin_experience()
     Session(network, NACA(code="disjoint")).begin_experience()
+
+
+def test_a_frozen_head_is_refused_in_the_forward_pass_rather_than_by_autograd():
+    network = nn.Sequential(nn.Linear(8, 6), nn.Sigmoid(), nn.Linear(6, 4)).requires_grad_(True)
+    network[2].requires_grad_(False)
+    session = Session(network, NACA())
+    session.begin_experience()
+    session.before_forward(torch.ones(2, 8), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match=r"no parameter from layer '2' on trains: unfreeze the head"):
+        network(torch.ones(2, 8))
+    session.abandon_step()
+    with torch.no_grad():
+        network(torch.ones(2, 8))  # Nothing is asked of an evaluation.
+
+
+def test_a_frozen_hidden_layer_is_no_reason_to_refuse():
+    network = nn.Sequential(nn.Linear(8, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 4))
+    network[0].requires_grad_(False)
+    session = Session(network, NACA())
+    session.begin_experience()
+    session.before_forward(torch.ones(2, 8), torch.tensor([0, 1]))
+    nn.functional.cross_entropy(network(torch.ones(2, 8)), torch.tensor([0, 1])).backward()
+    session.after_backward()
+    session.before_step()
+    assert float(network[2].weight.grad.abs().sum()) > 0

@@ -414,3 +414,21 @@ def test_constant_features_give_the_commonest_class(rule, value):
     outputs = network.eval()(torch.full((6, 4), value))
     assert outputs.isfinite().all()
     assert outputs.argmax(1).tolist() == [1] * 6
+
+
+@pytest.mark.parametrize("rule", (RecursiveReadout, StreamingLDA))
+def test_a_network_that_runs_step_by_step_is_not_told_to_name_another_head(rule):
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(6, 20), nn.Linear(20, 5)
+
+        def forward(self, x):
+            return sum(self.head(torch.relu(self.body(x))) for _ in range(3)) / 3
+
+    readout, (x, y) = rule(), samples()
+    with pytest.raises(
+        ValueError, match="the layer 'body' runs again after the head: a head that runs at several time"
+    ):
+        learn(Steps(), readout, [(x, y)])
+    assert list(readout.state) == []
