@@ -7,13 +7,17 @@ READY := $(VENV)/.ready
 # Tests run side by side, one thread each.
 WORKERS ?= 2
 
-.PHONY: demo test check docs clean
+.PHONY: demo test interop check docs clean
 
 demo: $(READY)
 	$(BIN)/lit-meta demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --ignore tests/interop
+
+# Every rule in networks of other libraries through every host (docs/interop.md).
+interop: $(VENV)/.interop
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/interop
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -22,13 +26,17 @@ check: $(READY)
 
 # Writes the tables and figures of docs/ from the zoo's cards and docs/results/.
 docs: $(READY)
-	for table in results classification leak along; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
+	for table in results classification leak along interop; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(READY)
+
+$(VENV)/.interop: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop]"
+	touch $(VENV)/.interop
 
 clean:
 	rm -rf $(VENV) runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
