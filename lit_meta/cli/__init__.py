@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")
+    warnings.filterwarnings("ignore", message="no QP solver found")
     top = parser()
     everything = top.parse_args(arguments)
     function, options = chosen(top, everything)

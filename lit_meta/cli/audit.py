@@ -39,7 +39,7 @@ def audit(options: Namespace) -> dict[str, Any]:
     from lit_meta.evaluation.audit import audit as audit_model
 
     network, experiment, seed = _trained(options.name)
-    benchmark = scenario_for_seed(options.scenario or experiment.scenario, seed)
+    benchmark = scenario_for_seed(options.scenario or experiment.scenario, seed, trusted=options.scenario is not None)
     report = audit_model(
         network,
         benchmark,

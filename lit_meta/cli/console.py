@@ -22,6 +22,16 @@ def error_console() -> Console:
     return Console(stderr=True)
 
 
+def printable(text: str) -> str:
+    """Text whose control characters are written out: what a file holds must not steer the terminal.
+
+    Example:
+        >>> printable("\x1b[2Jdigits")
+        '\\x1b[2Jdigits'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], caption: str | None = None) -> None:
     """Prints a table whose first column is text, names unbroken, and whose others are numbers or short words."""
     shown = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
@@ -30,7 +40,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
         first = position == 0
         shown.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first and names)
     for row in rows:
-        shown.add_row(*(str(cell) for cell in row))
+        shown.add_row(*(printable(str(cell)) for cell in row))
     console().print(shown)
 
 

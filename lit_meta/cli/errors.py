@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from lit_meta.cli.console import error_console
+from lit_meta.cli.console import error_console, printable
 
 BAD_INPUT = 1
 INTERNAL_ERROR = 70  # As of sysexits.h: an internal software error.
@@ -47,16 +47,22 @@ def is_bad_input(error: BaseException) -> bool:
 
 def report(error: Exception) -> int:
     """Says on the error stream what went wrong; returns the exit status."""
-    console = error_console()
     if is_bad_input(error):
         said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
         message = " ".join(said.split()) or type(error).__name__
-        console.print(f"lit-meta: {message}", markup=False, highlight=False, soft_wrap=True)
+        say(message)
         return BAD_INPUT
     text = "".join(traceback.format_exception(error))
+    console = error_console()
     message = "lit-meta: an internal error, not one of your input; please report it together with the lines above"
     console.print(f"{text}{message}", markup=False, highlight=False, soft_wrap=True)
     return INTERNAL_ERROR
+
+
+def say(message: str) -> None:
+    """One line on the error stream."""
+    line = printable(" ".join(message.split()))
+    error_console().print(f"lit-meta: {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _origin(error: BaseException) -> TracebackType | None:

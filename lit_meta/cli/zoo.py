@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from lit_meta.cli import errors
 from lit_meta.cli.console import console, table
 from lit_meta.cli.parsing import add_command
 
@@ -45,7 +46,12 @@ def list_entries(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
     from lit_meta.experiments.summary import accuracies
 
-    cards = [zoo.card(name) for name in zoo.names()]
+    cards, problems = [], {}
+    for name in zoo.names():
+        try:
+            cards.append(zoo.card(name))
+        except (ValueError, OSError) as error:  # A damaged card must not hide the other entries.
+            problems[name] = str(error)
     rows = [
         (
             card["name"] + ("" if card["protocol"] == "standard" else f" ({card['protocol']})"),
@@ -57,7 +63,9 @@ def list_entries(options: Namespace) -> dict[str, Any]:
         "protocol standard unless another is named; naive training on one experience with all classes is joint training"
     )
     table("zoo: average accuracy (%)", ("entry", "rule", "naive", "joint"), rows, told)
-    return {"entries": cards}
+    for problem in problems.values():
+        errors.say(problem)
+    return {"entries": cards, "problems": problems, "exit_status": int(bool(problems))}
 
 
 def show_entry(options: Namespace) -> dict[str, Any]:

@@ -51,19 +51,25 @@ def scenario(spec: Specification | None = None, **arguments: Any) -> Any:
     return _built({"name": arguments.pop("name", "")} if spec is None else spec, {}, arguments)
 
 
-def scenario_for_seed(spec: Specification, seed: int) -> Any:
+def scenario_for_seed(spec: Specification, seed: int, *, trusted: bool = True) -> Any:
     """The benchmark of a spec for one seed of an experiment; a scenario that has no seed is the same for all.
+
+    Args:
+        spec: of the scenario.
+        seed: of its class order.
+        trusted: whether a class path that is not registered may be imported, for the scenario or for its source.
 
     Raises:
         KeyError: an unknown scenario.
+        ValueError: a class path that must not be imported.
         FileNotFoundError: the data is absent.
     """
-    return _built(spec, {"seed": seed}, {})
+    return _built(spec, {"seed": seed}, {}, trusted=trusted)
 
 
-def _built(spec: Specification, offered: dict[str, Any], arguments: dict[str, Any]) -> Any:
+def _built(spec: Specification, offered: dict[str, Any], arguments: dict[str, Any], *, trusted: bool = True) -> Any:
     parsed = scenario_spec(spec)
-    benchmark = build(parsed.to_dict(), SCENARIOS, offered=offered, **arguments)
+    benchmark = build(parsed.to_dict(), SCENARIOS, offered=offered, trusted=trusted, **arguments)
     if not hasattr(benchmark, "train_stream") or not hasattr(benchmark, "test_stream"):
         raise TypeError(f"scenario {spec!r} gave a {type(benchmark).__name__} without train_stream and test_stream")
     if not getattr(benchmark, "name", None):

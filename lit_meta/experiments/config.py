@@ -88,7 +88,11 @@ class Experiment:
     def __post_init__(self) -> None:
         _check_types(self)
         # Folders are called by it.
-        if not self.name.strip() or self.name in (".", "..") or any(c in self.name for c in "/\\\0\n"):
+        if (
+            not self.name.strip()
+            or self.name in (".", "..")
+            or any(c in "/\\" or not c.isprintable() for c in self.name)
+        ):
             raise ValueError(f"an experiment's name is the name of a folder, without slashes, got {self.name!r}")
         require_one_of("protocol", self.protocol, PROTOCOLS)
         require_one_of("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)

@@ -10,7 +10,7 @@ from typing import Any
 from lit_meta.experiments.config import Experiment
 from lit_meta.utils.annotations import annotations_of, fits
 from lit_meta.utils.arguments import nearest
-from lit_meta.utils.io import load_text
+from lit_meta.utils.io import load_text, parse_yaml
 from lit_meta.utils.paths import config_file
 from lit_meta.utils.specs import Spec
 
@@ -59,7 +59,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     content = yaml_value(load_text(path), str(path))
     if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a mapping, it holds {'nothing' if content is None else repr(content)}")
+        raise ValueError(
+            f"{path} should hold a mapping, it holds {'nothing' if content is None else f'a {type(content).__name__}'}"
+        )
     return content
 
 
@@ -73,13 +75,9 @@ def yaml_value(text: str, where: str) -> Any:
         >>> yaml_value("{strength: 1e-4, layers: all}", "--rule")
         {'strength': 0.0001, 'layers': 'all'}
     """
-    import yaml
     from jsonargparse import get_loader
 
-    try:
-        return get_loader("yaml")(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    return parse_yaml(text, where, get_loader("yaml"))
 
 
 def with_setting(values: Mapping[str, Any], setting: str) -> dict[str, Any]:

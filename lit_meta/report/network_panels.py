@@ -80,9 +80,11 @@ def raster(run: Run) -> Panel | str:
         return f"{path.name} is missing."
     network.load_state_dict(load_tensors(path))
     try:
-        benchmark = scenario_for_seed(run.experiment.scenario, run.experiment.seeds[0])
+        benchmark = scenario_for_seed(run.experiment.scenario, run.experiment.seeds[0], trusted=False)
     except FileNotFoundError as error:
         return f"the scenario's data are missing ({error})."
+    except ValueError as error:
+        return f"the scenario cannot be made ({error})."
     samples = {}
     for position, title in ((0, "from the first experience"), (-1, "from the last experience")):
         inputs, targets = experience_tensors(benchmark.test_stream[position])

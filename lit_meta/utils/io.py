@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LONGEST_YAML = 1_000_000  # Characters; the longest config has 10,000.
+_MOST_VALUES = 100_000
 
 # PyTorch is imported where tensors are read or written: a command that only reads a config starts without it.
 
@@ -90,15 +93,81 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """
     import yaml
 
+    return _mapping(path, parse_yaml(load_text(path), str(path), yaml.safe_load))
+
+
+def parse_yaml(text: str, where: str, load: Callable[[str], Any]) -> Any:
+    """Text read as YAML, where it is of the size and shape of a config or a card.
+
+    A file from a stranger must not cost more than its size: aliases are counted as often as they stand for something, before
+    anything is made of them.
+
+    Args:
+        text: a YAML document.
+        where: what the message calls it.
+        load: makes Python objects of the text.
+
+    Raises:
+        ValueError: it is not YAML, is larger than any config, gives a key twice, or contains itself.
+
+    Example:
+        >>> import yaml
+        >>> parse_yaml("{lr: 0.1, lr: 0.2}", "mine.yaml", yaml.safe_load)
+        Traceback (most recent call last):
+        ...
+        ValueError: mine.yaml gives the key 'lr' twice, in line 1: leave one out
+    """
+    import yaml
+
+    if len(text) > _LONGEST_YAML:
+        raise ValueError(f"{where} has {len(text):,} characters, no config or card has more than {_LONGEST_YAML:,}")
     try:
-        return _mapping(path, yaml.safe_load(load_text(path)))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None and _values(root, where, {}) > _MOST_VALUES:
+            raise _RefusedYAML(
+                f"{where} repeats itself by aliases to more than {_MOST_VALUES:,} values: write them out"
+            )
+        return load(text)
+    except _RefusedYAML as error:
+        raise ValueError(str(error)) from None
+    except RecursionError:
+        raise ValueError(f"{where} is nested too deep for a config or a card") from None
+    # Its constructors let pass what Python says of a tag that does not fit, such as `!!int many` or the date 2001-99-99.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+
+
+class _RefusedYAML(Exception):
+    """YAML that may be right, but is no config and no card."""
+
+
+def _values(node: Any, where: str, known: dict[int, int | None]) -> int:
+    """How many values a YAML node stands for, with every alias written out."""
+    if id(node) in known:
+        size = known[id(node)]
+        if size is None:
+            raise _RefusedYAML(f"{where} contains itself, by an alias in line {node.start_mark.line + 1}")
+        return size
+    known[id(node)] = None
+    size, keys = 1, set()
+    for item in node.value if isinstance(node.value, list) else ():
+        for part in item if isinstance(item, tuple) else (item,):
+            size += _values(part, where, known)
+        if isinstance(item, tuple) and isinstance(item[0].value, str):
+            key = item[0].value
+            if key in keys and key != "<<":
+                line = item[0].start_mark.line + 1
+                raise _RefusedYAML(f"{where} gives the key {key!r} twice, in line {line}: leave one out")
+            keys.add(key)
+    known[id(node)] = size
+    return size
 
 
 def _mapping(path: Path, content: object) -> dict[str, Any]:
     if not isinstance(content, dict):
-        raise ValueError(f"{path} should hold a mapping, it holds a {type(content).__name__}")
+        raise ValueError(
+            f"{path} should hold a mapping, it holds {'nothing' if content is None else f'a {type(content).__name__}'}"
+        )
     return content
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,10 @@ from lit_meta.utils.arguments import nearest
 from lit_meta.utils.registry import Registry
 
 Specification = str | Mapping[str, Any]
+
+# Whether what is being built was named by a file. A scenario builds its source from a spec within its own: that is no more to
+# be trusted than what it stands in.
+_FROM_A_FILE: ContextVar[bool] = ContextVar("from_a_file", default=False)
 
 
 @dataclass(frozen=True)
@@ -101,12 +106,21 @@ class Spec:
         name = registry.named(self.class_path)
         if name is not None:
             return registry[name]
-        if not trusted:
+        if not trusted or _FROM_A_FILE.get():
+            self.require_registered(registry)
+        return _imported(self.class_path, registry.kind)
+
+    def require_registered(self, registry: Registry[Any]) -> None:
+        """Checks that a class path is that of something registered; imports nothing.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if self.class_path and registry.named(self.class_path) is None:
             raise ValueError(
                 f"{registry.kind} {self.class_path!r} is not a registered {registry.kind}, and what a file names is not "
                 f"imported: install the package that registers it, or build the {registry.kind} yourself"
             )
-        return _imported(self.class_path, registry.kind)
 
 
 def label(spec: Specification) -> str:
@@ -209,7 +223,11 @@ def build(
         Fraction(1, 2)
     """
     target, arguments = _prepared(value, registry, len(positional), trusted, offered or {}, extra)
-    return target(*positional, **arguments)
+    within = _FROM_A_FILE.set(_FROM_A_FILE.get() or not trusted)
+    try:
+        return target(*positional, **arguments)
+    finally:
+        _FROM_A_FILE.reset(within)
 
 
 def check(

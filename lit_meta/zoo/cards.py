@@ -13,6 +13,7 @@ from lit_meta.utils.io import load_yaml
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import label
+from lit_meta.zoo.checks import CARD, check_card
 
 
 def names() -> list[str]:
@@ -22,12 +23,12 @@ def names() -> list[str]:
         >>> "naca-mlp-digits" in names()
         True
     """
-    return sorted({path.parent.name for folder in _folders() for path in folder.glob("*/card.yaml")})
+    return sorted({path.parent.name for folder in _folders() for path in folder.glob(f"*/{CARD}")})
 
 
 def entry_folder(name: str) -> Path:
     """Where the files of an entry lie; of one that is not there yet, where they would."""
-    lying = (folder / name for folder in _folders() if (folder / name / "card.yaml").is_file())
+    lying = (folder / name for folder in _folders() if (folder / name / CARD).is_file())
     return next(lying, own_zoo_folder() / name)
 
 
@@ -41,15 +42,11 @@ def card(name: str) -> dict[str, Any]:
 
     Raises:
         KeyError: no entry of that name; the nearest are named.
-        ValueError: the card is damaged.
+        ValueError: the card is damaged, or names what no registry knows; nothing is imported.
     """
     if name not in names():
         raise unknown("zoo entry", name, names())
-    described = load_yaml(entry_folder(name) / "card.yaml")
-    absent = {"experiment", "seed", "sha256", "results", "protocol"} - described.keys()
-    if absent:
-        raise ValueError(f"the card of {name!r} lacks {', '.join(sorted(absent))}: fetch the entry again")
-    return described
+    return check_card(name, load_yaml(entry_folder(name) / CARD))
 
 
 def readme(described: Mapping[str, Any]) -> str:

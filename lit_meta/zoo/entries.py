@@ -18,11 +18,13 @@ from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
 from lit_meta.rules import build_rule
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml, sha256
+from lit_meta.utils.memory_limit import MemoryLimit
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.specs import label
 from lit_meta.zoo.cards import card, entry_folder, readme
+from lit_meta.zoo.checks import FILES, check_files, check_memory, check_weights
 
-FILES = ("model.safetensors", "rule.safetensors")
+_ROOM = 64 << 20  # Bytes that a network may take beside what is in its files: buffers, results on the way.
 
 
 def load(name: str) -> nn.Module:
@@ -37,8 +39,13 @@ def load(name: str) -> nn.Module:
         torch.Size([1, 10])
     """
     described = card(name)
-    network = build_network(described["experiment"]["network"], trusted=False)
-    network.load_state_dict(_tensors(name, described, "model.safetensors"))
+    check_files(entry_folder(name))
+    weights = _tensors(name, described, FILES[0])
+    experiment = Experiment.from_dict(described["experiment"]).for_learner("rule")
+    with _limit(name, weights):
+        network = build_network(experiment.network, trusted=False)
+    check_weights(entry_folder(name) / FILES[0], network, weights)
+    network.load_state_dict(weights)
     return network.eval()
 
 
@@ -55,11 +62,17 @@ def load_module(name: str) -> MetaplasticModule:
         ['anchor', 'importance']
     """
     described = card(name)
+    check_files(entry_folder(name))
     weights, tensors = (_tensors(name, described, file) for file in FILES)
-    module = build_module(Experiment.from_dict(described["experiment"]), described["seed"], trusted=False)
-    module.network.load_state_dict(weights)
+    experiment = Experiment.from_dict(described["experiment"]).for_learner("rule")
+    with _limit(name, weights):
+        module = build_module(experiment, described["seed"], trusted=False)
+    check_weights(entry_folder(name) / FILES[0], module.network, weights)
     rules = module.plasticity.rules if module.plasticity is not None else ()
-    for rule, memory in zip(rules, decode_numbered(tensors, len(rules)), strict=True):
+    memories = decode_numbered(tensors, len(rules))
+    check_memory(entry_folder(name) / FILES[1], module.network, memories)
+    module.network.load_state_dict(weights)
+    for rule, memory in zip(rules, memories, strict=True):
         rule.state.load_state_dict(memory)
     return module
 
@@ -157,7 +170,17 @@ def _target(name: str) -> Path:
 
 def _tensors(name: str, described: Mapping[str, Any], file: str) -> dict[str, torch.Tensor]:
     path = entry_folder(name) / file
-    tensors = load_tensors(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     if sha256(path) != described["sha256"][file]:
         raise ValueError(f"{path} is not the file that the card describes (sha256 differs): fetch the entry again")
-    return tensors
+    return load_tensors(path)
+
+
+def _limit(name: str, weights: Mapping[str, torch.Tensor]) -> MemoryLimit:
+    """A network larger than its weights is not the one that they are of: it is refused before it takes the memory."""
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+    return MemoryLimit(
+        8 * stored + _ROOM,
+        f"the network on the card of {name!r} is far larger than its weights of {stored:,} bytes: fetch the entry again",
+    )

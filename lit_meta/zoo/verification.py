@@ -15,7 +15,8 @@ from lit_meta.utils.io import sha256
 from lit_meta.utils.modes import matmul_precision
 from lit_meta.utils.specs import label
 from lit_meta.zoo.cards import card, entry_folder
-from lit_meta.zoo.entries import FILES, load
+from lit_meta.zoo.checks import FILES, check_files
+from lit_meta.zoo.entries import load, load_module
 
 
 def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | None = None) -> dict[str, Any]:
@@ -42,7 +43,9 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     described = card(name)
     experiment = Experiment.from_dict(described["experiment"])
     own = scenario in (None, label(experiment.scenario))
-    benchmark = scenario_for_seed(experiment.scenario if own or scenario is None else scenario, described["seed"])
+    benchmark = scenario_for_seed(
+        experiment.scenario if own or scenario is None else scenario, described["seed"], trusted=not own
+    )
     protocol = protocol or experiment.protocol
     started = time.perf_counter()
     with matmul_precision(experiment.matmul_precision):
@@ -72,10 +75,17 @@ def verify(name: str) -> list[str]:
     """What is wrong with an entry; empty where its files are those of the card and it performs as the card says.
 
     Without the data there is no knowing how it performs, and that is named too.
+
+    Raises:
+        KeyError: no entry of that name.
     """
     from lit_meta.data.sources.base import MissingDataError
 
-    described = card(name)
+    try:
+        described = card(name)
+        check_files(entry_folder(name))
+    except (ValueError, OSError) as error:
+        return [str(error)]
     problems = []
     for file in FILES:
         path = entry_folder(name) / file
@@ -86,9 +96,12 @@ def verify(name: str) -> list[str]:
     if problems:
         return problems
     try:
+        load_module(name)
         accuracy = evaluate(name)["average_accuracy"]
     except MissingDataError as error:
         return [f"files whole, accuracy not measured: {error.expected}"]
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+        return [str(error)]
     stated = described["results"]["seed_average_accuracy"]
     if abs(accuracy - stated) > 0.002:
         problems.append(f"average accuracy is {accuracy:.4f}, the card says {stated:.4f}")
