@@ -13,6 +13,8 @@ from lit_meta.utils.specs import Spec, normalized
 
 LEARNERS = ("rule", "naive", "joint")
 
+_NAMES = {"name", "class_path"}
+
 Rules = str | dict[str, Any] | list[str | dict[str, Any]] | None
 """The spec of a rule, or of several."""
 
@@ -25,7 +27,7 @@ class Override:
     """Arguments of an `Experiment` that differ for one learner; None where they do not.
 
     A ``rule`` that is an empty list is plain training. A ``network`` with a name replaces the whole network; without one it
-    changes only the arguments that it gives.
+    changes only the arguments that it gives, and of an argument that is a mapping only the keys that it gives.
     """
 
     network: dict[str, Any] | None = None
@@ -132,7 +134,7 @@ class Experiment:
             self.controls[learner] if learner in self.controls else self.overrides.get(learner, Override())
         )
         changed = changes.get("network", {"name": ""})
-        if not changed.keys() & {"name", "class_path"}:
+        if not changed.keys() & _NAMES:
             changes["network"] = _with_arguments(self.network, changed)
         part = replace(self, overrides={}, controls={}, **changes)
         return replace(part, rule=None) if learner in ("naive", "joint") else part
@@ -184,7 +186,17 @@ def _arguments(spec: str | dict[str, Any]) -> dict[str, Any]:
 
 def _with_arguments(spec: str | dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     parsed = Spec.parse(spec, "spec")
-    return replace(parsed, arguments={**parsed.arguments, **changes}).to_dict()
+    return replace(parsed, arguments=_merged(parsed.arguments, changes)).to_dict()
+
+
+def _merged(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments with changes put in place, key by key where both are mappings, unless the change names something else."""
+    merged = {**arguments, **changes}
+    for name, change in changes.items():
+        before = arguments.get(name)
+        if isinstance(before, Mapping) and isinstance(change, Mapping) and not change.keys() & _NAMES:
+            merged[name] = _merged(before, change)
+    return merged
 
 
 def _normalized_rules(rules: Rules) -> Rules:

@@ -52,6 +52,30 @@ def test_each_learner_is_the_experiment_with_its_differences(experiment):
         experiment.for_learner("nobody")
 
 
+def test_an_override_of_a_mapping_changes_its_keys_and_one_with_a_name_replaces_it():
+    network = {
+        "name": "mine",
+        "inner": {"name": "a", "width": 3},
+        "plain": {"x": 1, "deep": {"y": 2, "z": 3}},
+        "size": 4,
+    }
+    changed = {"inner": {"name": "b"}, "plain": {"deep": {"y": 5}}, "size": {"x": 1}}
+    values = {
+        "name": "small",
+        "scenario": "split-digits",
+        "network": network,
+        "controls": {"other": {"network": changed}},
+    }
+    experiment = Experiment.from_dict(values)
+    assert experiment.for_learner("other").network == {
+        "name": "mine",
+        "inner": {"name": "b"},
+        "plain": {"x": 1, "deep": {"y": 5, "z": 3}},
+        "size": {"x": 1},
+    }
+    assert experiment.network == network
+
+
 @pytest.mark.parametrize("name", ("rule", "with space", "a/b"))
 def test_a_control_needs_a_name_of_its_own(experiment, name):
     values = experiment.to_dict()
