@@ -17,12 +17,15 @@ if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
     from lit_meta.networks.binary import SignActivation as SignActivation
     from lit_meta.networks.context import ContextNet as ContextNet
     from lit_meta.networks.context import NoveltyGate as NoveltyGate
+    from lit_meta.networks.gates import GateOptions as GateOptions
     from lit_meta.networks.gates import InputGate as InputGate
     from lit_meta.networks.patches import PatchConv2d as PatchConv2d
     from lit_meta.networks.patches import PatchNet as PatchNet
     from lit_meta.networks.patches import RandomExpansion as RandomExpansion
     from lit_meta.networks.snn import LIFMLP as LIFMLP
     from lit_meta.networks.snn import LIFConvNet as LIFConvNet
+    from lit_meta.networks.spiking import Encoding as Encoding
+    from lit_meta.networks.spiking import LIFParameters as LIFParameters
     from lit_meta.networks.spiking import SpikingNetwork as SpikingNetwork
     from lit_meta.networks.spiking_patches import SpikingPatchNet as SpikingPatchNet
     from lit_meta.networks.stepwise import Stepwise as Stepwise
@@ -32,9 +35,12 @@ _PARTS = (
     "binary:BinaryLinear",
     "binary:SignActivation",
     "context:NoveltyGate",
+    "gates:GateOptions",
     "gates:InputGate",
     "patches:PatchConv2d",
     "patches:RandomExpansion",
+    "spiking:Encoding",
+    "spiking:LIFParameters",
     "spiking:SpikingNetwork",
     "stepwise:Stepwise",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,12 @@ Pooling = Literal["average", "max"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU, "tanh": nn.Tanh}
 OUTPUTS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "identity": nn.Identity}
 POOLINGS: dict[str, Callable[[int], nn.Module]] = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
+
+
+def one_of(kind: str, name: str, literal: Any) -> None:
+    """Checks that a name is one of those that a `Literal` lists."""
+    if name not in get_args(literal):
+        raise unknown(kind, name, get_args(literal))
 
 
 def make_activation(name: str) -> nn.Module:

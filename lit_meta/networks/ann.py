@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,8 +23,9 @@ from lit_meta.networks._build import (
     samples,
     widths,
 )
-from lit_meta.networks.gates import GateKind, InputGate
+from lit_meta.networks.gates import GateKind, GateOptions, InputGate
 from lit_meta.networks.selective import SelectiveLinear, open_units
+from lit_meta.utils.options import grouped
 
 
 class MLP(nn.Module):
@@ -37,18 +39,16 @@ class MLP(nn.Module):
         classes: outputs, at least 2.
         activation: f, one of ``"sigmoid"``, ``"relu"``, ``"tanh"``.
         output: f_o, ``"sigmoid"`` (for squared error) or ``"identity"`` (logits).
-        gate: ``"none"``, ``"sample"``, ``"top_k"``, or ``"batch"``, the published gate: with it a prediction
-            depends on the other samples of its batch.
-        gate_margin: δ of ``"batch"`` and ``"sample"`` (default 0.2).
-        gate_threshold: an absolute threshold in place of the margin.
-        gate_slope: steepness of these two gates (default 1000).
-        gate_active_units: units that ``"top_k"`` opens in every hidden layer.
+        gate: `GateOptions`, a mapping of its fields, or the name of a gate with its options beside it
+            (``gate="sample", gate_margin=0.1``). With ``"batch"``, the published gate, a prediction depends on the other
+            samples of its batch.
         skip_closed: compute only units that the gate has opened for some sample of the batch, where these are at most half.
             The result is the same; it is faster where the gate opens few units and the same ones for most samples, as
             ``"batch"`` does.
         bias: whether layers have biases.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
+        **flat: fields of `GateOptions`, as ``gate_margin``.
 
     Raises:
         KeyError: an unknown activation, output or gate.
@@ -64,6 +64,7 @@ class MLP(nn.Module):
         torch.Size([32, 10])
     """
 
+    @grouped(gate="gate_")
     def __init__(
         self,
         inputs: int,
@@ -72,30 +73,19 @@ class MLP(nn.Module):
         *,
         activation: Activation = "sigmoid",
         output: OutputActivation = "sigmoid",
-        gate: GateKind = "none",
-        gate_margin: float | None = None,
-        gate_threshold: float | None = None,
-        gate_slope: float | None = None,
-        gate_active_units: int | None = None,
+        gate: GateOptions | GateKind = GateOptions(),
         skip_closed: bool = False,
         bias: bool = False,
         seed: int | None = None,
+        **flat: Any,
     ) -> None:
         super().__init__()
         self.inputs, self.classes = positive("inputs", inputs), class_count(classes)
         self.hidden = tuple(widths("hidden", hidden))
         self.activation = make_activation(activation)
         self.output_activation = make_output_activation(output)
-        self.gate = InputGate(
-            gate,
-            inputs=inputs,
-            units=self.hidden,
-            margin=gate_margin,
-            threshold=gate_threshold,
-            slope=gate_slope,
-            active_units=gate_active_units,
-        )
-        if skip_closed and gate == "none":
+        self.gate = InputGate(gate, inputs=inputs, units=self.hidden)
+        if skip_closed and self.gate.kind == "none":
             raise ValueError("skip_closed=True has no effect without a gate: choose one, or leave it out.")
         self.skip_closed = skip_closed
         make = WeightFactory(seed, bias=bias)

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta.functional.binary import binary_sign
-from lit_meta.networks._build import class_count, positive, samples, widths
-from lit_meta.utils.registry import unknown
+from lit_meta.networks._build import class_count, one_of, positive, samples, widths
 
 Normalization = Literal["batch", "layer", "scale"]
-NORMALIZATIONS = ("batch", "layer", "scale")
 
 
 class BinaryLinear(nn.Linear):
@@ -128,8 +126,7 @@ class BinaryMLP(nn.Module):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if normalization not in NORMALIZATIONS:
-            raise unknown("normalization", normalization, NORMALIZATIONS)
+        one_of("normalization", normalization, Normalization)
         if not initial_width > 0:
             raise ValueError(f"initial_width must be positive, got {initial_width}.")
         self.inputs, self.classes = positive("inputs", inputs), class_count(classes)

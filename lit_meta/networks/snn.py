@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any
 
 from torch import Tensor, nn
 
-from lit_meta.functional.spiking import Surrogate
 from lit_meta.networks._build import (
-    OutputActivation,
     Pooling,
     WeightFactory,
     class_count,
@@ -20,8 +18,9 @@ from lit_meta.networks._build import (
     widths,
 )
 from lit_meta.networks.ann import conv_layers
-from lit_meta.networks.gates import GateKind, InputGate
-from lit_meta.networks.spiking import Encoding, Learning, SpikingNetwork
+from lit_meta.networks.gates import GateKind, GateOptions, InputGate
+from lit_meta.networks.spiking import Encoding, EncodingKind, LIFParameters, SpikingNetwork
+from lit_meta.utils.options import grouped
 
 
 class LIFMLP(SpikingNetwork):
@@ -33,13 +32,14 @@ class LIFMLP(SpikingNetwork):
         inputs: values in a sample; samples of any layout are flattened.
         hidden: width of each hidden layer; may be empty.
         classes: outputs, at least 2.
-        gate: as in `MLP`, with `gate_margin`, `gate_threshold`, `gate_slope` and `gate_active_units`.
+        neuron: `LIFParameters`, or a mapping of the fields that differ from the defaults.
+        encoding: `Encoding`, a mapping of its fields, or a name.
+        gate: `GateOptions`, a mapping of its fields, or a name.
         bias: whether layers have biases.
         weight_gain: initial weights are uniform on ± this over √fan-in.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
-
-    The other options are described at `SpikingNetwork`.
+        **flat: fields of the three above, as ``steps=5, encoding_seed=1, gate_margin=0.1``.
 
     Raises:
         KeyError: an unknown name for an option.
@@ -52,65 +52,33 @@ class LIFMLP(SpikingNetwork):
 
     Example:
         >>> import torch
-        >>> network = LIFMLP(784, [100], 10, steps=5, seed=0).eval()
+        >>> network = LIFMLP(784, [100], 10, neuron=LIFParameters(steps=5), gate="sample", seed=0).eval()
         >>> network(torch.rand(2, 1, 28, 28)).shape
         torch.Size([2, 10])
     """
 
+    @grouped(neuron="", encoding="", gate="gate_")
     def __init__(
         self,
         inputs: int,
         hidden: Sequence[int],
         classes: int,
         *,
-        steps: int = 20,
-        decay: float = 0.2,
-        threshold: float = 0.5,
-        surrogate: Surrogate = "stdp",
-        lens: float = 0.2,
-        current: OutputActivation = "sigmoid",
-        encoding: Encoding = "bernoulli",
-        input_low: float = 0.0,
-        input_high: float = 1.0,
-        input_range: Literal["fixed", "batch"] = "fixed",
-        encoding_seed: int = 0,
-        learning: Learning = "last_step",
-        steps_at_once: int = 5,
-        gate: GateKind = "none",
-        gate_margin: float | None = None,
-        gate_threshold: float | None = None,
-        gate_slope: float | None = None,
-        gate_active_units: int | None = None,
+        neuron: LIFParameters = LIFParameters(),
+        encoding: Encoding | EncodingKind = Encoding(),
+        gate: GateOptions | GateKind = GateOptions(),
         bias: bool = False,
         weight_gain: float = 1.0,
         seed: int | None = None,
+        **flat: Any,
     ) -> None:
         sizes = [positive("inputs", inputs), *widths("hidden", hidden), class_count(classes)]
         make = WeightFactory(seed, bias=bias, gain=weight_gain)
         super().__init__(
             layers=nn.ModuleList(make.linear(*pair) for pair in pairwise(sizes)),
-            gate=InputGate(
-                gate,
-                inputs=inputs,
-                units=sizes[1:-1],
-                margin=gate_margin,
-                threshold=gate_threshold,
-                slope=gate_slope,
-                active_units=gate_active_units,
-            ),
-            steps=steps,
-            decay=decay,
-            threshold=threshold,
-            surrogate=surrogate,
-            lens=lens,
-            current=current,
+            gate=InputGate(gate, inputs=inputs, units=sizes[1:-1]),
+            neuron=neuron,
             encoding=encoding,
-            input_low=input_low,
-            input_high=input_high,
-            input_range=input_range,
-            encoding_seed=encoding_seed,
-            learning=learning,
-            steps_at_once=steps_at_once,
         )
         self.input_shape: tuple[int, ...] = (inputs,)
         self.classes = classes
@@ -128,6 +96,8 @@ class LIFConvNet(SpikingNetwork):
         kernel: side of the square kernels; the input is padded by ``kernel // 2``.
         hidden: width of each fully connected hidden layer; may be empty.
         classes: outputs, at least 2.
+        neuron: as in `LIFMLP`; by default there is no logistic around the current here.
+        encoding: as in `LIFMLP`.
         pooling: ``"average"``, or ``"max"``, which keeps spikes at 0 and 1.
         bias: whether layers have biases.
         weight_gain: initial weights are uniform on ± this over √fan-in. With 1 the potentials of the deeper
@@ -135,8 +105,7 @@ class LIFConvNet(SpikingNetwork):
             wider weights, with which every layer fires from the start (docs/classification.md has the measurement).
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
-
-    The other options are described at `SpikingNetwork`; there is no logistic around the current here.
+        **flat: fields of `LIFParameters` and `Encoding`, as ``steps=5``.
 
     Raises:
         KeyError: an unknown name for an option.
@@ -152,6 +121,7 @@ class LIFConvNet(SpikingNetwork):
         torch.Size([2, 10])
     """
 
+    @grouped(neuron="", encoding="")
     def __init__(
         self,
         input_shape: Sequence[int],
@@ -160,23 +130,13 @@ class LIFConvNet(SpikingNetwork):
         hidden: Sequence[int] = (1000,),
         classes: int = 10,
         *,
-        steps: int = 20,
-        decay: float = 0.2,
-        threshold: float = 0.5,
-        surrogate: Surrogate = "stdp",
-        lens: float = 0.5,
-        current: OutputActivation = "identity",
-        encoding: Encoding = "bernoulli",
-        input_low: float = 0.0,
-        input_high: float = 1.0,
-        input_range: Literal["fixed", "batch"] = "fixed",
-        encoding_seed: int = 0,
-        learning: Learning = "last_step",
-        steps_at_once: int = 4,
+        neuron: LIFParameters = LIFParameters(lens=0.5, current="identity", steps_at_once=4),
+        encoding: Encoding | EncodingKind = Encoding(),
         pooling: Pooling = "average",
         bias: bool = True,
         weight_gain: float = 1.0,
         seed: int | None = None,
+        **flat: Any,
     ) -> None:
         shape = image_shape(input_shape)
         layers = conv_layers(
@@ -187,23 +147,7 @@ class LIFConvNet(SpikingNetwork):
             class_count(classes),
             WeightFactory(seed, bias=bias, gain=weight_gain),
         )
-        super().__init__(
-            layers=layers,
-            gate=InputGate("none", inputs=1, units=()),
-            steps=steps,
-            decay=decay,
-            threshold=threshold,
-            surrogate=surrogate,
-            lens=lens,
-            current=current,
-            encoding=encoding,
-            input_low=input_low,
-            input_high=input_high,
-            input_range=input_range,
-            encoding_seed=encoding_seed,
-            learning=learning,
-            steps_at_once=steps_at_once,
-        )
+        super().__init__(layers=layers, gate=InputGate("none", inputs=1, units=()), neuron=neuron, encoding=encoding)
         self.pooling = make_pooling(pooling)
         self.input_shape: tuple[int, ...] = shape
         self.classes = classes

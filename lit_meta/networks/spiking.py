@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lit_meta.functional.spiking import (
-    SURROGATES,
     LIFState,
     Surrogate,
     bernoulli_encode,
@@ -17,20 +17,102 @@ from lit_meta.functional.spiking import (
     lif_step,
     threshold_encode,
 )
-from lit_meta.networks._build import (
-    OutputActivation,
-    make_output_activation,
-    positive,
-    samples,
-)
+from lit_meta.networks._build import OutputActivation, make_output_activation, one_of, positive, samples
 from lit_meta.networks.gates import InputGate
-from lit_meta.utils.registry import unknown
+from lit_meta.utils.annotations import Options
+from lit_meta.utils.options import grouped
 
-Encoding = Literal["bernoulli", "analog", "spikes"]
+EncodingKind = Literal["bernoulli", "analog", "spikes"]
 Learning = Literal["last_step", "bptt"]
-ENCODINGS = ("bernoulli", "analog", "spikes")
-LEARNING = ("last_step", "bptt")
-RANGES = ("fixed", "batch")
+InputRange = Literal["fixed", "batch"]
+
+
+@dataclass(frozen=True)
+class LIFParameters(Options):
+    """How the neurons of a `SpikingNetwork` integrate, fire and learn.
+
+    ``V_t = decay · V_{t−1} (1 − S_{t−1}) + current(W x_t)``, ``S_t = [V_t > threshold]``, t = 1 ... steps.
+
+    Attributes:
+        steps: T, at least 1.
+        decay: share of the membrane potential kept over a step, from 0 to 1.
+        threshold: the potential above which a neuron fires.
+        surrogate: derivative of the spike, ``"stdp"`` or ``"rectangular"``, as in `lif_step`.
+        lens: reach of the surrogate around the threshold, in units of V, above 0.
+        current: what a layer's weighted input passes before it reaches the membrane, ``"sigmoid"`` or ``"identity"``.
+        learning: ``"last_step"`` or ``"bptt"``, as in `SpikingNetwork`.
+        steps_at_once: steps through a layer together, a trade of memory for speed; ``"bptt"`` takes all at once.
+
+    Raises:
+        KeyError: an unknown name for an option.
+        ValueError: a value out of range.
+        TypeError: a number of steps that is not whole.
+
+    Example:
+        >>> LIFParameters(decay=1.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: decay must be from 0 to 1, got 1.5.
+    """
+
+    steps: int = 20
+    decay: float = 0.2
+    threshold: float = 0.5
+    surrogate: Surrogate = "stdp"
+    lens: float = 0.2
+    current: OutputActivation = "sigmoid"
+    learning: Learning = "last_step"
+    steps_at_once: int = 5
+
+    def __post_init__(self) -> None:
+        one_of("surrogate", self.surrogate, Surrogate)
+        one_of("learning", self.learning, Learning)
+        one_of("output", self.current, OutputActivation)
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be from 0 to 1, got {self.decay}.")
+        if not self.lens > 0:
+            raise ValueError(f"lens must be positive, got {self.lens}.")
+        positive("steps", self.steps)
+        positive("steps_at_once", self.steps_at_once)
+
+
+@dataclass(frozen=True)
+class Encoding(Options):
+    """How the input of a `SpikingNetwork` becomes spikes.
+
+    Attributes:
+        name: ``"bernoulli"`` turns intensities into spikes; ``"analog"`` applies them as they are at every step, so that
+            the first layer runs once; ``"spikes"`` takes input that is spikes over time already, (batch, steps, ...), such
+            as events in frames.
+        input_low: the intensity that never fires (``"bernoulli"``).
+        input_high: the intensity that always does.
+        input_range: ``"fixed"``, or ``"batch"`` as in the published code: least and greatest value of each batch, so that a
+            prediction depends on the rest of its batch. It takes the place of `input_low` and `input_high`.
+        encoding_seed: chooses the thresholds of evaluation.
+
+    Raises:
+        KeyError: an unknown name for an option.
+        ValueError: a value out of range, or an option without effect.
+    """
+
+    name: EncodingKind = "bernoulli"
+    input_low: float = 0.0
+    input_high: float = 1.0
+    input_range: InputRange = "fixed"
+    encoding_seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("encoding", self.name, EncodingKind)
+        one_of("input_range", self.input_range, InputRange)
+        if not self.input_low < self.input_high:
+            raise ValueError(f"input_low must be below input_high, got {self.input_low} and {self.input_high}.")
+        if not 0 <= self.encoding_seed < 2**32:
+            raise ValueError(f"encoding_seed must be from 0 to 2**32 - 1, got {self.encoding_seed}.")
+        unused = self.name != "bernoulli" or self.input_range == "batch"
+        if unused and (self.input_low, self.input_high) != (0.0, 1.0):
+            raise ValueError("input_low and input_high act on encoding='bernoulli' with input_range='fixed' only.")
+        if self.name != "bernoulli" and self.input_range == "batch":
+            raise ValueError("input_range acts on encoding='bernoulli' only.")
 
 
 class SpikingNetwork(nn.Module):
@@ -46,28 +128,14 @@ class SpikingNetwork(nn.Module):
     In evaluation thresholds are fixed by `encoding_seed` and shared by all samples, so that a prediction
     depends on its own sample alone.
 
-    The options below are those of `LIFMLP` and `LIFConvNet`, which add the layers.
+    `LIFMLP` and `LIFConvNet` add the layers.
 
     Args:
-        steps: T, at least 1.
-        decay: share of the membrane potential kept over a step, from 0 to 1.
-        threshold: the potential above which a neuron fires.
-        surrogate: derivative of the spike, ``"stdp"`` or ``"rectangular"``, as in `lif_step`.
-        lens: reach of the surrogate around the threshold.
-        current: what a layer's weighted input passes before it reaches the membrane, ``"sigmoid"`` or
-            ``"identity"``.
-        encoding: ``"bernoulli"`` turns intensities into spikes; ``"analog"`` applies them as they are at
-            every step, so that the first layer runs once; ``"spikes"`` takes input that is spikes over time already,
-            (batch, steps, ...), such as events in frames.
-        input_low: the intensity that never fires (``"bernoulli"``).
-        input_high: the intensity that always does.
-        input_range: ``"fixed"``, or ``"batch"`` as in the published code: least and greatest value of each
-            batch, so that a prediction depends on the rest of its batch. It takes the place of `input_low`
-            and `input_high`.
-        encoding_seed: chooses the thresholds of evaluation.
-        learning: ``"last_step"`` or ``"bptt"``.
-        steps_at_once: steps through a layer together, a trade of memory for speed; ``"bptt"`` takes all at
-            once.
+        layers: the weight layers, in order.
+        gate: of the hidden layers.
+        neuron: `LIFParameters`, or a mapping of the fields that differ from the network's own.
+        encoding: `Encoding`, a mapping of its fields, or a name.
+        **flat: fields of `LIFParameters` and `Encoding`, as ``steps=5``.
 
     Attributes:
         record_spikes: set to True to have every forward pass leave `spike_counts`.
@@ -78,58 +146,26 @@ class SpikingNetwork(nn.Module):
 
     input_shape: tuple[int, ...]
 
+    @grouped(neuron="", encoding="")
     def __init__(
         self,
         *,
         layers: nn.ModuleList,
         gate: InputGate,
-        steps: int,
-        decay: float,
-        threshold: float,
-        surrogate: Surrogate,
-        lens: float,
-        current: OutputActivation,
-        encoding: Encoding,
-        input_low: float,
-        input_high: float,
-        input_range: Literal["fixed", "batch"],
-        encoding_seed: int,
-        learning: Learning,
-        steps_at_once: int,
+        neuron: LIFParameters = LIFParameters(),
+        encoding: Encoding | EncodingKind = Encoding(),
+        **flat: Any,
     ) -> None:
         super().__init__()
-        for kind, name, known in (
-            ("surrogate", surrogate, SURROGATES),
-            ("encoding", encoding, ENCODINGS),
-            ("learning", learning, LEARNING),
-            ("input_range", input_range, RANGES),
-        ):
-            if name not in known:
-                raise unknown(kind, name, known)
-        if not 0 <= decay <= 1:
-            raise ValueError(f"decay must be from 0 to 1, got {decay}.")
-        if not lens > 0:
-            raise ValueError(f"lens must be positive, got {lens}.")
-        if not input_low < input_high:
-            raise ValueError(f"input_low must be below input_high, got {input_low} and {input_high}.")
-        if not 0 <= encoding_seed < 2**32:
-            raise ValueError(f"encoding_seed must be from 0 to 2**32 - 1, got {encoding_seed}.")
-        unused = encoding != "bernoulli" or input_range == "batch"
-        if unused and (input_low, input_high) != (0.0, 1.0):
-            raise ValueError("input_low and input_high act on encoding='bernoulli' with input_range='fixed' only.")
-        if encoding != "bernoulli" and input_range == "batch":
-            raise ValueError("input_range acts on encoding='bernoulli' only.")
+        assert isinstance(encoding, Encoding)  # As `grouped` gives it.
         self.layers, self.gate = layers, gate
-        self.current = make_output_activation(current)
-        self.steps, self.steps_at_once = positive("steps", steps), positive("steps_at_once", steps_at_once)
-        self.decay, self.threshold, self.lens = decay, threshold, lens
-        self.surrogate: Surrogate = surrogate
-        self.learning, self.encoding, self.input_range = learning, encoding, input_range
-        self.input_low, self.input_high, self.encoding_seed = (
-            float(input_low),
-            float(input_high),
-            encoding_seed,
-        )
+        self.current = make_output_activation(neuron.current)
+        self.steps, self.steps_at_once, self.learning = neuron.steps, neuron.steps_at_once, neuron.learning
+        self.decay, self.threshold, self.lens = neuron.decay, neuron.threshold, neuron.lens
+        self.surrogate: Surrogate = neuron.surrogate
+        self.encoding, self.input_range = encoding.name, encoding.input_range
+        self.encoding_seed = encoding.encoding_seed
+        self.input_low, self.input_high = float(encoding.input_low), float(encoding.input_high)
         self.record_spikes = False
         self.spike_counts: dict[str, Tensor] = {}
 

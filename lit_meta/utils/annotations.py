@@ -14,6 +14,12 @@ from numbers import Integral, Number, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
 _NONE = type(None)
+
+
+class Options:
+    """Base of the frozen dataclasses that a YAML file writes as mappings; see `lit_meta.utils.options`."""
+
+
 _WORDS = {
     int: "a whole number",
     float: "a number",
@@ -35,7 +41,8 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
     """
     if isinstance(target, type):
         target = target.__init__  # type: ignore[misc]
-    function: Any = inspect.unwrap(target)
+    # What has a signature of its own has the annotations to it.
+    function: Any = inspect.unwrap(target, stop=lambda f: hasattr(f, "__signature__"))
     written = dict(getattr(function, "__annotations__", {}))
     written.pop("return", None)
     evaluated = {}
@@ -47,6 +54,12 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
         except Exception:
             continue
     return evaluated
+
+
+def options_in(annotation: Any) -> type[Options] | None:
+    """The kind of `Options` that an annotation allows, alone or among others."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Options)), None)
 
 
 def fits(value: object, annotation: Any) -> bool:
@@ -133,7 +146,7 @@ def described(annotation: Any) -> str:
     if isinstance(kind, type) and _is_sequence(kind):
         of = {int: " of whole numbers", float: " of numbers", str: " of texts", bool: " of true or false"}
         return f"a list{of.get(arguments[0], '') if arguments else ''}"
-    if isinstance(kind, type) and issubclass(kind, Mapping):
+    if isinstance(kind, type) and issubclass(kind, (Mapping, Options)):
         return "a mapping"
     return getattr(kind, "__name__", str(kind))
 
@@ -162,6 +175,9 @@ def json_schema(annotation: Any) -> dict[str, Any] | None:
         return {}
     if issubclass(kind, os.PathLike):
         return {"type": "string"}
+    if issubclass(kind, Options):
+        properties = {name: json_schema(field) for name, field in annotations_of(kind).items()}
+        return {"type": "object", "properties": properties, "additionalProperties": False}
     if _is_sequence(kind):
         if kind is tuple and arguments and arguments[-1] is not Ellipsis:
             items = [json_schema(item) or {} for item in arguments]

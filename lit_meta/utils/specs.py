@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from lit_meta.utils.annotations import annotations_of, described, fits
+from lit_meta.utils.annotations import annotations_of, described, fits, options_in
 from lit_meta.utils.arguments import nearest
 from lit_meta.utils.registry import Registry
 
@@ -186,7 +186,10 @@ def check_arguments(target: Callable[..., Any], given: Mapping[str, Any], what: 
         if required and p.name not in given and p.name not in known:
             raise TypeError(f"{what} needs the argument {p.name!r}. It takes {takes}")
     for name, annotation in annotations_of(target).items():
-        if name in given and not fits(given[name], annotation):
+        options = options_in(annotation)
+        if options is not None and isinstance(given.get(name), Mapping):
+            check_arguments(options, given[name], f"{what}: {name}")
+        elif name in given and not fits(given[name], annotation):
             raise TypeError(f"{what}: {name} must be {described(annotation)}, got {given[name]!r}")
 
 

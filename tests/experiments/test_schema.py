@@ -52,6 +52,9 @@ BASE = {
         {"optimizer": {"name": "adam", "lr": 0.1, "betas": [0.9, 0.99]}},
         {"scenario": {"name": "permuted", "source": "digits", "experiences": 3}},
         {"overrides": {"joint": {"network": {"bias": True}}}},
+        {"network": {**BASE["network"], "gate": {"name": "sample", "margin": 0.1}}},
+        {"network": {**BASE["network"], "name": "lif-mlp", "neuron": {"steps": 5}, "encoding": "analog", "decay": 0.5}},
+        {"overrides": {"joint": {"network": {"neuron": {"steps": 5}}}}},
     ),
 )
 def test_all_forms_of_specs_fit(change, experiment):
@@ -69,6 +72,11 @@ def test_all_forms_of_specs_fit(change, experiment):
         {"network": {"name": "mlp", "hidden": [12], "classes": 10}},
         {"network": {**BASE["network"], "bias": "no"}},
         {"network": {**BASE["network"], "gate": "smaple"}},
+        {"network": {**BASE["network"], "gate": {"name": "smaple"}}},
+        {"network": {**BASE["network"], "gate": {"name": "sample", "gate_margin": 0.1}}},
+        {"network": {**BASE["network"], "name": "lif-mlp", "neuron": {"stesp": 5}}},
+        {"network": {**BASE["network"], "name": "lif-mlp", "neuron": {"steps": "five"}}},
+        {"network": {**BASE["network"], "name": "lif-mlp", "stesp": 5}},
         {"scenario": "split-digts"},
         {"loss": "msee"},
         {"seeds": []},
