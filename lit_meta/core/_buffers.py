@@ -1,4 +1,4 @@
-"""Memory that is used again from step to step."""
+"""Buffers that are reused from step to step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Scratch:
-    """Buffers by name: fresh memory of a network's size, at every step, costs as much as what is then done in it.
+    """Buffers by name: allocating memory of a network's size at every step costs as much as the computation in it.
 
     Example:
         >>> scratch = Scratch()
@@ -19,31 +19,36 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._buffers: dict[str, Tensor] = {}
 
     def copy(self, names: Iterable[str], tensors: Sequence[Tensor]) -> list[Tensor]:
         """Copies of the tensors, which are valid until the next call with the same names."""
         buffers = []
         for name, tensor in zip(names, tensors, strict=True):
-            held = self._held.get(name)
-            if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype or held.device != tensor.device:
-                held = self._held[name] = torch.empty_like(tensor, requires_grad=False)
-            buffers.append(held)
+            buffer = self._buffers.get(name)
+            if (
+                buffer is None
+                or buffer.shape != tensor.shape
+                or buffer.dtype != tensor.dtype
+                or buffer.device != tensor.device
+            ):
+                buffer = self._buffers[name] = torch.empty_like(tensor, requires_grad=False)
+            buffers.append(buffer)
         with torch.no_grad():
             torch._foreach_copy_(buffers, list(tensors))
         return buffers
 
 
 class Recycled:
-    """Memory by name for results that others may keep: it is used again only once nobody else holds it.
+    """Memory by name for results that callers may keep: it is reused only when nothing else references it.
 
-    Whoever keeps such a result, or a view of it, keeps it unchanged; the next one is then written elsewhere.
+    A result that is kept, or a view of it, stays unchanged; the next one is then written elsewhere.
 
     Example:
         >>> recycled, like = Recycled(), torch.zeros(2)
         >>> first = recycled.empty("weight", like)
         >>> place = first.data_ptr()
-        >>> second = recycled.empty("weight", like)  # The first is held: fresh memory.
+        >>> second = recycled.empty("weight", like)  # The first is still referenced: fresh memory.
         >>> second.data_ptr() == place
         False
         >>> place = second.data_ptr()
@@ -53,35 +58,35 @@ class Recycled:
     """
 
     def __init__(self) -> None:
-        self._held: dict[str, tuple[Tensor, torch.UntypedStorage]] = {}
+        self._buffers: dict[str, tuple[Tensor, torch.UntypedStorage]] = {}
 
     def empty(self, name: str, like: Tensor) -> Tensor:
-        """A tensor of any content, of the shape, type and device of another.
+        """An uninitialised tensor with the shape, dtype and device of another.
 
         Args:
-            name: of the result; each has memory of its own.
-            like: the other.
+            name: the result's name; each name has memory of its own.
+            like: gives shape, dtype and device.
         """
-        held = self._held.get(name)
-        if held is not None:
-            tensor, storage = held
-            # Two holders are here: the tensor and the storage.
-            if tensor.shape == like.shape and tensor.dtype == like.dtype and _holders(storage._cdata) == 2:
+        buffer = self._buffers.get(name)
+        if buffer is not None:
+            tensor, storage = buffer
+            # Two references are this object's own: the tensor and the storage.
+            if tensor.shape == like.shape and tensor.dtype == like.dtype and _references(storage._cdata) == 2:
                 return tensor.detach()
         fresh = torch.empty_like(like, requires_grad=False, memory_format=torch.contiguous_format)
-        # Accelerators have an allocator that does this already.
-        if fresh.device.type == "cpu" and _HOLDERS_ARE_KNOWN:
-            self._held[name] = (fresh.detach(), fresh.untyped_storage())
+        # The caching allocators of accelerators do this already.
+        if fresh.device.type == "cpu" and _CAN_COUNT_REFERENCES:
+            self._buffers[name] = (fresh.detach(), fresh.untyped_storage())
         return fresh
 
     def clear(self) -> None:
-        """Lets go of all of it."""
-        self._held = {}
+        """Releases all buffers."""
+        self._buffers = {}
 
 
-# Not a public function of torch, so that it may be missing: memory is always fresh then.
-_HOLDERS_ARE_KNOWN = hasattr(torch._C, "_storage_Use_Count")
+# Not a public function of torch, so it may be missing; memory is then always fresh.
+_CAN_COUNT_REFERENCES = hasattr(torch._C, "_storage_Use_Count")
 
 
-def _holders(storage: int) -> int:
+def _references(storage: int) -> int:
     return torch._C._storage_Use_Count(storage)

@@ -1,4 +1,4 @@
-"""Blocks of one fully connected layer, whose gradients are one matrix product: found in the graph, and made without it."""
+"""Blocks of one fully connected layer: recognised in the autograd graph, their gradients computed by one matrix product."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 _aten = torch.ops.aten
-# By the name of a node, how autograd makes the gradient of its input from that of its output and from the output.
+# By node name, autograd's gradient of an activation's input, given the gradient of its output and the output.
 _DERIVATIVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "SigmoidBackward0": _aten.sigmoid_backward,
     "TanhBackward0": _aten.tanh_backward,
     "ReluBackward0": lambda error, result: _aten.threshold_backward(error, result, 0),
 }
-# By the name of a product's node, where it keeps the factor that is not the weight.
+# By the name of a product's node, the attribute that stores the factor other than the weight.
 _FACTORS = {"MmBackward0": "_saved_self", "AddmmBackward0": "_saved_mat1"}
 
 
@@ -24,13 +24,13 @@ _FACTORS = {"MmBackward0": "_saved_self", "AddmmBackward0": "_saved_mat1"}
 class SimpleBlock:
     """``output = f(inputs @ weight.T + bias)`` with an elementwise f, or without one.
 
-    What `torch.autograd.grad` gives, to the last bit, without its engine: the same kernels in the same order. Only where
-    the result is written is the caller's to choose.
+    Its gradients equal those of `torch.autograd.grad` to the last bit, without the overhead of the engine: the same kernels in
+    the same order. The caller chooses only the memory that the result is written to.
 
     Attributes:
         inputs: (batch, in features).
-        result: of f, (batch, out features).
-        derivative: of f, by the name of its node; empty where there is no f.
+        result: the output of f, (batch, out features).
+        derivative: the node name of f, which selects its derivative; empty without an f.
     """
 
     inputs: Tensor
@@ -38,25 +38,25 @@ class SimpleBlock:
     derivative: str
 
     def error(self, upstream: Tensor) -> Tensor:
-        """The gradient of what goes into f from that of what comes out, both (batch, out features)."""
+        """The gradient of f's input given that of its output, both (batch, out features)."""
         return _DERIVATIVES[self.derivative](upstream, self.result) if self.derivative else upstream
 
     def weight_gradient(self, error: Tensor, out: Tensor) -> Tensor:
-        """(out features, in features) from `error`, in the memory of ``out``."""
+        """The weight's gradient, (out features, in features), from `error`; written to ``out``."""
         return torch.mm(error.T, self.inputs, out=out)
 
 
 def simple_block(layer: nn.Module, output: Tensor) -> SimpleBlock | None:
-    """The block, where it consists of a fully connected layer and at most one activation.
+    """The block, if it consists of a fully connected layer and at most one activation.
 
     Args:
         layer: the layer that the block begins with.
-        output: what the block gives.
+        output: the block's output.
 
     Returns:
-        None where it is not certain: another layer or activation, anything more in the block, a weight that is used twice or
-        that autocast or a parametrization changes, a compiled block, or hooks that look at gradients of a parameter, a module
-        or the output. (A hook on the tensor between layer and activation cannot be seen from here; it is not called.)
+        None if that is not certain: another layer or activation, further operations in the block, a weight that is used twice
+        or that autocast or a parametrization changes, a compiled block, or hooks on gradients of a parameter, a module or the
+        output. (A hook on the tensor between layer and activation cannot be detected here; it is not called.)
 
     Raises:
         RuntimeError: the graph has been freed.
@@ -90,7 +90,7 @@ def simple_block(layer: nn.Module, output: Tensor) -> SimpleBlock | None:
     *others, (transposed, _) = node.next_functions
     if transposed is None or transposed.name() != "TBackward0":
         return None
-    # What the product needs besides the weight: its other factor, which is cut off, and a bias.
+    # The product's other inputs must be its other factor, which is detached, and the bias.
     if any(other is not None and getattr(other, "variable", None) is not bias for other, _ in others):
         return None
     if getattr(transposed.next_functions[0][0], "variable", None) is not weight:

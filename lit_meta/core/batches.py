@@ -1,4 +1,4 @@
-"""Batches as the hosts bring them: what is input, and what is label."""
+"""Inputs and targets of batches in the forms that hosts use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
             ``"x"`` and ``"targets"``, ``"labels"`` or ``"y"``.
 
     Raises:
-        TypeError: another form; give a function of your own where one can be given.
+        TypeError: the batch has another form; where there is an argument ``unpack``, pass a function of your own.
 
     Example:
         >>> import torch
@@ -32,7 +32,7 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
     if isinstance(batch, (tuple, list)) and len(batch) > 2:
         raise TypeError(
             f"a batch of {len(batch)} parts does not say which of them are inputs and labels; "
-            "give a function that takes it apart (the argument unpack)"
+            "pass a function that returns (inputs, targets) as the argument unpack"
         )
     if isinstance(batch, Mapping):
         inputs = next((batch[k] for k in ("inputs", "x") if k in batch), None)
@@ -44,21 +44,21 @@ def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
     if not isinstance(inputs, Tensor) or not (targets is None or isinstance(targets, Tensor)):
         raise TypeError(
             f"a batch must be a tensor, (inputs, targets) or a mapping of them, got {type(batch).__name__}; "
-            "give a function that takes it apart (the argument unpack)"
+            "pass a function that returns (inputs, targets) as the argument unpack"
         )
     return inputs, targets
 
 
 def as_pair(batch: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """Of a batch that has been taken apart already."""
+    """Unpacks a batch that is an (inputs, targets) pair already."""
     return batch
 
 
 class UnpackOnce:
-    """Takes every batch apart once, however many ask: a function of the user's own may join or convert.
+    """Unpacks every batch once, however many readers it has: a user's function may concatenate or convert, which costs time.
 
     Args:
-        function: takes a batch apart.
+        function: returns (inputs, targets) of a batch.
 
     Example:
         >>> import torch
@@ -74,16 +74,16 @@ class UnpackOnce:
         self._last: tuple[Any, list[tuple[int, int]], tuple[Tensor, Tensor | None]] | None = None
 
     def __call__(self, batch: Any) -> tuple[Tensor, Tensor | None]:
-        if self.function is unpack:  # Cheaper than remembering.
+        if self.function is unpack:  # Cheaper than caching.
             return unpack(batch)
-        # A batch may be changed in place between two readers, which its tensors tell.
+        # A batch may be changed in place between two readers, which the versions of its tensors show.
         content = [(id(tensor), 0 if tensor.is_inference() else tensor._version) for tensor in tensors(batch)]
         if self._last is None or self._last[0] is not batch or self._last[1] != content:
             self._last = batch, content, self.function(batch)
         return self._last[2]
 
     def forget(self) -> None:
-        """Lets go of the last batch."""
+        """Releases the last batch."""
         self._last = None
 
     def __reduce__(self) -> tuple[type[UnpackOnce], tuple[BatchFunction]]:

@@ -1,4 +1,4 @@
-"""The trainable parameters of a network as they come and go: unfrozen, grown, or replaced by others."""
+"""The trainable parameters of a network as they change: unfrozen, grown, or replaced by others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_meta.core.rule import Synapses
 
 
 def trainable(network: nn.Module, besides: Synapses | None = None) -> Synapses:
-    """The trainable parameters, in the network's order, and those of ``besides`` whether they still are or not.
+    """The trainable parameters and those of ``besides``, trainable or not, in the network's order.
 
     Raises:
         ValueError: there is none.
@@ -34,15 +34,15 @@ def trainable(network: nn.Module, besides: Synapses | None = None) -> Synapses:
 
 
 def newcomers(network: nn.Module, known: Synapses) -> Synapses:
-    """The trainable parameters that are not among the known ones: they were unfrozen since."""
-    held = {id(p) for p in known.parameters}
-    return subset(network, [(n, p) for n, p in network.named_parameters() if p.requires_grad and id(p) not in held])
+    """The trainable parameters that are not among the known ones, since they were unfrozen later."""
+    ids = {id(p) for p in known.parameters}
+    return subset(network, [(n, p) for n, p in network.named_parameters() if p.requires_grad and id(p) not in ids])
 
 
 def replaced(before: Synapses, now: Synapses) -> list[str]:
-    """Names of parameters that are other objects than before, of the same shape and with other values: fresh ones.
+    """Names of parameters that are different objects with the same shape and different values: freshly initialised ones.
 
-    A layer of another size is taken for the old one that has grown: layers grow by being made anew.
+    A layer of another size counts as the old one grown, since layers grow by being built anew.
 
     Example:
         >>> old, new = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
@@ -86,10 +86,10 @@ def subset(network: nn.Module, pairs: list[tuple[str, nn.Parameter]]) -> Synapse
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
-    """Checks that a step of an optimizer is one backward pass and one change of the parameters.
+    """Checks that a step of an optimizer consists of one backward pass and one update of the parameters.
 
     Raises:
-        ValueError: it is LBFGS, which evaluates the loss several times in a step.
+        ValueError: the optimizer is LBFGS, which evaluates the loss several times in a step.
     """
     if isinstance(optimizer, LBFGS):
         raise ValueError(

@@ -1,10 +1,10 @@
-"""Watching the weight layers of a network, and cutting the backward chain between them.
+"""Hooks on the weight layers of a network that cut the backward chain between them.
 
 The input of every weight layer ends a block. It is detached, so that each block has a graph of its own, and kept,
 so that the block can learn from a local error at that point. A parameter belongs to the first such point downstream
-of it; parameters with none downstream belong to the head and learn from the loss. Nothing needs to be known of the
-network beforehand: branches, residual sums and auxiliary parameters (normalisation, PReLU) fall into place by the
-graph that the forward pass leaves behind.
+of it; parameters with none downstream belong to the head and learn from the loss. Nothing needs to be known about the
+network beforehand: branches, residual sums and auxiliary parameters (normalisation, PReLU) are assigned to blocks by the
+graph that the forward pass builds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lit_meta.utils.validation import all_finite
 
 @dataclass
 class _Capture:
-    """A point where a block ends: its output, and the parameters that were used up to here."""
+    """A point where a block ends: its output and the parameters used so far."""
 
     layer: Layer
     output: Tensor
@@ -61,7 +61,7 @@ class LayerWatch:
         self._last: Layer | None = None
         self._blocks: dict[tuple[str, str], Layer] = {}
         self._gradients = Recycled()
-        # Graphs are checked once an experience: a network may change between experiences.
+        # Graphs are checked once per experience: a network may change between experiences.
         self._verify = True
         layers = weight_layers(network)
         self._hooks: list[tuple[nn.Module, Callable[..., object]]] = [(x.module, self._pre_hook(x)) for x in layers]
@@ -79,11 +79,11 @@ class LayerWatch:
         self.open()
 
     def open(self) -> None:
-        """Puts the hooks in place, unless they are.
+        """Registers the hooks, unless they are registered already.
 
         They are the same function objects every time: a compiled network calls those that it was traced with.
         """
-        # Parameters may have been replaced since, by a layer that grows.
+        # Parameters may have been replaced since, for example by a layer that grows.
         self._own = {layer.name: _own_parameters(layer) for layer in self._layers}
         if not self._handles:
             self._handles = [module.register_forward_pre_hook(hook) for module, hook in self._hooks]
@@ -92,21 +92,21 @@ class LayerWatch:
         self._verify = True
 
     def fits(self, network: nn.Module) -> bool:
-        """Whether the layers, and which of their parameters are trainable, are those that this watch was made for."""
+        """Whether the network still has the layers and the trainable parameters that this watch was built for."""
         return self._key == fingerprint(network)
 
     def check_seen(self) -> None:
-        """Holds that the forward pass since `start` went through the hooks.
+        """Checks that the forward pass since `start` went through the hooks.
 
         Raises:
-            ValueError: it used no weight layer, or layers that were compiled before the hooks came do not answer.
+            ValueError: it used no weight layer, or layers that were compiled before the hooks were registered skip them.
         """
         hidden = [name for name in self._hidden_by_compilation if name not in self._seen]
         if self._seen and not hidden:
             return
-        what = f"the weight layers {', '.join(map(repr, hidden))} were not" if hidden else "no weight layer was"
+        subject = f"the weight layers {', '.join(map(repr, hidden))} were not" if hidden else "no weight layer was"
         raise ValueError(
-            f"{what} seen in the forward pass. A network that was compiled and used before the rule was attached hides its "
+            f"{subject} seen in the forward pass. A network that was compiled and used before the rule was attached hides its "
             "layers: attach the rule first and compile then, or pass the uncompiled network. Freeze layers "
             "(requires_grad_(False)) that are not used"
         )
@@ -117,7 +117,7 @@ class LayerWatch:
         self._active = True
 
     def stop(self) -> None:
-        """Ends it and forgets what was captured."""
+        """Ends the pass and discards the captured outputs."""
         self._active = False
         self._clear()
 
@@ -137,7 +137,7 @@ class LayerWatch:
     def _pre_hook(self, layer: Layer) -> Callable[[nn.Module, tuple[object, ...]], tuple[object, ...] | None]:
         @torch.compiler.disable  # type: ignore[untyped-decorator]
         def hook(module: nn.Module, arguments: tuple[object, ...]) -> tuple[object, ...] | None:
-            # A spiking network runs all but its last time step without gradients: those steps are not watched.
+            # A spiking network runs all but its last time step without gradients: those steps are not recorded.
             if not self._active or not torch.is_grad_enabled():
                 return None
             if not arguments or not isinstance(arguments[0], Tensor):
@@ -167,7 +167,7 @@ class LayerWatch:
         def hook(module: nn.Module, arguments: tuple[object, ...]) -> None:
             if self._active and torch.is_grad_enabled():
                 self._add_parameters(layer)
-                # Normalisation of the raw input comes before any weight layer, and is a block of its own then.
+                # Normalisation of the raw input comes before any weight layer and is then a block of its own.
                 self._last = self._last or layer
 
         return hook
@@ -197,7 +197,7 @@ class LayerWatch:
         """Gradients of every hidden block from its local error; frees the blocks' graphs.
 
         Args:
-            local_error: (layer that begins the block, output of the block) to an error of the output's shape.
+            local_error: maps (layer that begins the block, output of the block) to an error of the output's shape.
             scale: factor on every error.
 
         Returns:
@@ -230,8 +230,8 @@ class LayerWatch:
             elif scale != 1.0:
                 error, factor = error * scale, 1.0
             upstream = error.to(capture.output.dtype)
-            found = self._block_gradients(capture, parameters, upstream)
-            for (name, _), gradient in zip(parameters, found, strict=True):
+            block_gradients = self._block_gradients(capture, parameters, upstream)
+            for (name, _), gradient in zip(parameters, block_gradients, strict=True):
                 if gradient is not None:
                     if gradient.dtype == torch.float16 or factor != 1.0:
                         _check_finite(gradient, capture.layer)
@@ -246,28 +246,28 @@ class LayerWatch:
             block = simple_block(layer, capture.output)
             if block is None:
                 # No two blocks share a node on the way to their own parameters, so each graph can be freed at once.
-                wanted = [parameter for _, parameter in parameters]
-                return list(torch.autograd.grad(capture.output, wanted, upstream, allow_unused=True))
+                tensors = [parameter for _, parameter in parameters]
+                return list(torch.autograd.grad(capture.output, tensors, upstream, allow_unused=True))
         except RuntimeError as failure:
             raise ValueError(
                 f"block {capture.layer.name!r} cannot learn locally: the loss reaches it by a path around every later "
                 "weight layer (a skip connection past the head); end such a path in a weight layer"
             ) from failure
-        found: list[Tensor | None] = []
+        gradients: list[Tensor | None] = []
         with torch.no_grad():
             error = block.error(upstream)
             for name, parameter in parameters:
                 if parameter is layer.weight:
-                    found.append(block.weight_gradient(error, self._gradients.empty(name, parameter)))
+                    gradients.append(block.weight_gradient(error, self._gradients.empty(name, parameter)))
                 else:
-                    found.append(error.sum(0) if parameter is layer.bias else None)
-        return found
+                    gradients.append(error.sum(0) if parameter is layer.bias else None)
+        return gradients
 
     def _check_graphs(self) -> None:
         for capture in self._captures:
-            known = {id(p) for _, p in capture.parameters}
+            assigned = {id(p) for _, p in capture.parameters}
             for leaf in _leaves(capture.output):
-                if id(leaf) not in known and isinstance(leaf, nn.Parameter):
+                if id(leaf) not in assigned and isinstance(leaf, nn.Parameter):
                     raise ValueError(
                         f"block {capture.layer.name!r} uses a parameter of shape {tuple(leaf.shape)} without calling the layer "
                         "it is in, so a local rule does not know which block it belongs to: call the layer, or freeze the "
@@ -280,7 +280,7 @@ def _own_parameters(layer: Layer) -> list[tuple[str, nn.Parameter]]:
     prefix = f"{layer.name}." if layer.name else ""
     own = list(layer.module.named_parameters(recurse=False))
     if parametrize.is_parametrized(layer.module):
-        # What the weight is computed from, when the layer runs, is the layer's too.
+        # The parameters that the weight is computed from belong to the layer too.
         own += [pair for pair in layer.module.named_parameters() if pair[0].startswith("parametrizations.")]
     return [(prefix + name, parameter) for name, parameter in own]
 
@@ -294,10 +294,10 @@ def _check_finite(gradient: Tensor, layer: Layer) -> None:
 
 
 def _fit_to_half(error: Tensor, scale: float) -> tuple[Tensor, float]:
-    """An error that half precision can hold, and the factor that its gradients then need.
+    """An error scaled into the range of half precision, and the factor that its gradients then need.
 
-    What loss scaling does for a loss: an error divided by a batch of 256 loses its digits in half precision. The factor is
-    a power of two, so it costs none, times ``scale``.
+    As loss scaling does for a loss: an error divided by a batch size of 256 underflows in half precision. The factor is
+    ``scale`` times a power of two, so that no digit is lost.
     """
     largest = float(error.abs().amax())
     if not 0.0 < largest < math.inf:
@@ -308,12 +308,12 @@ def _fit_to_half(error: Tensor, scale: float) -> tuple[Tensor, float]:
 
 def _leaves(output: Tensor) -> Iterator[Tensor]:
     """The tensors at the ends of the graph of ``output``."""
-    waiting, met = [output.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in met:
+    stack, visited = [output.grad_fn], set()
+    while stack:
+        node = stack.pop()
+        if node is None or node in visited:
             continue
-        met.add(node)
+        visited.add(node)
         if hasattr(node, "variable"):
             yield node.variable
-        waiting += [before for before, _ in node.next_functions]
+        stack += [parent for parent, _ in node.next_functions]

@@ -1,4 +1,4 @@
-"""What is held true of rules and batches before anything changes."""
+"""Checks of rules and batches before anything changes."""
 
 from __future__ import annotations
 
@@ -13,54 +13,56 @@ from lit_meta.utils.validation import all_finite
 
 
 def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
-    """One rule or several, as a tuple that can work together.
+    """Checks that rules can work together, and returns them as a tuple.
 
     Raises:
-        TypeError: something that is no rule.
-        ValueError: none at all, one twice, or rules that would undo or misread each other's work, in this order or any.
+        TypeError: something is not a rule.
+        ValueError: no rule, the same rule twice, or rules that would undo or misread each other's work, in this order or any.
     """
-    found = tuple(rules) if isinstance(rules, Sequence) and not isinstance(rules, str) else (rules,)
-    for rule in found:
+    rules = tuple(rules) if isinstance(rules, Sequence) and not isinstance(rules, str) else (rules,)
+    for rule in rules:
         if not isinstance(rule, Rule):
             hint = f"; write {rule.__name__}()" if isinstance(rule, type) and issubclass(rule, Rule) else ""
             hint = (
-                "; lit_meta.rules.build_rule makes one of a name or a spec" if isinstance(rule, (str, dict)) else hint
+                "; lit_meta.rules.build_rule builds one from a name or a spec"
+                if isinstance(rule, (str, dict))
+                else hint
             )
             raise TypeError(f"a rule is an instance of lit_meta.Rule, got {rule!r}{hint}")
-    if not found:
+    if not rules:
         raise ValueError("no rule was given")
-    if len({id(rule) for rule in found}) < len(found):
+    if len({id(rule) for rule in rules}) < len(rules):
         raise ValueError("the same rule instance was given twice")
-    local = [type(rule).__name__ for rule in found if rule.overrides("local_error")]
+    local = [type(rule).__name__ for rule in rules if rule.overrides("local_error")]
     if len(local) > 1:
-        raise ValueError(f"{' and '.join(local)} both bring local errors to hidden blocks: choose one")
-    for position, rule in enumerate(found):
+        raise ValueError(f"{' and '.join(local)} both set the local errors of hidden blocks: choose one")
+    for position, rule in enumerate(rules):
         name = type(rule).__name__
         if rule.reads_task_gradient and local:
             raise ValueError(
                 f"{name} integrates the gradient of the task's loss, and {local[0]} learns hidden layers from local errors, "
                 "which are not the gradient of any loss: they cannot be combined"
             )
-        for other in found[:position] if rule.reads_task_gradient else ():
+        for other in rules[:position] if rule.reads_task_gradient else ():
             if other.overrides("gradient"):
                 first = type(other).__name__
                 raise ValueError(
                     f"{name} needs the task's own gradient, which {first} has changed before it: put {name} before {first}"
                 )
-        for other in found if rule.makes_update else ():
+        for other in rules if rule.makes_update else ():
             if other is not rule and any(other.overrides(event) for event in ("gradient", "update", "local_error")):
                 raise ValueError(
                     f"{name} makes the whole update of the parameters itself, so {type(other).__name__}, which changes "
                     "gradients or steps, would have no effect or a wrong one: use one of them"
                 )
-    return found
+    return rules
 
 
 def check_processes(rules: Sequence[Rule]) -> None:
-    """Holds that rules whose memory is of one process's batches do not learn in several.
+    """Checks that rules whose memory depends on the batches of one process are not used in several.
 
     Raises:
-        ValueError: they would, and each process would come to weights of its own.
+        ValueError: they are; the weights of the processes would differ.
     """
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
@@ -73,7 +75,7 @@ def check_processes(rules: Sequence[Rule]) -> None:
 
 
 def check_weights(network: nn.Module, rules: Sequence[Rule]) -> None:
-    """Checks that the layers whose weights rules set or read themselves are such that they can.
+    """Checks that the rules that set or read weights themselves can do so in this network.
 
     Raises:
         ValueError: a weight is computed from other parameters, or shared with another module where a rule sets it.
@@ -85,13 +87,13 @@ def check_weights(network: nn.Module, rules: Sequence[Rule]) -> None:
 
 
 def check_inputs(inputs: Tensor) -> None:
-    """Holds that a batch of inputs is not empty and all finite.
+    """Checks that a batch of inputs is not empty and finite.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is empty, or a value is NaN or infinite.
     """
     if inputs.numel() == 0:
         raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}")
     if not all_finite(inputs):
-        bad = int((~torch.isfinite(inputs)).sum())
-        raise ValueError(f"the inputs hold {bad} NaN or infinite values of {inputs.numel()}; no weight was changed")
+        invalid = int((~torch.isfinite(inputs)).sum())
+        raise ValueError(f"the inputs hold {invalid} NaN or infinite values of {inputs.numel()}; no weight was changed")

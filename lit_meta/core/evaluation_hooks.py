@@ -1,4 +1,4 @@
-"""Noticing that a network is about to be evaluated, for rules that keep its weights up to date only then."""
+"""Hooks that notice an evaluation before it starts, for rules that compute the weights only then."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class EvaluationWatch:
 
     Args:
         network: the network to watch.
-        before_pass: called with every weight layer before it runs; brings weights up to date where that is an evaluation, and
-            must be quick where nothing has changed.
+        before_pass: called with every weight layer before it runs; updates the weights if that is an evaluation, and must be
+            fast when nothing has changed.
     """
 
     def __init__(self, network: nn.Module, before_pass: Callable[[nn.Module], None]) -> None:
@@ -32,7 +32,7 @@ class EvaluationWatch:
 
 
 class _BeforePass:
-    """Does nothing in a copy of the module: a copied or unpickled network has no rule that learns in it."""
+    """Does nothing in a copy of the module: no rule learns in a copied or unpickled network."""
 
     def __init__(self, module: nn.Module | None = None, before_pass: Callable[[nn.Module], None] | None = None) -> None:
         self._module = module

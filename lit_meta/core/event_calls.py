@@ -1,4 +1,4 @@
-"""How a session calls its rules: directly, or within the contexts of those that observe."""
+"""How a session calls its rules: directly, or inside the contexts of observers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from lit_meta.core.rule import Rule
 
-# Gives the context in which a rule answers an event.
+# Returns the context in which a rule answers an event.
 Observer = Callable[[Rule, str], AbstractContextManager[object]]
 
 
 class EventCalls:
-    """By event, the calls that answer it, in the order of the rules.
+    """The calls that answer each event, in the order of the rules.
 
-    These are the rules' own methods as long as nobody observes, so that instruments cost nothing when they are not used.
+    Without an observer these are the rules' own methods, so that instruments have no overhead when they are not used.
 
     Args:
         answering: by event, the rules that answer it.
@@ -42,7 +42,7 @@ class EventCalls:
 
     @contextmanager
     def observe(self, observer: Observer) -> Iterator[None]:
-        """Within the block, every call runs inside a context that the observer gives; the last observer's is innermost."""
+        """Within the block, every call runs inside a context that the observer returns; the last observer's is innermost."""
         self._observers.insert(0, observer)
         self._connect()
         try:

@@ -1,4 +1,4 @@
-"""The data of an experience as training saw them, read again in an order that no shuffling decides."""
+"""The training data of an experience, read again in an order that does not depend on shuffling."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from lit_meta.core.untouched import random_state_kept
 
 
 class ExperienceData(ABC):
-    """What a host hands over when an experience ends: the batches that its training steps got.
+    """The batches of an experience's training steps, which a host passes on when the experience ends.
 
-    They come through everything that a training batch comes through (sampler, limits, collation, hooks, conversion, device),
-    each sample as often as training saw it relative to others, in a fixed order; and they can be read more than once.
+    They go through everything that a training batch goes through (sampler, limits, collation, hooks, conversion, device),
+    each sample as often as training saw it relative to others, in a fixed order, and can be read more than once.
     """
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
-        """Yields batches, as the training step is given them."""
+        """Yields batches as the training step receives them."""
 
 
 class PlainData(ExperienceData):
     """Batches, or a loader of them, in a fixed order and on the network's device.
 
     Args:
-        network: tells the device.
+        network: its parameters determine the device.
         data: batches, a loader, or None for no data.
 
     Example:
@@ -63,8 +63,8 @@ class PlainData(ExperienceData):
 def in_order(data: Iterable[Any]) -> Iterable[Any]:
     """The batches of ``data`` in an order that does not depend on its shuffling.
 
-    Of a loader over a data set that can be indexed, every sample comes as often as its sampler draws it, in the order of the
-    data set. No generator is left in another state.
+    A loader over a dataset that can be indexed yields every sample as often as its sampler draws it, in the order of the
+    dataset. The state of every generator is restored.
     """
     if isinstance(data, (list, tuple)):
         return data
@@ -81,7 +81,7 @@ def in_order(data: Iterable[Any]) -> Iterable[Any]:
 
 
 def rebuildable(data: object) -> bool:
-    """Whether the batches of a loader are those of its data set under another order of indices."""
+    """Whether a loader's batches can be rebuilt from its dataset with another order of indices."""
     return (
         isinstance(data, DataLoader)
         and type(data).__iter__ is DataLoader.__iter__
@@ -90,12 +90,12 @@ def rebuildable(data: object) -> bool:
 
 
 def reads_in_order(loader: DataLoader[Any]) -> bool:
-    """Whether a loader reads its data set from the first sample on."""
+    """Whether a loader reads its dataset in order, from the first sample on."""
     return type(_sampler(loader)) is SequentialSampler
 
 
 def reads_all(loader: DataLoader[Any]) -> bool:
-    """Whether one pass over a loader (over those of all processes together) shows every sample of the data set."""
+    """Whether one pass over a loader (over those of all processes together) visits every sample of the dataset."""
     sampler, batching = _sampler(loader), _batching(loader)
     if sampler is None:
         return False
@@ -115,7 +115,7 @@ def _batching(loader: DataLoader[Any]) -> BatchSampler | None:
 
 
 def _sampler(loader: DataLoader[Any]) -> Sampler[Any] | Iterable[Any] | None:
-    """What decides on the order of samples; None where samples are put together by a batch sampler of the user's own."""
+    """The sampler that orders the samples; None if a custom batch sampler forms the batches."""
     batching = _batching(loader)
     if batching is None:
         return getattr(loader.sampler, "watched", loader.sampler)
@@ -136,16 +136,16 @@ def loader_in_order(loader: DataLoader[Any], *, drop_last: bool | None = None) -
 
 
 def loader_of(loader: DataLoader[Any], epochs: Sequence[Sequence[Any]]) -> DataLoader[Any]:
-    """The loader, reading again what was read.
+    """A loader of the samples that were read in training.
 
     Args:
-        loader: with a data set that can be indexed.
-        epochs: of each epoch, the batches of indices (for a loader that makes no batches: the indices) in the order in which
-            they were drawn.
+        loader: with a dataset that can be indexed.
+        epochs: for each epoch, its batches of indices (its indices, if the loader does not batch) in the order in which they
+            were drawn.
 
     Returns:
         A loader of the same samples, each as often relative to others as in all epochs together, in the order of their
-        indices. Batches that a sampler of the user's own has put together stay together.
+        indices. Batches formed by a custom batch sampler stay together.
     """
     batches = [batch for epoch in _different(epochs) for batch in epoch]
     own: dict[str, Any] = {"collate_fn": loader.collate_fn, "generator": torch.Generator()}
@@ -160,7 +160,7 @@ def loader_of(loader: DataLoader[Any], epochs: Sequence[Sequence[Any]]) -> DataL
 
 
 def _different(epochs: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-    """One of the epochs where all of them have drawn the same samples."""
+    """The epochs; only the first if all of them have drawn the same samples."""
 
     def content(epoch: Sequence[Any]) -> list[Any]:
         return _sorted([index for batch in epoch for index in (batch if isinstance(batch, list) else [batch])])
@@ -177,17 +177,17 @@ def _sorted(items: Sequence[Any]) -> list[Any]:
 
 
 def _copy_of_sampler(loader: DataLoader[Any]) -> Iterable[Any]:
-    """A sampler that may count its epochs, or draw from a generator of its own, is not to notice this one."""
+    """A copy, since a sampler may count its epochs or draw from a generator of its own; this pass must not affect it."""
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     try:
-        copied: Iterable[Any] = copy.deepcopy(sampler, {id(loader.dataset): loader.dataset})
+        duplicate: Iterable[Any] = copy.deepcopy(sampler, {id(loader.dataset): loader.dataset})
     except Exception:
         return sampler  # type: ignore[no-any-return]
-    return copied
+    return duplicate
 
 
 class _Undisturbed:
-    """Batches that only their own iterator can give, from the same seed whenever they are read."""
+    """Batches that only their own iterator can produce, from the same seed whenever they are read."""
 
     def __init__(self, data: Iterable[Any]) -> None:
         self._data = data
@@ -201,7 +201,7 @@ class _Undisturbed:
 
 @contextmanager
 def _generators_kept(data: object) -> Iterator[None]:
-    """Afterwards the generators that a loader and its samplers own stand where they stood."""
+    """Restores the state of the generators that a loader and its samplers own."""
     batching = getattr(data, "batch_sampler", None)
     owners = (data, getattr(data, "sampler", None), batching, getattr(batching, "sampler", None))
     generators = [getattr(owner, "generator", None) for owner in owners]

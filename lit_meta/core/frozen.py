@@ -1,4 +1,4 @@
-"""What is frozen keeps still: no mode, no statistic and no buffer below the head moves while the head is learned."""
+"""Frozen features: no mode, statistic or buffer below the head changes while the head learns."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _MOST_COPIED = 2**20
 
 
 class Frozen:
-    """Keeps everything of a network but its heads in evaluation mode, whatever mode the host asks for.
+    """Keeps everything in a network but its heads in evaluation mode, whatever mode the host sets.
 
-    Without gradients a layer still changes what it gives: batch normalisation moves its statistics, dropout draws anew, a
-    spiking network draws its input's spikes. `hold` comes before every training pass, since hosts call ``network.train()``
-    when they like (Lightning after a validation, Avalanche in every epoch), and costs one look at each module's flag. The
-    heads keep the host's mode, and so tell a training pass from an evaluation.
+    A layer without gradients still changes its output: batch normalisation updates its statistics, dropout draws a new mask, a
+    spiking network draws its input's spikes. `hold` is called before every training pass, since hosts call ``network.train()``
+    at any time (Lightning after a validation, Avalanche in every epoch); it costs one check of each module's flag. The heads
+    keep the host's mode, and so distinguish a training pass from an evaluation.
 
     A module that has to learn in the forward pass, without gradients, has the attribute ``learns_by_itself = True`` (as
-    `lit_meta.networks.context.NoveltyGate`): it is left as it is.
+    `lit_meta.networks.context.NoveltyGate`) and is exempt.
 
     Args:
         network: the network.
@@ -43,11 +43,11 @@ class Frozen:
 
     def __init__(self, network: nn.Module, heads: Iterable[nn.Module]) -> None:
         self.heads = tuple(heads)
-        left = {id(module) for head in self.heads for module in head.modules()}
+        exempt = {id(module) for head in self.heads for module in head.modules()}
         for module in network.modules():
             if getattr(module, "learns_by_itself", False):
-                left |= {id(inner) for inner in module.modules()}
-        named = [(name, module) for name, module in network.named_modules() if id(module) not in left]
+                exempt |= {id(inner) for inner in module.modules()}
+        named = [(name, module) for name, module in network.named_modules() if id(module) not in exempt]
         for name, module in named:
             if isinstance(module, _BatchNorm) and module.running_mean is None:
                 raise ValueError(
@@ -72,7 +72,7 @@ class Frozen:
         return not self.heads[0].training
 
     def hold(self) -> None:
-        """Before a training pass: evaluation mode, and a note of where the buffers stand."""
+        """Before a training pass: sets evaluation mode and records the versions of the buffers."""
         self._forget_if_evaluated()
         for module in self._modules:
             if module.training:
@@ -82,17 +82,17 @@ class Frozen:
         self._versions = [_version(module._buffers[key]) for _, module, key in self._buffers]
 
     def check(self) -> None:
-        """At the input of a head: no buffer has moved since `hold`.
+        """At the input of a head: checks that no buffer has changed since `hold`.
 
         Raises:
-            ValueError: one has.
+            ValueError: a buffer has changed.
         """
-        for place, (before, version), copy in zip(self._buffers, self._versions, self._copies, strict=True):
-            name, module, key = place
+        for owner, (before, version), copy in zip(self._buffers, self._versions, self._copies, strict=True):
+            name, module, key = owner
             now = module._buffers.get(key)
             if now is before and _version(now)[1] == version:
                 continue
-            # Written to, but perhaps with what it held, as by the first process of several.
+            # Written to, but perhaps with the same values, as by DDP's broadcast from the first process.
             if now is None or copy is None or not torch.equal(now.detach().to(copy.device), copy):
                 raise ValueError(
                     f"module {name or 'the network itself'!r} ({type(module).__name__}) changes its buffer {key!r} in the "
@@ -101,20 +101,20 @@ class Frozen:
                 )
 
     def release(self) -> None:
-        """Gives every module the mode back that its host wants."""
+        """Restores the host's mode in every module."""
         self._forget_if_evaluated()
         for module in self._changed.values():
             _set_mode(module, True)
         self._changed = {}
 
     def _forget_if_evaluated(self) -> None:
-        # The host has called network.eval() since: evaluation mode is its own wish now.
+        # The host has called network.eval() since: evaluation mode is now its own choice.
         if self._host_trains and self.evaluates:
             self._changed = {}
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
-    # nn.Module looks at every assignment; that of a flag to many modules in every step has to be quick.
+    # nn.Module.__setattr__ is slow, and the flag is set in many modules at every step.
     if "training" in module.__dict__:
         module.__dict__["training"] = training
     else:

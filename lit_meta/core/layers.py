@@ -1,4 +1,4 @@
-"""The layers of a network as a rule sees them: which hold weights, and which belong to a block of another."""
+"""The layers of a network as rules see them: those with weights, and those that belong to another layer's block."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _AUXILIARY: tuple[type[nn.Module], ...] = (_NormBase, nn.LayerNorm, nn.GroupNorm
 
 @runtime_checkable
 class NormalizesContrast(Protocol):
-    """A weight layer that normalises the contrast of each patch before it weighs it.
+    """A weight layer that normalises the contrast of each patch before it applies its weights.
 
-    A rule that learns from what the layer sees (`lit_meta.rules.CriticalPeriod`) then normalises likewise.
+    A rule that learns from the layer's inputs (`lit_meta.rules.CriticalPeriod`) then normalises them in the same way.
 
     Attributes:
-        contrast: variance of a patch that counts as noise, above 0.
+        contrast: patch variance attributed to noise, above 0.
     """
 
     contrast: float
@@ -40,10 +40,10 @@ class NormalizesContrast(Protocol):
 
 @runtime_checkable
 class AdaptsToDrive(Protocol):
-    """A weight layer whose directions are given, and whose units only adapt gain and threshold to their drive.
+    """A weight layer whose weight directions are fixed, and whose units only adapt gain and threshold to their drive.
 
     Attributes:
-        drive_threshold: what a unit's drive must exceed, in its standard deviations.
+        drive_threshold: firing threshold of a unit's drive, in its standard deviations.
     """
 
     drive_threshold: float
@@ -56,7 +56,7 @@ class Layer:
     Attributes:
         name: the module's name, relative to the network.
         module: the module.
-        receiver: the weight layer that takes what the block beginning with this one gives; None where it is not known.
+        receiver: the weight layer that receives the output of the block beginning with this one; None if unknown.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Layer:
 def units(layer: Layer | nn.Module, values: Tensor) -> int:
     """The dimension of the units: features of a Linear layer or an embedding are last, channels come before positions.
 
-    The layer that takes the values decides where it is known, since it is its layout that they are in.
+    If the layer that receives the values is known, it decides, since the values are in its layout.
 
     Args:
-        layer: what the values come from, or go to.
+        layer: the layer that the values come from or go to.
         values: with a batch dimension, (batch, ..., features) or (batch, channels, positions...).
 
     Example:
@@ -79,12 +79,12 @@ def units(layer: Layer | nn.Module, values: Tensor) -> int:
     """
     module = (layer.receiver or layer.module) if isinstance(layer, Layer) else layer
     positions = len(module.kernel_size) if isinstance(module, _ConvNd) else 0
-    # A convolution's values that have been flattened are features like others.
+    # Flattened outputs of a convolution are features like any others.
     return values.dim() - 1 - positions if values.dim() > positions else values.dim() - 1
 
 
 def uncompiled(network: nn.Module) -> nn.Module:
-    """The network itself where it comes wrapped by `torch.compile`, so that names do not depend on the wrapping."""
+    """The network inside the wrapper of `torch.compile`, if any, so that names do not depend on the wrapper."""
     return network._orig_mod if isinstance(network, torch._dynamo.OptimizedModule) else network
 
 
@@ -107,10 +107,10 @@ def weight_layers(network: nn.Module) -> list[Layer]:
 
 
 def auxiliary_layers(network: nn.Module) -> Iterator[Layer]:
-    """Trainable modules that belong to the block they are used in, such as normalisation layers.
+    """Trainable modules that belong to the block in which they are used, such as normalisation layers.
 
     Raises:
-        ValueError: a trainable module of another kind.
+        ValueError: there is a trainable module of another kind.
     """
     weights = {
         id(part)
@@ -135,10 +135,10 @@ def auxiliary_layers(network: nn.Module) -> Iterator[Layer]:
 
 
 def check_unshared(layers: list[Layer]) -> None:
-    """Holds that no two layers share a trainable parameter.
+    """Checks that no two layers share a trainable parameter.
 
     Raises:
-        ValueError: they do.
+        ValueError: two of them do.
     """
     owners: dict[int, str] = {}
     for layer in layers:
@@ -154,16 +154,16 @@ def check_unshared(layers: list[Layer]) -> None:
 
 
 def check_plain(network: nn.Module, layer: Layer, rule: str, *, tied: bool) -> None:
-    """Checks that the weight and bias of a layer are parameters of its own, which can be written and stay as written.
+    """Checks that the weight and bias of a layer are parameters of its own, which keep the values written to them.
 
     Args:
-        network: whose other layers may share them.
+        network: the network, other layers of which may share them.
         layer: the layer.
         rule: name of the rule that works on them, for the message.
         tied: whether other modules may hold the same parameter.
 
     Raises:
-        ValueError: they are computed from other parameters (weight_norm, spectral_norm, pruning), or another module's too.
+        ValueError: they are computed from other parameters (weight_norm, spectral_norm, pruning), or shared with other modules.
 
     Example:
         >>> network = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5))
@@ -175,7 +175,7 @@ def check_plain(network: nn.Module, layer: Layer, rule: str, *, tied: bool) -> N
     """
     own = layer.module._parameters
     for part in ("weight", "bias"):
-        # Not looked up: that would compute it, and move the state of what computes it.
+        # Not by attribute access: that would compute it, and change the state of a spectral norm.
         hooked = own.get(part) is None and layer.module.__dict__.get(part) is not None
         if not hooked and not parametrize.is_parametrized(layer.module, part):
             continue
@@ -206,7 +206,7 @@ def _same_memory(parameter: Tensor, other: Tensor | None) -> bool:
 
 
 def fingerprint(network: nn.Module) -> list[tuple[str, int, tuple[bool, ...]]]:
-    """What a set of hooks depends on: the modules with parameters, and which of these are trainable."""
+    """What a set of hooks depends on: the modules with parameters and which parameters are trainable."""
     return [
         (name, id(module), tuple(p.requires_grad for p in own))
         for name, module in network.named_modules()

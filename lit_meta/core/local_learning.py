@@ -1,4 +1,4 @@
-"""What hidden blocks learn from local errors, from the backward pass until the optimizer's step."""
+"""Gradients of hidden blocks from local errors, stored from the backward pass until the optimizer's step."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lit_meta.core.rule import Layer, Rule, Synapses
 
 
 class LocalGradients:
-    """Gradients by parameter name that are not yet in ``parameter.grad``; those of several batches add up."""
+    """Gradients by parameter name that are not yet in ``parameter.grad``; those of several batches are summed."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._gradients: dict[str, Tensor] = {}
 
     def learn(
         self,
@@ -25,17 +25,17 @@ class LocalGradients:
         targets: Tensor | None,
         loss_divisor: float,
     ) -> None:
-        """Adds the gradients of all hidden blocks that the forward pass has left.
+        """Adds the gradients of all hidden blocks of the last forward pass.
 
         Args:
-            watch: that has seen the forward pass.
-            rule: brings the local errors.
+            watch: the hooks that recorded the forward pass.
+            rule: the rule that computes the local errors, named in messages.
             local_error: the rule's `Rule.local_error`, as the session calls it.
             targets: class labels, (batch,).
-            loss_divisor: what the host divided the loss by.
+            loss_divisor: the number by which the host divided the loss.
 
         Raises:
-            ValueError: there are no labels, or a local error is wrong.
+            ValueError: there are no labels, or a local error has the wrong shape.
         """
         if targets is None:
             raise ValueError(f"{type(rule).__name__} needs labels, and the batch has none")
@@ -44,26 +44,26 @@ class LocalGradients:
             return local_error(layer, output, targets)
 
         for name, gradient in watch.local_gradients(error, 1.0 / loss_divisor).items():
-            held = self._held.get(name)
-            self._held[name] = gradient if held is None else held.add_(gradient)
+            total = self._gradients.get(name)
+            self._gradients[name] = gradient if total is None else total.add_(gradient)
 
     def hand_over(self, synapses: Synapses) -> None:
-        """Puts the gradients of some parameters where their optimizer finds them."""
-        if not self._held:
+        """Adds the gradients to ``parameter.grad`` of the given parameters, before their optimizer's step."""
+        if not self._gradients:
             return
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
-            gradient = self._held.pop(name, None)
+            gradient = self._gradients.pop(name, None)
             if gradient is None:
                 continue
             if distributed:
-                # The reducer of DDP sees only what the loss reaches, so local gradients are averaged here.
+                # DDP reduces only the gradients of the loss, so local gradients are averaged here.
                 torch.distributed.all_reduce(gradient)
                 gradient /= torch.distributed.get_world_size()
             gradient = gradient.to(parameter.dtype)
-            # What the loss itself says of a hidden parameter, such as a penalty on its size, counts beside the local error.
+            # A gradient of the loss itself, such as of a penalty on a hidden parameter, adds to the local one.
             parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
 
     def clear(self) -> None:
-        """Forgets them."""
-        self._held = {}
+        """Discards all gradients."""
+        self._gradients = {}

@@ -1,7 +1,7 @@
-"""How what rules remember is written to files: one flat mapping of tensors, whose keys say whose each is.
+"""The file format of rules' memory: one flat mapping of tensors, whose keys name the quantity and its parameter.
 
-A rule's own memory has keys ``"quantity/name"``, and ``"quantity/*"`` for what belongs to no parameter. Of several rules (or
-whatever else comes in a sequence) the keys are numbered, ``"0:quantity/name"``.
+A rule's memory has keys ``"quantity/name"``, and ``"quantity/*"`` for what belongs to no parameter. The keys of several rules
+(or of any other sequence) are numbered, ``"0:quantity/name"``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def encode_key(quantity: str, name: str) -> str:
 
 
 def decode_key(key: str) -> tuple[str, str]:
-    """The quantity and the name that a key is made of.
+    """The quantity and the name in a key.
 
     Raises:
-        ValueError: it is no such key.
+        ValueError: the key has another form.
 
     Example:
         >>> decode_key("importance/layer.weight")
@@ -52,14 +52,14 @@ def encode_numbered(mappings: Iterable[Mapping[str, Tensor]]) -> dict[str, Tenso
 
 
 def decode_numbered(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """The mappings that `encode_numbered` has put together.
+    """The mappings that `encode_numbered` has merged.
 
     Args:
         tensors: by numbered key.
         count: how many mappings there were; a mapping without tensors leaves no key behind.
 
     Raises:
-        ValueError: a key without a number, or of more mappings than there were.
+        ValueError: a key has no number, or its number is not below ``count``.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What rules see of an experience that ends: its network, its data, and how training computed on them."""
+"""What rules see of an experience that ends: its network, its data, and the loss of its training step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lit_meta.core.batches import BatchFunction
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.spiking_state import SpikingState
-from lit_meta.core.task import Form, Task, answers, class_logits, is_cross_entropy
+from lit_meta.core.task import Form, Task, class_logits, is_cross_entropy, recorded_outputs
 from lit_meta.core.trees import drawn
 from lit_meta.core.untouched import state_kept, untouched
 from lit_meta.functional._batch_tree import take
@@ -24,9 +24,9 @@ class PastExperience:
 
     Args:
         network: the network that learned.
-        data: its batches, as the training step got them.
-        task: what the training step computed of them.
-        unpack: takes a batch apart into (inputs, targets).
+        data: its batches, as the training step received them.
+        task: the loss that the training step computed from them.
+        unpack: splits a batch into (inputs, targets).
     """
 
     def __init__(self, network: nn.Module, data: Iterable[Any], task: Task, unpack: BatchFunction) -> None:
@@ -46,7 +46,7 @@ class PastExperience:
         return pairs if samples is None else drawn(pairs, samples, seed)
 
     def batches(self, *, samples: int | None = None, seed: int = 0) -> Iterator[Any]:
-        """Every batch as the training step got it, or samples drawn from all of them."""
+        """Every batch as the training step received it, or samples drawn from all of them."""
         return iter(self._data) if samples is None else drawn(self._data, samples, seed)
 
     @property
@@ -55,17 +55,17 @@ class PastExperience:
         return self._task.form
 
     def check_separable(self) -> None:
-        """Checks that one row of every tensor of a batch is one sample.
+        """Checks that one row of every tensor in a batch is one sample.
 
         Raises:
-            ValueError: it is not.
+            ValueError: that is not so, and why.
         """
         if self._task.inseparable is not None:
             raise ValueError(self._task.inseparable)
 
     @contextmanager
     def measuring(self) -> Iterator[nn.Module]:
-        """While the network runs again, in evaluation mode: afterwards it and its host are as they were.
+        """A context in which the network runs in evaluation mode; it and its host are restored afterwards.
 
         Yields:
             The module whose code computes the loss; the network is it or a part of it.
@@ -90,29 +90,29 @@ class PastExperience:
         """The loss of the training step, with its graph; inside `measuring`."""
         if not self._spiking:
             return self._task.loss(batch)
-        # A training step may call the network at every time step, and state is to last from one to the next.
+        # A training step may call the network once per time step, and neurons must keep their state between these calls.
         with self._spiking.lasting():
             return self._task.loss(batch)
 
     def outputs(self, batch: Any) -> list[Tensor]:
-        """What the network gives when the training step runs on a batch, with its graph; inside `measuring`.
+        """The network's outputs when the training step runs on a batch, with their graph; inside `measuring`.
 
         Raises:
-            ValueError: nothing that could be differentiated.
+            ValueError: the training step does not call the network.
         """
-        with answers(self.network, self._task.owner) as found:
+        with recorded_outputs(self.network, self._task.owner) as outputs:
             if self._task.plain:
                 self.network(self._unpack(batch)[0])
             else:
                 self.loss(batch)
-        if not found:
+        if not outputs:
             raise ValueError(
                 f"the training step runs without calling {type(self.network).__name__}, the network to protect"
             )
-        return found
+        return outputs
 
     def run(self, batch: Any) -> None:
-        """Runs the network as training does, for what hooks see of it; inside `measuring`."""
+        """Runs the network as training does, for the hooks on it; inside `measuring`."""
         with state_kept(self._task.owner):
             if self._task.plain:
                 self.network(self._unpack(batch)[0])
@@ -120,7 +120,7 @@ class PastExperience:
                 self.loss(batch)
 
     def form(self) -> Form | None:
-        """The task's loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
+        """The task's loss as a function of ``network(inputs)``, (batch, classes), and targets; None if it has another form."""
         if self._task.form is not None:
             with self.measuring(), torch.no_grad(), state_kept(self._task.owner):
                 parts = self._parts()
@@ -153,22 +153,24 @@ class PastExperience:
                 if not isinstance(direct, Tensor) or direct.dim() != 2:
                     return False
                 with state_kept(self._task.owner):
-                    given = [direct] if self._task.plain else self.outputs(parts[-1])
+                    outputs = [direct] if self._task.plain else self.outputs(parts[-1])
             except Exception:
-                return False  # Whatever does not work that way is called another way.
-            return len(given) == 1 and given[0].shape == direct.shape and torch.allclose(given[0], direct, rtol=1e-3)
+                return False  # A network that fails when called like this is called differently in training.
+            return (
+                len(outputs) == 1 and outputs[0].shape == direct.shape and torch.allclose(outputs[0], direct, rtol=1e-3)
+            )
 
     def few(self) -> PastExperience:
-        """Two samples of the experience, or its first batch where samples cannot be told apart."""
+        """Two samples of the experience, or its first batch if it cannot be split into samples."""
         return PastExperience(self.network, self._parts(2)[-1:], self._task, self._unpack)
 
     def _parts(self, samples: int = 1) -> list[Any]:
-        """The first batch and, where they can be told apart, its first samples."""
+        """The first batch and, if it can be split, its first samples."""
         iterator = iter(self._data)
         first = next(iterator, None)
         if first is None:
             return []
-        if isinstance(self._data, Iterator):  # It does not come again.
+        if isinstance(self._data, Iterator):  # An iterator yields its first batch only once.
             self._data = chain([first], iterator)
         try:
             return [first, take(first, torch.arange(samples))]
@@ -182,16 +184,16 @@ def rehearse(
     synapses: Synapses,
     batch: PastExperience,
 ) -> None:
-    """Tries what rules will do when an experience ends, on its first batch, and leaves everything as it was.
+    """Tries the rules' consolidation on the first batch of an experience, and restores everything.
 
     Args:
-        rules: those that have something to try.
+        rules: those that override `Rule.rehearse`.
         calls: their `Rule.rehearse`, as the session calls it.
         synapses: the parameters.
         batch: an experience of this batch alone.
 
     Raises:
-        ValueError: a rule will not be able to consolidate, and why.
+        ValueError: a rule cannot consolidate this way; the message says why.
     """
     few = batch.few()
     for rule, call in zip(rules, calls, strict=True):

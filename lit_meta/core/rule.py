@@ -1,4 +1,4 @@
-"""What a rule is: the events it may answer, and what it sees of a network."""
+"""The base class of rules: the events that a rule may answer, and its view of a network."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Synapses:
     """Parameters of a network as parallel lists, the form that fused operations take.
 
     Attributes:
-        network: the network they are in.
+        network: the network that they belong to.
         names: parameter names, relative to the network.
         parameters: the parameters themselves, to be changed in place only.
     """
@@ -51,9 +51,9 @@ class Synapses:
 
 
 class Experience(Protocol):
-    """What a rule sees of an experience that ends: its network and its data, in a fixed order.
+    """A rule's view of an experience that ends: its network and its data, in a fixed order.
 
-    The batches are those that the training step got. A rule that needs no more than inputs and labels iterates over pairs of
+    The batches are those that the training step received. A rule that needs only inputs and labels iterates over pairs of
     them; one that runs the network again as training does takes whole batches, and `loss`, `outputs` or `run` of each inside
     `measuring`.
     """
@@ -62,7 +62,7 @@ class Experience(Protocol):
 
     @property
     def named_form(self) -> Literal["cross_entropy", "mse"] | None:
-        """The form of the task's loss that the host names; in a plain loop that names none, the cross-entropy."""
+        """The form of the task's loss that the host names; in a plain loop without a loss argument, the cross-entropy."""
         ...
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -74,11 +74,11 @@ class Experience(Protocol):
         ...
 
     def batches(self, *, samples: int | None = None, seed: int = 0) -> Iterator[Any]:
-        """Yields batches of whatever form the training step gets, or this many samples, drawn from all of them."""
+        """Yields batches in the form that the training step receives, or this many samples, drawn from all of them."""
         ...
 
     def measuring(self) -> AbstractContextManager[nn.Module]:
-        """While the network runs again: in evaluation mode, and without a trace. Gives the module that computes the loss."""
+        """A context for running the network in evaluation mode and restoring it; yields the module that computes the loss."""
         ...
 
     def loss(self, batch: Any) -> Tensor:
@@ -86,15 +86,15 @@ class Experience(Protocol):
         ...
 
     def outputs(self, batch: Any) -> list[Tensor]:
-        """What the network gives when the training step runs on a batch."""
+        """The network's outputs when the training step runs on a batch."""
         ...
 
     def run(self, batch: Any) -> None:
-        """Runs the network on a batch as training does, for the hooks that watch it."""
+        """Runs the network on a batch as training does, for the hooks on it."""
         ...
 
     def form(self) -> Literal["cross_entropy", "mse"] | None:
-        """That loss as a function of ``network(inputs)``, (batch, classes), and targets; None where it is another."""
+        """The task's loss as a function of ``network(inputs)``, (batch, classes), and targets; None if it has another form."""
         ...
 
     def classified(self, batch: Any) -> tuple[Tensor, Tensor | None] | None:
@@ -106,36 +106,36 @@ class Experience(Protocol):
         ...
 
     def check_separable(self) -> None:
-        """Checks that one row of every tensor of a batch is one sample."""
+        """Checks that one row of every tensor in a batch is one sample."""
         ...
 
 
 class Rule:
     """A metaplasticity rule: what a synapse remembers and how that changes its next update.
 
-    A rule knows no host. It overrides those of the events below that it needs; an event that is not
-    overridden costs nothing. All memory lives in `state`, so that it is saved, moved and grown without
-    further code. One instance learns in one network; use `clone` for another.
+    A rule is independent of the host. It overrides those of the events below that it needs; an event that is not overridden has
+    no overhead. All memory is in `state`, so that it is saved, moved and grown without further code. One instance learns in one
+    network; use `clone` for another.
 
     Attributes of the class, which an instance may refine by its hyperparameters:
-        needs_inputs: `before_forward` looks at the inputs, and not only at how many samples they are. Where no rule does, a
-            batch may be of any form, and one of its tensors stands for the inputs.
-        needs_labels: every batch must come with integer class labels.
-        takes_task_loss: labels are needed for the loss alone, and where the host has a training step that computes it, are left
-            to that.
+        needs_inputs: `before_forward` uses the inputs themselves, not only their batch size. If no rule does, a batch may have
+            any form, and one of its tensors stands for the inputs.
+        needs_labels: every batch must have integer class labels.
+        takes_task_loss: labels are needed for the loss only, so they are not required if the host has a training step that
+            computes it.
         needs_boundaries: the rule consolidates at the end of experiences, so a stream must announce them.
         needs_data: `end_experience` reads the experience's data.
-        samples_read: of how many samples, at most; None for all.
-        makes_update: the rule moves the parameters itself and keeps the optimizer from doing so.
+        samples_read: the number of samples that it reads, at most; None for all.
+        makes_update: the rule updates the parameters itself and keeps the optimizer from doing so.
         reads_task_gradient: the rule needs the gradient of the task's loss as the backward pass left it, before other
             rules have changed it.
-        head_only: the rule learns the head and keeps all other parameters still.
-        needs_tasks: the rule must be told the task of every sample in testing, see `context`.
+        head_only: the rule learns the head and freezes all other parameters.
+        needs_tasks: the rule needs the task of every sample at test time, see `context`.
         limits: hosts that refuse the rule, and why: ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
 
     Attributes of an instance:
-        loss_divisor: in `after_backward`, what the host has divided the loss of that pass by, as it does where gradients are
-            accumulated; None where the host does not say.
+        loss_divisor: in `after_backward`, the number by which the host divided the loss of that pass, as it does when it
+            accumulates gradients; None if unknown.
     """
 
     needs_inputs: bool = True
@@ -154,39 +154,39 @@ class Rule:
     def __init__(self) -> None:
         self.state = State()
 
-    # Events, in the order in which they come.
+    # Events, in the order in which they occur.
 
     def begin_experience(self, synapses: Synapses) -> None:
         """Before the first batch of an experience, after a head has grown."""
 
     def rehearse(self, synapses: Synapses, experience: Experience) -> None:
-        """Before the first step of an experience: tries on two samples of its first batch what its end will need.
+        """Before the first step of an experience: tries on two samples of its first batch what `end_experience` will do.
 
-        What cannot work raises here, rather than after hours of training. The rule's memory must not change, and the network
-        is put back as it was.
+        A consolidation that cannot work raises here rather than after hours of training. The rule's memory must not change; the
+        network is restored.
         """
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         """Before the forward pass of a training batch. May perturb the parameters; see `restore`."""
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
-        """At each weight layer of a training forward pass, with what the layer is about to receive."""
+        """At each weight layer of a training forward pass, with the layer's inputs."""
 
     def local_error(self, layer: Layer, output: Tensor, targets: Tensor) -> Tensor:
         """The local error of a hidden block, of its output's shape; replaces the backpropagated one.
 
         Args:
             layer: the weight layer that the block begins with.
-            output: what the block hands to the next weight layer, (batch, ...); `lit_meta.core.layers.units` gives the
-                dimension of its units.
+            output: the block's output, which the next weight layer receives, (batch, ...); `lit_meta.core.layers.units` gives
+                the dimension of its units.
             targets: integer class labels, (batch,).
         """
         raise NotImplementedError
 
     def after_backward(self, synapses: Synapses) -> None:
-        """After every backward pass; several come before one step where gradients are accumulated.
+        """After every backward pass; there are several before one step if gradients are accumulated.
 
-        A rule that perturbed the parameters in `before_forward` gives them their values back here.
+        A rule that perturbed the parameters in `before_forward` restores them here.
         """
 
     def gradient(self, synapses: Synapses) -> None:
@@ -197,83 +197,83 @@ class Rule:
         """
 
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
-        """After the optimizer's step, with the parameters' values from before it; may correct the step."""
+        """After the optimizer's step, with the parameters' values before it; may correct the step."""
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         """After the last batch of an experience: consolidate."""
 
     def synchronize(self, synapses: Synapses) -> None:
-        """Before the parameters are looked at: brings them up to date with the memory.
+        """Before the parameters are used: updates them from the memory.
 
-        For rules that work out parameters from their memory rather than step by step. It comes before every forward pass
+        For rules that compute parameters from their memory rather than step by step. It is called before every forward pass
         of a weight layer in evaluation mode, at any point of a stream, and when an experience ends; it needs no data.
         """
 
     # Around the events.
 
     def sets_weights(self, network: nn.Module) -> Iterable[Layer]:
-        """The layers whose weights the rule computes and writes itself: these must be parameters that no other module has."""
+        """The layers whose weights the rule computes and writes itself: these must be parameters of no other module."""
         return ()
 
     def reads_weights(self, network: nn.Module) -> Iterable[Layer]:
-        """The layers whose weights the rule looks up and works on as they are: these must be parameters, also shared ones."""
+        """The layers whose weights the rule reads directly: these must be parameters, but may be shared."""
         return ()
 
     def frozen_below(self, network: nn.Module) -> nn.Module | None:
-        """The one module that learns, where the rule keeps all others still; None where it does not.
+        """The one module that learns, if the rule freezes all others; None if it does not.
 
-        Asked before every training pass, so it must be quick. All other modules are in evaluation mode during the pass,
-        whatever the host says, and a buffer of theirs that moves all the same is an error; see `lit_meta.core.frozen`.
+        Called before every training pass, so it must be fast. All other modules are in evaluation mode during the pass,
+        whatever mode the host sets, and a change of their buffers is an error; see `lit_meta.core.frozen`.
         """
         return None
 
     def join(self, synapses: Synapses) -> None:
-        """Before the first step of parameters that were unfrozen inside an experience.
+        """Before the first step of parameters that were unfrozen during an experience.
 
         Args:
             synapses: those parameters alone.
 
         Raises:
-            ValueError: the rule must know all parameters of an experience when it begins.
+            ValueError: the rule must know all trainable parameters when an experience begins.
         """
         if self.overrides("begin_experience"):
             raise ValueError(
-                f"{synapses.names[0]!r} was unfrozen inside an experience, and {type(self).__name__} must know what learns in "
-                "it when it begins: unfreeze between experiences"
+                f"{synapses.names[0]!r} was unfrozen inside an experience, and {type(self).__name__} must know all trainable "
+                "parameters when the experience begins: unfreeze between experiences"
             )
 
     def leave_batch(self, synapses: Synapses) -> None:
-        """No backward pass followed the last `before_forward`: undoes what the rule has noted of that batch."""
+        """No backward pass followed the last `before_forward`: discards what the rule has recorded of that batch."""
         self.restore(synapses)
 
     def forget(self, synapses: Synapses) -> None:
-        """Parameters were replaced by new ones of the same name: drops what is remembered of the old ones.
+        """Parameters were replaced by new ones of the same name: drops the memory of the old ones.
 
-        Here, every tensor that is kept by the name of such a parameter or of its layer.
+        By default, every tensor stored under the name of such a parameter or of its layer.
         """
         self.state.forget({*synapses.names, *(name.rpartition(".")[0] for name in synapses.names)} - {""})
 
     def leave_experience(self) -> None:
-        """After all rules have consolidated, or when an experience is given up: nothing is being learned any more."""
+        """After all rules have consolidated, or when an experience is abandoned: training has stopped."""
 
     def context(self, network: nn.Module, experiences: Tensor) -> AbstractContextManager[None]:
-        """Tells a rule that needs tasks, while a network is tested, what each sample of a batch is of.
+        """A context in which a network is tested, for rules that need the task of each sample.
 
         Args:
             network: the network.
-            experiences: of each sample, the position of its experience in the stream, (batch,).
+            experiences: the position in the stream of each sample's experience, (batch,).
         """
         return nullcontext()
 
     def restore(self, synapses: Synapses) -> None:
-        """Undoes what `before_forward` did to the parameters, and forgets the passes of a step that is abandoned."""
+        """Undoes the perturbation of `before_forward`, and discards the passes of a step that is abandoned."""
 
     def unperturbed(self) -> list[tuple[Tensor, Tensor]]:
-        """The parameters that `before_forward` has perturbed for the present pass, each with its own value."""
+        """The parameters that `before_forward` has perturbed for the present pass, each with its unperturbed value."""
         return []
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
-        """What is worth logging, such as the value of a penalty; called at logging steps only."""
+        """Quantities to log, such as the value of a penalty; called at logging steps only."""
         return {}
 
     def overrides(self, event: str) -> bool:

@@ -1,7 +1,7 @@
 """The state that spiking neurons of other packages keep from one call to the next.
 
-snnTorch's and SpikingJelly's neurons hold their membrane potential as an attribute, so that what a network answers depends on
-what it was asked before. Networks of this package keep no state between calls.
+snnTorch's and SpikingJelly's neurons hold their membrane potential as an attribute, so a network's output depends on its
+previous inputs. Networks of this package keep no state between calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-# Of a package, the class of its neurons (module and name) and the method that resets one.
+# For each package: the class of its neurons (module and name) and the method that resets one.
 _PACKAGES = (
     ("snntorch._neurons.neurons", "SpikingNeuron", "reset_mem"),
     ("spikingjelly.activation_based.base", "MemoryModule", "reset"),
@@ -21,7 +21,7 @@ _PACKAGES = (
 
 
 class SpikingState:
-    """The neurons of a network that keep state; looked up once, so that a network without any costs nothing.
+    """The neurons of a network that keep state; searched once, so that a network without any has no overhead.
 
     Args:
         network: the network, or a module around it.
@@ -54,10 +54,10 @@ class SpikingState:
             reset()
 
     def reset_used(self) -> None:
-        """Does so where the state still depends on the graph of an earlier forward pass.
+        """Resets all neurons if a state still depends on the graph of an earlier forward pass.
 
-        That graph is gone after its backward pass, and a next one through it would fail. State that was detached is left:
-        it may be carried on purpose.
+        That graph is freed by its backward pass, and another one through it would fail. Detached state is kept, since it may
+        be carried over on purpose.
         """
         if any(
             tensor.requires_grad and not tensor.is_leaf for module, _ in self._neurons for tensor in _tensors(module)
@@ -66,7 +66,7 @@ class SpikingState:
 
     @contextmanager
     def reset_before_calls(self, network: nn.Module) -> Iterator[None]:
-        """Resets before every call of a network, except inside `lasting`."""
+        """Resets all neurons before every call of a network, except inside `lasting`."""
         if not self._neurons:
             yield
             return
@@ -83,19 +83,19 @@ class SpikingState:
 
     @contextmanager
     def lasting(self) -> Iterator[None]:
-        """Resets once, and not before calls of the network inside."""
+        """Resets all neurons once, and not before calls of the network inside the block."""
         self.reset()
-        former, self._lasting = self._lasting, True
+        outer, self._lasting = self._lasting, True
         try:
             yield
         finally:
-            self._lasting = former
+            self._lasting = outer
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors that a module keeps: attributes, buffers, and those of mappings, tuples and lists among its attributes."""
-    kept: list[Any] = [*vars(module).values(), *module._buffers.values()]
-    for value in kept:
+    """Tensors that a module stores: attributes, buffers, and those in mappings, tuples and lists among its attributes."""
+    attributes: list[Any] = [*vars(module).values(), *module._buffers.values()]
+    for value in attributes:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, (tuple, list)):

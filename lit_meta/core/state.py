@@ -1,4 +1,4 @@
-"""What synapses remember: the tensors of a rule, by quantity and by parameter name."""
+"""The memory of synapses: the tensors of a rule, by quantity and parameter name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lit_meta.core.memory_codec import OVERALL, SEPARATOR, decode_key, encode_ke
 
 
 def apart(name: str) -> str:
-    """A name, in a rule's state, for memory of a parameter or layer that has not the parameter's shape.
+    """The name in a rule's state for memory of a parameter or layer with a shape other than the parameter's.
 
-    `State.grow` leaves such memory alone.
+    `State.grow` leaves such memory unchanged.
 
     Example:
         >>> apart("layer.weight")
@@ -25,13 +25,13 @@ def apart(name: str) -> str:
 class State:
     """The memory of one rule: ``quantity -> parameter name -> tensor``, and what belongs to no parameter.
 
-    A flat mapping of ``"quantity/parameter"`` to tensors goes to and comes from files (`lit_meta.core.memory_codec`), so
-    that a rule's history is saved without pickling and learning can go on where it stopped.
+    Files hold a flat mapping of ``"quantity/parameter"`` to tensors (`lit_meta.core.memory_codec`), so that a rule's history is
+    saved without pickling and learning can be resumed.
 
     Attributes:
-        overall: by quantity, memory of the rule as a whole: counts, sums over samples, a generator's position. As an item,
-            such a quantity is a mapping of one tensor, ``{"*": tensor}``.
-        fills: by quantity, the value of the entries that are new when a parameter has grown; 0 where none is given.
+        overall: by quantity, memory of the rule as a whole: counts, sums over samples, a generator's state. As an item, such a
+            quantity is a mapping of one tensor, ``{"*": tensor}``.
+        fills: by quantity, the value of new entries when a parameter has grown; 0 by default.
 
     Example:
         >>> state = State()
@@ -57,7 +57,7 @@ class State:
         if quantity not in self._quantities:
             if quantity in self.overall:
                 return {OVERALL: self.overall[quantity]}
-            raise KeyError(f"the rule holds no {quantity!r}; it holds {sorted(self._quantities) or 'nothing yet'}")
+            raise KeyError(f"the rule has no {quantity!r} in memory, only {sorted(self._quantities) or 'nothing yet'}")
         return self._quantities[quantity]
 
     def __setitem__(self, quantity: str, tensors: Mapping[str, Tensor]) -> None:
@@ -77,31 +77,31 @@ class State:
         Raises:
             KeyError: a parameter has no such tensor. A missing memory never counts as zero.
         """
-        held = self[quantity]
+        by_name = self[quantity]
         try:
-            return [held[name] for name in names]
+            return [by_name[name] for name in names]
         except KeyError as error:
             raise KeyError(
-                f"the rule holds no {quantity!r} for parameter {error.args[0]!r}: it was added or unfrozen inside an "
+                f"the rule has no {quantity!r} of parameter {error.args[0]!r} in memory: it was added or unfrozen inside an "
                 "experience; begin a new experience after changing the network"
             ) from None
 
     def grow(self, names: Sequence[str], parameters: Sequence[Tensor]) -> None:
-        """Gives every tensor the shape and floating-point type of its parameter, where a head has gained rows.
+        """Gives every tensor the shape and floating-point dtype of its parameter, for example when a head has gained rows.
 
-        New entries are zero, or what `fills` says: a synapse that did not exist has no history. Integers and booleans
-        keep their type.
+        New entries are zero or the value in `fills`: a synapse that did not exist has no history. Integers and booleans keep
+        their dtype.
 
         Raises:
             ValueError: a parameter has become smaller, or has other dimensions than before.
         """
-        for quantity, held in self._quantities.items():
+        for quantity, by_name in self._quantities.items():
             for name, parameter in zip(names, parameters, strict=True):
-                old = held.get(name)
+                old = by_name.get(name)
                 if old is None:
                     continue
                 if old.is_floating_point() and old.dtype != parameter.dtype:
-                    old = held[name] = old.to(parameter.dtype)
+                    old = by_name[name] = old.to(parameter.dtype)
                 if old.shape == parameter.shape:
                     continue
                 if old.dim() != parameter.dim() or any(o > n for o, n in zip(old.shape, parameter.shape, strict=True)):
@@ -111,10 +111,10 @@ class State:
                     )
                 new = old.new_full(parameter.shape, self.fills.get(quantity, 0.0))
                 new[tuple(slice(size) for size in old.shape)] = old
-                held[name] = new
+                by_name[name] = new
 
     def forget(self, names: Collection[str]) -> None:
-        """Drops, of every quantity, the tensors of parameters or layers with these names.
+        """Drops the tensors of parameters or layers with these names from every quantity.
 
         Example:
             >>> state = State()
@@ -123,16 +123,16 @@ class State:
             >>> list(state["importance"])
             ['body.weight']
         """
-        for held in self._quantities.values():
-            for name in {*names, *map(apart, names)} & held.keys():
-                del held[name]
+        for by_name in self._quantities.values():
+            for name in {*names, *map(apart, names)} & by_name.keys():
+                del by_name[name]
 
     def to(self, device: torch.device) -> None:
-        """Moves every tensor to ``device``; does nothing to those already there."""
-        for held in (*self._quantities.values(), self.overall):
-            for name, tensor in held.items():
+        """Moves every tensor to ``device``, unless it is there already."""
+        for by_name in (*self._quantities.values(), self.overall):
+            for name, tensor in by_name.items():
                 if tensor.device != device:
-                    held[name] = tensor.to(device)
+                    by_name[name] = tensor.to(device)
 
     @property
     def bytes(self) -> int:
@@ -142,7 +142,9 @@ class State:
     def state_dict(self) -> dict[str, Tensor]:
         """A flat mapping ``"quantity/parameter" -> tensor`` (the tensors themselves, not copies)."""
         named = {
-            encode_key(quantity, name): t for quantity, held in self._quantities.items() for name, t in held.items()
+            encode_key(quantity, name): tensor
+            for quantity, by_name in self._quantities.items()
+            for name, tensor in by_name.items()
         }
         return {**named, **{encode_key(quantity, OVERALL): tensor for quantity, tensor in self.overall.items()}}
 

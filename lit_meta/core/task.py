@@ -1,4 +1,4 @@
-"""What a network is trained for: the loss of a host's training step, to be computed again without training."""
+"""The loss of a host's training step, to be computed again outside training."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Task(Protocol):
     """The loss that a host's training step computes.
 
     Attributes:
-        owner: the module whose code computes the loss; the network is it, or a part of it.
-        form: the loss as a function of ``network(inputs)`` and the targets, where the host knows it to be the cross-entropy of
-            classes or half the squared distance to the one-hot label; None where it may be anything.
-        plain: whether the step calls ``network(inputs)`` for certain.
-        inseparable: why a row of every tensor of a batch is not one sample, for a message; None where it is.
+        owner: the module whose code computes the loss; the network itself, or a module that contains it.
+        form: the loss as a function of ``network(inputs)`` and the targets, if the host knows it to be the cross-entropy of
+            classes or half the squared distance to the one-hot label; None if it may be anything.
+        plain: whether the step is known to call ``network(inputs)``.
+        inseparable: why a row of every tensor in a batch is not one sample, for a message; None if it is.
     """
 
     owner: nn.Module
@@ -40,12 +40,12 @@ class Task(Protocol):
         """The loss of a batch, a scalar with its graph.
 
         Raises:
-            ValueError: the step gives none that can be differentiated.
+            ValueError: the step returns no loss that can be differentiated.
         """
         ...
 
     def alone(self) -> AbstractContextManager[None]:
-        """While the loss is computed for itself, the host logs nothing and steps nothing."""
+        """A context for computing the loss outside training, in which the host neither logs nor steps."""
         ...
 
 
@@ -54,7 +54,7 @@ class PlainTask:
 
     Args:
         network: the network.
-        unpack: takes a batch apart into (inputs, targets).
+        unpack: splits a batch into (inputs, targets).
         criterion: a function of outputs and targets; None for the cross-entropy.
 
     Example:
@@ -81,15 +81,15 @@ class PlainTask:
 
 
 @contextmanager
-def answers(network: nn.Module, owner: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects what a network gives in the calls that are made inside.
+def recorded_outputs(network: nn.Module, owner: nn.Module) -> Iterator[list[Tensor]]:
+    """Records a network's outputs of all calls inside the block.
 
     Yields:
-        The floating-point tensors of its outputs; where an output has ``logits``, these alone. Where the network is the owner
-        and its code calls its parts without calling itself, those of the last part called from outside of all others.
+        The floating-point tensors in its outputs; of an output with ``logits``, these alone. If the network is the owner and
+        its code calls its submodules without calling itself, the outputs of the last outermost submodule that was called.
     """
-    found: list[Tensor] = []
-    handles = [network.register_forward_hook(lambda module, arguments, output: found.extend(_answer(output)))]
+    outputs: list[Tensor] = []
+    handles = [network.register_forward_hook(lambda module, arguments, output: outputs.extend(_predictions(output)))]
     depth = 0
     last: list[Tensor] = []
 
@@ -101,7 +101,7 @@ def answers(network: nn.Module, owner: nn.Module) -> Iterator[list[Tensor]]:
         nonlocal depth
         depth -= 1
         if depth == 0:
-            last[:] = _answer(output)
+            last[:] = _predictions(output)
 
     if network is owner:
         for name, part in network.named_modules():
@@ -109,22 +109,22 @@ def answers(network: nn.Module, owner: nn.Module) -> Iterator[list[Tensor]]:
                 handles.append(part.register_forward_pre_hook(enter))
                 handles.append(part.register_forward_hook(leave))
     try:
-        yield found
-        if not found:
-            found.extend(last)
+        yield outputs
+        if not outputs:
+            outputs.extend(last)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _answer(output: Any) -> list[Tensor]:
+def _predictions(output: Any) -> list[Tensor]:
     logits = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
     candidates = [logits] if isinstance(logits, Tensor) else tensors(output)
     return [tensor for tensor in candidates if tensor.is_floating_point() and tensor.dim()]
 
 
 def class_logits(outputs: object) -> bool:
-    """Whether outputs are one number for each of several classes, (batch, classes)."""
+    """Whether outputs are one score for each of several classes, (batch, classes)."""
     return isinstance(outputs, Tensor) and outputs.dim() == 2 and outputs.shape[1] > 1
 
 
@@ -134,11 +134,11 @@ def is_cross_entropy(
     """Whether the loss of a batch, and its gradient, are those of the cross-entropy of ``network(inputs)`` and labels.
 
     Args:
-        loss: of a batch.
+        loss: computes the loss of a batch.
         network: the network.
-        unpack: takes the batch apart.
-        batch: as the training step gets it.
-        gradients: compare these too, and not the values alone.
+        unpack: splits the batch into (inputs, targets).
+        batch: as the training step receives it.
+        gradients: compare gradients too, not only values.
     """
     try:
         inputs, targets = unpack(batch)
@@ -156,16 +156,16 @@ def is_cross_entropy(
         parameters = [p for p in network.parameters() if p.requires_grad] if gradients else []
         return _same(expected, loss(batch), parameters)
     except Exception:
-        return False  # Whatever does not work that way is another loss, and its own errors come when it is computed.
+        return False  # It is some other loss, which raises its own errors when it is computed.
 
 
-def _same(one: Tensor, two: Tensor, parameters: list[nn.Parameter]) -> bool:
-    tolerance = 0.02 if one.dtype in (torch.float16, torch.bfloat16) else 1e-4
-    if not torch.allclose(one.detach(), two.detach().to(one.dtype), rtol=tolerance, atol=tolerance * 1e-2):
+def _same(expected: Tensor, loss: Tensor, parameters: list[nn.Parameter]) -> bool:
+    tolerance = 0.02 if expected.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if not torch.allclose(expected.detach(), loss.detach().to(expected.dtype), rtol=tolerance, atol=tolerance * 1e-2):
         return False
     if not parameters:
         return True
-    gradients = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (one, two))
+    gradients = (torch.autograd.grad(scalar, parameters, allow_unused=True) for scalar in (expected, loss))
     for first, second in zip(*gradients, strict=True):
         if first is None or second is None:
             present = first if second is None else second

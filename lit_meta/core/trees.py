@@ -1,4 +1,4 @@
-"""Batches of any form: where their tensors are, and a draw of some samples from a stream of them."""
+"""Batches of any form: their tensors, and random samples from a stream of them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def moved(tree: Any, device: torch.device) -> Any:
 
 
 def drawn(batches: Iterable[Any], samples: int, seed: int) -> Iterator[Any]:
-    """Batches of ``samples`` samples, drawn without replacement and with equal chances from all those of a stream.
+    """Batches of ``samples`` samples, drawn uniformly without replacement from all samples of a stream.
 
-    One pass over the stream; at no time are more than twice ``samples`` samples and a batch held. Where the stream has no
-    more than ``samples``, all of it comes back as it was.
+    Makes one pass over the stream and keeps at most twice ``samples`` samples and a batch in memory. A stream of at most
+    ``samples`` samples is returned unchanged.
 
     Args:
         batches: see `count_samples`.
         samples: at least 1.
-        seed: of the draw.
+        seed: of the generator.
 
     Example:
         >>> stream = (torch.full((4, 1), float(i)) for i in range(100))
@@ -42,15 +42,15 @@ def drawn(batches: Iterable[Any], samples: int, seed: int) -> Iterator[Any]:
     """
     generator = torch.Generator().manual_seed(seed)
     pool: list[tuple[Tensor, Any]] = []
-    largest = held = 0
+    largest = pooled = 0
     for batch in batches:
         count = count_samples(batch)
-        # The samples with the smallest of as many random numbers are a draw without replacement.
+        # One random key for each sample: those with the smallest keys are a draw without replacement.
         pool.append((torch.rand(count, generator=generator, dtype=torch.float64), batch))
-        largest, held = max(largest, count), held + count
-        if held > 2 * samples:
-            pool, held = _smallest(pool, samples), samples
-    if held > samples:
+        largest, pooled = max(largest, count), pooled + count
+        if pooled > 2 * samples:
+            pool, pooled = _smallest(pool, samples), samples
+    if pooled > samples:
         pool = _smallest(pool, samples)
     yield from _merged([batch for _, batch in pool], largest)
 
@@ -68,31 +68,31 @@ def _smallest(pool: list[tuple[Tensor, Any]], samples: int) -> list[tuple[Tensor
 
 
 def _merged(batches: list[Any], largest: int) -> Iterator[Any]:
-    """The batches, neighbours put together where they have the same form and are no more than ``largest`` together."""
-    waiting: list[Any] = []
+    """The batches, with neighbours concatenated if they have the same form and at most ``largest`` samples together."""
+    group: list[Any] = []
     count = 0
     for batch in batches:
         size = count_samples(batch)
-        if waiting and (count + size > largest or not _same_form(waiting[0], batch)):
-            yield _joined(waiting)
-            waiting, count = [], 0
-        waiting.append(batch)
+        if group and (count + size > largest or not _same_form(group[0], batch)):
+            yield _joined(group)
+            group, count = [], 0
+        group.append(batch)
         count += size
-    if waiting:
-        yield _joined(waiting)
+    if group:
+        yield _joined(group)
 
 
-def _same_form(one: Any, two: Any) -> bool:
-    """Whether two batches differ in nothing but their samples."""
-    if type(one) is not type(two):
+def _same_form(first: Any, second: Any) -> bool:
+    """Whether two batches differ only in their samples."""
+    if type(first) is not type(second):
         return False
-    if isinstance(one, Tensor):
-        return bool(one.dim()) and one.shape[1:] == two.shape[1:] and one.dtype == two.dtype
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(_same_form(one[key], two[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(two) and all(_same_form(a, b) for a, b in zip(one, two, strict=True))
-    return one is None
+    if isinstance(first, Tensor):
+        return bool(first.dim()) and first.shape[1:] == second.shape[1:] and first.dtype == second.dtype
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same_form(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(_same_form(a, b) for a, b in zip(first, second, strict=True))
+    return first is None
 
 
 def _joined(batches: list[Any]) -> Any:

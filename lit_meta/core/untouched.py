@@ -1,4 +1,4 @@
-"""Trying something out, and leaving everything as it was."""
+"""Contexts that restore random generators, module state and parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_meta.functional._module_state import ModuleState
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Afterwards the global generators of PyTorch, NumPy and Python stand where they stood.
+    """Restores the state of the global generators of PyTorch, NumPy and Python.
 
     Example:
         >>> before = torch.get_rng_state()
@@ -25,24 +25,24 @@ def random_state_kept() -> Iterator[None]:
         >>> torch.equal(torch.get_rng_state(), before)
         True
     """
-    numpy: Any = sys.modules.get("numpy")  # Where nobody has imported it, nobody draws from it.
+    numpy: Any = sys.modules.get("numpy")  # If it was never imported, nothing draws from it.
     devices = torch.cuda.is_available() and torch.cuda.is_initialized()
-    kept = torch.get_rng_state(), torch.cuda.get_rng_state_all() if devices else [], random.getstate()
+    state = torch.get_rng_state(), torch.cuda.get_rng_state_all() if devices else [], random.getstate()
     arrays = None if numpy is None else numpy.random.get_state()
     try:
         yield
     finally:
-        torch.set_rng_state(kept[0])
-        if kept[1]:
-            torch.cuda.set_rng_state_all(kept[1])
-        random.setstate(kept[2])
+        torch.set_rng_state(state[0])
+        if state[1]:
+            torch.cuda.set_rng_state_all(state[1])
+        random.setstate(state[2])
         if arrays is not None:
             numpy.random.set_state(arrays)
 
 
 @contextmanager
 def state_kept(module: nn.Module) -> Iterator[None]:
-    """Afterwards what a module keeps beside its parameters is as it was, so that the next run does not go on from this one.
+    """Restores the state that a module keeps beside its parameters, so that runs inside do not affect later ones.
 
     Example:
         >>> network = nn.BatchNorm1d(2)
@@ -60,10 +60,10 @@ def state_kept(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untouched(module: nn.Module) -> Iterator[None]:
-    """In evaluation mode, and afterwards everything that belongs to a module is as it was.
+    """Sets evaluation mode, and afterwards restores everything that belongs to a module.
 
-    That is parameters, their gradients and whether they require any, buffers, modes, plain attributes (counters, lists, the
-    sums of a metric) of all submodules, and the global random state.
+    That is parameters, their gradients and ``requires_grad``, buffers, modes, plain attributes (counters, lists, the sums of a
+    metric) of all submodules, and the global random state.
 
     Example:
         >>> network = nn.BatchNorm1d(2)
@@ -91,5 +91,5 @@ def untouched(module: nn.Module) -> Iterator[None]:
 
 
 def _version(tensor: Tensor) -> int:
-    """Changes with every change in place; tensors of inference mode do not count theirs, and cannot be restored."""
+    """Changes with every in-place change; inference tensors have no version counter and cannot be restored."""
     return 0 if tensor.is_inference() else tensor._version

@@ -134,7 +134,7 @@ def test_an_epoch_cut_short_leaves_no_part_of_a_step_behind(rule, make_network):
     for got, right in zip(module.body.parameters(), make_network().parameters(), strict=True):
         assert torch.equal(got, right)
     assert "class_counts" not in own.state
-    assert not callback.session._local._held
+    assert not callback.session._local._gradients
 
 
 @pytest.mark.parametrize("rule", (BGD(limit=float("inf")), NACA(), RecursiveReadout()), ids=repr)

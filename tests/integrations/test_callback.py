@@ -139,7 +139,7 @@ def test_one_rule_learns_in_one_network(make_network, loaders):
     (
         (lambda: Metaplasticity(EWC), TypeError, r"write EWC\(\)"),
         (lambda: Metaplasticity([]), ValueError, "no rule was given"),
-        (lambda: Metaplasticity([NACA(), NACA()]), ValueError, "both bring local errors"),
+        (lambda: Metaplasticity([NACA(), NACA()]), ValueError, "both set the local errors"),
         (lambda: Metaplasticity(object()), TypeError, "instance of lit_meta.Rule"),
         (lambda: MetaplasticModule(nn.Linear(2, 2), loss="hinge"), KeyError, "unknown loss 'hinge'"),
         (lambda: MetaplasticModule("resnet18"), KeyError, "unknown network 'resnet18'"),
@@ -168,7 +168,7 @@ def test_batches_of_another_form_need_a_function_where_a_rule_reads_labels(make_
     samples = [{"image": a, "digit": b} for a, b in zip(x, y, strict=True)]
     loader = DataLoader(samples, batch_size=9)
     with pytest.raises(
-        TypeError, match=r"NACA needs to know inputs and labels, and .* give a function that takes it apart"
+        TypeError, match=r"NACA needs to know inputs and labels, and .* pass a function that returns .inputs, targets."
     ):
         trainer(callbacks=[Metaplasticity(NACA(), network="body")]).fit(Dictionaries(make_network()), loader)
     importance = {}

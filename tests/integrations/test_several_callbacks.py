@@ -51,7 +51,7 @@ def test_a_module_without_a_rule_takes_the_trainers(make_network, task):
         ((EWC(), BGD()), "BGD makes the whole update"),
         ((EWC(), SI()), "put SI before EWC"),
         ((NACA(), SI()), "they cannot be combined"),
-        ((NACA(), NACA(strength=0.5)), "both bring local errors"),
+        ((NACA(), NACA(strength=0.5)), "both set the local errors"),
         ((RecursiveReadout(), NACA()), r"NACA in a callback of its own comes too late for RecursiveReadout"),
     ),
     ids=lambda value: value if isinstance(value, str) else "-".join(type(rule).__name__ for rule in value),

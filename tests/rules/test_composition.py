@@ -65,7 +65,7 @@ def test_the_order_is_the_one_given(make_network, two_experiences):
         ([MAS(), SI()], "put SI before MAS"),
         ([SI(), NACA()], "not the gradient of any loss"),
         ([NACA(), SI()], "not the gradient of any loss"),
-        ([NACA(), NACA()], "both bring local errors"),
+        ([NACA(), NACA()], "both set the local errors"),
         ([BGD(), BennaFusi()], "BGD makes the whole update"),
         ([EWC(), BGD()], "BGD makes the whole update"),
         ([NACA(), BGD()], "BGD makes the whole update"),
