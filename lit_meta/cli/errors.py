@@ -11,6 +11,7 @@ from lit_meta.cli.console import error_console, printable
 
 BAD_INPUT = 1
 INTERNAL_ERROR = 70  # As of sysexits.h: an internal software error.
+_LONGEST = 1000  # Characters of a message.
 _PACKAGE = Path(__file__).resolve().parent.parent
 # The types that we raise on bad input, and those that libraries use to say so.
 _OURS = (ValueError, TypeError, KeyError, RuntimeError)
@@ -62,6 +63,8 @@ def report(error: Exception) -> int:
 def say(message: str) -> None:
     """One line on the error stream."""
     line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST:  # A value of a file, quoted whole.
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     error_console().print(f"lit-meta: {line}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, Literal, cast
 
@@ -14,6 +15,7 @@ from lit_meta.utils.specs import Spec, normalized
 LEARNERS = ("rule", "naive", "joint")
 
 _NAMES = {"name", "class_path"}
+_LARGEST_SEED = 2**32 - 1  # Of NumPy.
 
 Rules = str | dict[str, Any] | list[str | dict[str, Any]] | None
 """The spec of a rule, or of several."""
@@ -39,6 +41,7 @@ class Override:
 
     def __post_init__(self) -> None:
         _check_types(self)
+        _check_numbers(self)
 
 
 @dataclass
@@ -96,10 +99,13 @@ class Experiment:
             or any(c in "/\\" or not c.isprintable() for c in self.name)
         ):
             raise ValueError(f"an experiment's name is the name of a folder, without slashes, got {self.name!r}")
+        _check_numbers(self)
         require_one_of("protocol", self.protocol, PROTOCOLS)
         require_one_of("matmul_precision", self.matmul_precision, MATMUL_PRECISIONS)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be a list of different integers, got {self.seeds}")
+        if min(self.seeds) < 0 or max(self.seeds) > _LARGEST_SEED:
+            raise ValueError(f"seeds must be from 0 to {_LARGEST_SEED}, got {self.seeds}")
         for learner in self.overrides:
             require_one_of("a learner in overrides", learner, LEARNERS)
         for learner in self.controls:
@@ -178,6 +184,26 @@ def _check_types(config: Experiment | Override) -> None:
         value = getattr(config, name)
         if not fits(value, annotation):
             raise TypeError(f"{name} must be {described(annotation)}, got {value!r}")
+
+
+def _check_numbers(config: Experiment | Override) -> None:
+    for name in ("max_epochs", "batch_size"):
+        number = getattr(config, name)
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    for name in ("scenario", "network", "rule", "optimizer"):
+        for path, value in _leaves(getattr(config, name, None), name):
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{path} is not a number: give one")
+
+
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    """The values in nested mappings and lists, each with its path as an option of the command has it."""
+    if isinstance(value, (Mapping, list)):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _leaves(item, f"{path}.{key}")
+    else:
+        yield path, value
 
 
 def _arguments(spec: str | dict[str, Any]) -> dict[str, Any]:
