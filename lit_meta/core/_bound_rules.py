@@ -85,8 +85,7 @@ class BoundRules:
         self._open_watch()
 
     def _unbind(self) -> None:
-        self._thaw()
-        self._frozen = None
+        self._melt()
         if self._watch is not None:
             self._watch.close()
         self._of_optimizer = {}
@@ -138,12 +137,17 @@ class BoundRules:
         """Updates what is frozen: a head may have been replaced, and a rule may start to freeze later."""
         heads = tuple(head for rule in self._freezing if (head := rule.frozen_below(self.network)) is not None)
         if self._frozen is None or self._frozen.heads != heads:
-            self._thaw()
-            self._frozen = Frozen(self.network, heads) if heads else None
+            self._melt()
+            self._frozen = Frozen(self.network, heads, self.task.owner) if heads else None
 
     def _thaw(self) -> None:
         if self._frozen is not None:
             self._frozen.release()
+
+    def _melt(self) -> None:
+        if self._frozen is not None:
+            self._frozen.close()
+            self._frozen = None
 
     def _before_evaluation(self, module: nn.Module) -> None:
         # Frozen layers are in evaluation mode during training too; only the head above them shows the host's mode.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from lit_meta.core.trees import tensors
 
 # Larger buffers are not copied: any write to one counts as a change.
 _MOST_COPIED = 2**20
@@ -26,6 +30,8 @@ class Frozen:
     Args:
         network: the network.
         heads: the modules in it that learn, at least one.
+        owner: the module that the network is a part of, if any. What else of it has no trainable parameter keeps still too:
+            the network may be the head of a backbone that stands beside it.
 
     Raises:
         ValueError: batch normalisation without running statistics, whose output depends on the rest of the batch.
@@ -41,13 +47,20 @@ class Frozen:
         True
     """
 
-    def __init__(self, network: nn.Module, heads: Iterable[nn.Module]) -> None:
+    def __init__(self, network: nn.Module, heads: Iterable[nn.Module], owner: nn.Module | None = None) -> None:
         self.heads = tuple(heads)
+        beside = {} if owner is None or owner is network else dict(_beside(owner, network))
         exempt = {id(module) for head in self.heads for module in head.modules()}
         for module in network.modules():
             if getattr(module, "learns_by_itself", False):
                 exempt |= {id(inner) for inner in module.modules()}
-        named = [(name, module) for name, module in network.named_modules() if id(module) not in exempt]
+        named = [
+            (f"{place}.{name}" if place and name else place or name, module)
+            for place, root in {"": network, **beside}.items()
+            for name, module in root.named_modules()
+            if id(module) not in exempt
+        ]
+        self._watch = self._watch_inputs(network) if owner is not None and _learns_beside(owner, network) else None
         for name, module in named:
             if isinstance(module, _BatchNorm) and module.running_mean is None:
                 raise ValueError(
@@ -100,6 +113,13 @@ class Frozen:
                     "or train with freeze=False; nothing was learned from this batch"
                 )
 
+    def close(self) -> None:
+        """Releases, and no longer looks at what the network is given."""
+        self.release()
+        if self._watch is not None:
+            self._watch.remove()
+            self._watch = None
+
     def release(self) -> None:
         """Restores the host's mode in every module."""
         self._forget_if_evaluated()
@@ -107,10 +127,43 @@ class Frozen:
             _set_mode(module, True)
         self._changed = {}
 
+    def _watch_inputs(self, network: nn.Module) -> RemovableHandle:
+        def refuse_gradients(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+            learns = module.training or any(head.training for head in self.heads)
+            if learns and any(tensor.requires_grad for tensor in tensors(arguments)):
+                raise ValueError(
+                    f"the features that {type(module).__name__} gets come from parameters outside it that are being trained, "
+                    "while the rule keeps all below its head still: freeze them (requires_grad_(False)), or let the rule's "
+                    "network be the whole; nothing was learned from this batch"
+                )
+
+        return network.register_forward_pre_hook(refuse_gradients)
+
     def _forget_if_evaluated(self) -> None:
         # The host has called network.eval() since: evaluation mode is now its own choice.
         if self._host_trains and self.evaluates:
             self._changed = {}
+
+
+def _beside(owner: nn.Module, network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The largest parts of a module, by name, that neither contain the network, nor lie in it, nor have anything to train."""
+    inside = {id(module) for module in network.modules()}
+    pending = [("", owner)]
+    while pending:
+        path, module = pending.pop()
+        for name, child in module.named_children():
+            if id(child) in inside:
+                continue
+            place = f"{path}.{name}" if path else name
+            if any(inner is network for inner in child.modules()):
+                pending.append((place, child))
+            elif not any(p.requires_grad for p in child.parameters()):
+                yield place, child
+
+
+def _learns_beside(owner: nn.Module, network: nn.Module) -> bool:
+    own = {id(p) for p in network.parameters()}
+    return any(p.requires_grad and id(p) not in own for p in owner.parameters())
 
 
 def _set_mode(module: nn.Module, training: bool) -> None:
