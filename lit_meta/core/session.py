@@ -81,6 +81,12 @@ class Session(TrainingSteps):
             ValueError: the network has changed in a way that the rules' memory cannot follow.
         """
         check_processes(self.rules)
+        for rule in self.rules:
+            if not rule.state.belong(self.network):
+                raise ValueError(
+                    f"this {type(rule).__name__} has learned in another network, and its memory is of that one's parameters: "
+                    "use a new rule for a new network (rule.clone()), or load a memory into it (rule.state.load_state_dict)"
+                )
         resumed, self._resume = self._resume, False
         self.drop_unfinished_step()
         self._bind()

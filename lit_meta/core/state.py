@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from weakref import ReferenceType, ref
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core.memory_codec import OVERALL, SEPARATOR, decode_key, encode_key
 
@@ -49,6 +50,26 @@ class State:
         self._quantities: dict[str, dict[str, Tensor]] = {}
         self.overall: dict[str, Tensor] = {}
         self.fills: dict[str, float] = {}
+        self._network: ReferenceType[nn.Module] | None = None
+
+    def belong(self, network: nn.Module) -> bool:
+        """Makes this the memory of a network, unless it is of another one already; tells which.
+
+        What is loaded or copied belongs to nobody yet.
+
+        Example:
+            >>> state, one = State(), nn.Linear(1, 1)
+            >>> state["importance"] = {"weight": torch.ones(1, 1)}
+            >>> state.belong(one), state.belong(nn.Linear(1, 1)), state.belong(one)
+            (True, False, True)
+        """
+        if self._network is not None and self._network() is not network and len(self):
+            return False
+        self._network = ref(network)
+        return True
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_network": None}
 
     def __contains__(self, quantity: str) -> bool:
         return quantity in self._quantities or quantity in self.overall
@@ -163,3 +184,4 @@ class State:
             else:
                 quantities.setdefault(quantity, {})[name] = tensor.detach().clone()
         self._quantities, self.overall = quantities, overall
+        self._network = None

@@ -277,6 +277,12 @@ class Metaplasticity(L.Callback):
             if callback is self:
                 break
             if isinstance(callback, Metaplasticity):
+                for rule in self.rules:
+                    if any(rule is other for other in callback.rules):
+                        raise ValueError(
+                            f"two callbacks have the same {type(rule).__name__}, which has one memory: give each a rule of its "
+                            "own (rule.clone())"
+                        )
                 others = {id(p) for p in callback._find_network(pl_module).parameters()}
                 before += callback.rules if own & others else ()
         if not before:
