@@ -80,7 +80,7 @@ class MetaplasticModule(L.LightningModule):
         inputs, targets = self._unpack(batch)
         if targets is None:
             raise ValueError("the batch has no targets, and the loss needs them")
-        outputs = self.network(inputs)
+        outputs = self._outputs(inputs) if self._checks_labels else self.network(inputs)
         if self._checks_labels:
             check_labels(outputs, targets)
         loss = self.loss(outputs, targets)
@@ -94,7 +94,7 @@ class MetaplasticModule(L.LightningModule):
         self._log_accuracy("test_accuracy", batch)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        return self.network(self._unpack(batch)[0]).argmax(1)
+        return self._outputs(self._unpack(batch)[0]).argmax(1)
 
     def configure_callbacks(self) -> list[L.Callback]:
         if self.plasticity is None:
@@ -119,11 +119,22 @@ class MetaplasticModule(L.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self._optimizer([p for p in self.network.parameters() if p.requires_grad])
 
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        outputs = self.network(inputs)
+        if not isinstance(outputs, Tensor):
+            kind = " (its outputs.logits, say)" if hasattr(outputs, "logits") else ""
+            raise TypeError(
+                f"{type(self.network).__name__} gives a {type(outputs).__name__}, and this module needs a tensor of outputs "
+                f"(batch, classes){kind}: wrap the network in one that returns it, or write a LightningModule with a loss of "
+                "its own and give the Trainer the callback Metaplasticity(rule, network=...)"
+            )
+        return outputs
+
     def _log_accuracy(self, name: str, batch: Any) -> None:
         inputs, targets = self._unpack(batch)
         if targets is None:
             raise ValueError("the batch has no targets to compare predictions with")
-        accuracy = (self.network(inputs).argmax(1) == targets).float().mean()
+        accuracy = (self._outputs(inputs).argmax(1) == targets).float().mean()
         self.log(name, accuracy, batch_size=inputs.shape[0])
 
 

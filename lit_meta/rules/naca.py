@@ -97,6 +97,13 @@ class NACA(Rule):
         self._tables: dict[str, tuple[Tensor, Tensor]] = {}
 
     def begin_experience(self, synapses: Synapses) -> None:
+        for name, module in synapses.network.named_modules():
+            if getattr(module, "step_mode", "s") == "m":
+                raise ValueError(
+                    f"NACA gives every sample an error by its label, and {name!r} ({type(module).__name__}) is in multi-step "
+                    "mode, where time and not samples is the first dimension: set step_mode='s' and call the network once for "
+                    "each time step"
+                )
         self._width = self.classes or _head_width(synapses)
         expectation_code(
             self._width, kind=self.code
