@@ -18,6 +18,7 @@ from lit_meta.core.frozen import Frozen
 from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
 from lit_meta.core.spiking_state import SpikingState
+from lit_meta.core.task import Task
 
 
 class BoundRules:
@@ -30,6 +31,8 @@ class BoundRules:
         network: as of `Session`.
         rules: as of `Session`.
     """
+
+    task: Task  # What the network is a part of keeps still with it.
 
     def __init__(self, network: nn.Module, rules: Rule | Sequence[Rule]) -> None:
         if not isinstance(network, nn.Module):

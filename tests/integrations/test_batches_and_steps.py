@@ -275,7 +275,7 @@ def test_penalties_work_where_two_optimizers_take_turns(make_network):
 @pytest.mark.parametrize("rule", (BGD(), NACA(), RecursiveReadout()), ids=repr)
 def test_several_backward_passes_in_a_step_are_refused_where_one_is_needed(rule, make_network):
     # The readout notices first that its features are being trained.
-    with pytest.raises(ValueError, match="one backward pass for each batch|outside it that are being trained"):
+    with pytest.raises(ValueError, match=r"one backward pass for each batch|outside it that are being trained"):
         fit(Adversarial(make_network()), rule.clone(), loader())
 
 
