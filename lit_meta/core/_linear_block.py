@@ -83,7 +83,7 @@ def simple_block(layer: nn.Module, output: Tensor) -> SimpleBlock | None:
     node: Any = output.grad_fn
     derivative, result = "", output
     if node is not None and node.name() in _DERIVATIVES:
-        derivative, result = node.name(), node._saved_result
+        derivative, result = node.name(), getattr(node, "_saved_result", None)
         node = node.next_functions[0][0]
     if node is None or node.name() not in _FACTORS:
         return None
