@@ -81,7 +81,8 @@ def simple_block(layer: nn.Module, output: Tensor) -> SimpleBlock | None:
     if output._backward_hooks or output.retains_grad:
         return None
     node: Any = output.grad_fn
-    derivative, result = "", output
+    derivative = ""
+    result: Any = output
     if node is not None and node.name() in _DERIVATIVES:
         derivative, result = node.name(), getattr(node, "_saved_result", None)
         node = node.next_functions[0][0]
