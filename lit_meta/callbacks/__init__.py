@@ -1,4 +1,4 @@
-"""Lightning callbacks that watch learning, and one that ends it."""
+"""Lightning callbacks that record learning, and one that stops it."""
 
 from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
 from lit_meta.callbacks.stop_at_accuracy import StopAtAccuracy

@@ -1,4 +1,4 @@
-"""Accuracies within experiences, not only at their ends."""
+"""Accuracy within experiences, not only at their end."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lit_meta.utils.validation import require_one_of
 class ContinualEvaluation(L.Callback):
     """Tests on every experience each ``every_n_steps`` optimizer steps, and at the end of each experience.
 
-    What comes of it is a trace of accuracies, the argument of `lit_meta.functional.stability.stability_gap`. The network
-    is tested in evaluation mode and the random state is not touched, so that learning takes the same course as without.
+    The result is a trace of accuracies, the argument of `lit_meta.functional.stability.stability_gap`. The network is
+    tested in evaluation mode and the random state is not touched, so that training is the same as without the callback.
 
     Args:
         test_stream: experiences to test on.
         every_n_steps: optimizer steps between two evaluations, counted within the experience. The cost is a pass over the
             whole test stream each time.
-        protocol: how test batches are made; see `lit_meta.evaluation.accuracy.accuracy_of`.
-        folder: where ``continual_evaluation.json`` is kept, written after every experience and gone on with when a stream
-            is resumed; None keeps it in memory only.
+        protocol: how test batches are composed; see `lit_meta.evaluation.accuracy.accuracy_of`.
+        folder: the folder of ``continual_evaluation.json``, written after every experience and extended on resume; None
+            keeps the trace in memory only.
 
     Attributes:
         steps: for each experience, the steps within it at which it was tested.
@@ -87,18 +87,18 @@ class ContinualEvaluation(L.Callback):
         return torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True, padding_value=float("nan"))
 
     def check_stream(self, *, tells_tasks: bool) -> None:
-        """Checks that samples can be tested by themselves.
+        """Checks that samples can be tested without their task.
 
         Raises:
-            ValueError: the stream has to tell the task of every sample.
+            ValueError: the stream needs the task of every test sample.
         """
         if tells_tasks:
-            raise ValueError("ContinualEvaluation cannot tell the task of a test sample, and this stream has to")
+            raise ValueError("ContinualEvaluation cannot provide the task of a test sample, which this stream needs")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         index = experience_index(trainer, len(self.rows))
         if index != len(self.rows):
-            self._go_on(index)
+            self._resume(index)
         self._started = trainer.global_step
         self._steps_now, self._rows_now = [], []
 
@@ -113,14 +113,14 @@ class ContinualEvaluation(L.Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step - self._started
         if step in self._steps_now[-1:]:
-            # A rule may have consolidated since: the end of the experience is after that.
+            # A rule may have consolidated since; the experience ends after consolidation.
             self._steps_now.pop()
             self._rows_now.pop()
         self._test(step, pl_module)
         self.steps.append(self._steps_now)
         self.rows.append(torch.stack(self._rows_now))
         if self.folder is not None and trainer.is_global_zero:
-            rows = [[[round(v, 6) for v in row] for row in found.tolist()] for found in self.rows]
+            rows = [[[round(v, 6) for v in row] for row in accuracies.tolist()] for accuracies in self.rows]
             content = {
                 "every_n_steps": self.every_n_steps,
                 "protocol": self.protocol,
@@ -133,19 +133,19 @@ class ContinualEvaluation(L.Callback):
         self._steps_now.append(step)
         self._rows_now.append(accuracy_of(network, self._tests, protocol=self.protocol, device=network.device))
 
-    def _go_on(self, index: int) -> None:
-        """Takes up the evaluations within the experiences before ``index``."""
+    def _resume(self, index: int) -> None:
+        """Loads the evaluations within the experiences before ``index``."""
         known = read_continual_evaluation(self.folder) if self.folder is not None and index > 0 else None
         if index > 0 and (known is None or len(known[1]) < index):
             raise ValueError(
-                f"the stream goes on at experience {index}, but the ones before were not evaluated within"
-                + (f": {self.folder} holds too few" if self.folder is not None else "; give a folder to keep them in")
+                f"the stream resumes at experience {index}, but there are no evaluations within all previous ones"
+                + (f": {self.folder} holds too few" if self.folder is not None else "; pass a folder to store them in")
             )
         self.steps, self.rows = (known[0][:index], known[1][:index]) if known is not None else ([], [])
 
 
 def read_continual_evaluation(folder: Path) -> tuple[list[list[int]], list[Tensor]] | None:
-    """The steps and accuracies that a `ContinualEvaluation` has left in a folder; None where there are none."""
+    """The steps and accuracies that a `ContinualEvaluation` has written to a folder; None if there are none."""
     path = folder / "continual_evaluation.json"
     if not path.is_file():
         return None

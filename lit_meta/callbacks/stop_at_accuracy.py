@@ -1,4 +1,4 @@
-"""Learning each experience to a criterion, not for a number of passes."""
+"""Training on each experience to a criterion instead of for a number of epochs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from lit_meta.utils.validation import require_in
 class StopAtAccuracy(L.Callback):
     """Ends an experience after the first epoch that leaves an accuracy of at least ``accuracy`` on its own training samples.
 
-    The code published with NACA trains this way, with 0.95 on streams of one class an experience, where training and
-    validation samples are the same: a rule that learns a class sooner is trained on it for fewer passes, and overwrites
-    less of the others. Needs the data module of `lit_meta.fit_stream`; ``max_epochs`` is the most passes an experience can
-    take.
+    The code published with NACA trains this way, with 0.95 on streams of one class per experience, where training and
+    validation samples are the same: a rule that learns a class faster is trained on it for fewer epochs, and overwrites
+    less of the others. Needs the data module of `lit_meta.fit_stream`; ``max_epochs`` is the maximum for an experience.
 
     Args:
-        accuracy: at which to stop, above 0 and up to 1.
+        accuracy: the accuracy at which to stop, above 0 and up to 1.
 
     Attributes:
-        epochs: passes that each experience took, of those fitted since the callback was made.
+        epochs: number of epochs of each experience fitted since the callback was created.
 
     Raises:
         ValueError: an accuracy out of range.

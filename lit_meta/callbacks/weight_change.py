@@ -1,4 +1,4 @@
-"""What every experience has rewritten, layer by layer."""
+"""The weights that every experience has changed, layer by layer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from lit_meta.utils.io import load_tensors, save_json, save_tensors
 class WeightChange(L.Callback):
     """Records, for every experience and weight layer, how many synapses changed, by how much, and where.
 
-    Weights are compared from the start of an experience to its end, after the rule has consolidated. Learning is not
-    touched; the cost is one copy of the weights.
+    Weights at the start of an experience are compared with those at its end, after the rule has consolidated. Training is
+    not affected; the cost is one copy of the weights.
 
     Args:
         threshold: a synapse counts as changed when it moved by more than this share of the layer's typical (root mean
             square) weight; 0 counts every change.
-        map_size: rows and columns of the recorded maps at most.
-        folder: where ``weight_change.json`` and ``weight_change.safetensors`` are kept, written after every experience and
-            gone on with when a stream is resumed; None keeps them in memory only.
+        map_size: maximum rows and columns of the recorded maps.
+        folder: the folder of ``weight_change.json`` and ``weight_change.safetensors``, written after every experience and
+            extended on resume; None keeps them in memory only.
 
     Attributes:
         records: for each experience, by name of the layer, ``{"changed": share of synapses, "mean": mean relative change}``.
@@ -63,7 +63,7 @@ class WeightChange(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         index = experience_index(trainer, len(self.records))
         if index != len(self.records):
-            self._go_on(index)
+            self._resume(index)
         self._before = {layer.name: _weight(layer.module).clone() for layer in weight_layers(pl_module)}
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -80,19 +80,19 @@ class WeightChange(L.Callback):
             save_json(self.folder / "weight_change.json", {"threshold": self.threshold, "experiences": self.records})
             save_tensors(self.folder / "weight_change.safetensors", encode_numbered(self.maps))
 
-    def _go_on(self, index: int) -> None:
-        """Takes up the records of the experiences before ``index``."""
+    def _resume(self, index: int) -> None:
+        """Loads the records of the experiences before ``index``."""
         known = read_weight_change(self.folder) if self.folder is not None and index > 0 else None
         if index > 0 and (known is None or len(known[0]) < index):
             raise ValueError(
-                f"the stream goes on at experience {index}, but the weight changes of the ones before were not recorded"
-                + (f" in {self.folder}" if self.folder is not None else "; give a folder to keep them in")
+                f"the stream resumes at experience {index}, but the weight changes of previous ones were not recorded"
+                + (f" in {self.folder}" if self.folder is not None else "; pass a folder to store them in")
             )
         self.records, self.maps = (known[0][:index], known[1][:index]) if known is not None else ([], [])
 
 
 def read_weight_change(folder: Path) -> tuple[list[dict[str, dict[str, float]]], list[dict[str, Tensor]]] | None:
-    """The records and maps that a `WeightChange` has left in a folder; None where there are none."""
+    """The records and maps that a `WeightChange` has written to a folder; None if there are none."""
     if not (folder / "weight_change.json").is_file():
         return None
     records = json.loads((folder / "weight_change.json").read_text())["experiences"]

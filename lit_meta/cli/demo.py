@@ -52,9 +52,9 @@ def demo(options: Namespace) -> dict[str, Any]:
     out = console()
     run_dir = Path(options.run_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
     check_folder(run_dir)
-    out.print(f"[bold]1.[/bold] zoo.load({_ENTRY!r}), tested anew on its Avalanche scenario")
-    found = zoo.evaluate(_ENTRY)
-    out.print(f"   average accuracy {percent(found['average_accuracy'])} % (its card's seed; {found['seconds']:.1f} s)")
+    out.print(f"[bold]1.[/bold] zoo.load({_ENTRY!r}), tested again on its Avalanche scenario")
+    entry = zoo.evaluate(_ENTRY)
+    out.print(f"   average accuracy {percent(entry['average_accuracy'])} % (its card's seed; {entry['seconds']:.1f} s)")
     out.print(
         "[bold]2.[/bold] the same stream learned now: ten digits, one class at a time, a rule as a callback of the Trainer"
     )
@@ -62,7 +62,7 @@ def demo(options: Namespace) -> dict[str, Any]:
     experiments = {label: load_experiment(name) for label, name in _EXPERIMENTS.items()}
     with progress(10 * 2 * len(experiments) + 1, "training") as advance:
 
-        def told(label: str) -> Callable[[int, Tensor], None]:
+        def advance_for(label: str) -> Callable[[int, Tensor], None]:
             return lambda index, row: advance(f"{label}: experience {index + 1}")
 
         for label, experiment in experiments.items():
@@ -77,12 +77,12 @@ def demo(options: Namespace) -> dict[str, Any]:
                 max_epochs=experiment.max_epochs,
                 batch_size=experiment.batch_size,
                 callbacks=[Metaplasticity(rule, network="network")],
-                on_experience=told(label),
+                on_experience=advance_for(label),
             )
             naive = f"naive ({label}'s network)"
-            results[naive], _ = run_seed(experiment, "naive", 0, on_experience=told(naive))
+            results[naive], _ = run_seed(experiment, "naive", 0, on_experience=advance_for(naive))
         joint = f"joint bound ({label}'s network)"
-        results[joint], _ = run_seed(experiment, "joint", 0, on_experience=told(joint))
+        results[joint], _ = run_seed(experiment, "joint", 0, on_experience=advance_for(joint))
     rows = [
         (label, percent(r.average_accuracy), percent(r.forgetting), f"{r.cost['seconds']:.1f}")
         for label, r in results.items()
@@ -99,7 +99,7 @@ def demo(options: Namespace) -> dict[str, Any]:
         if result.forgetting is not None:
             file = figures / f"accuracy_matrix_{re.sub('[^a-z]+', '_', label.lower()).strip('_')}.png"
             accuracy_matrices({f"{label} on split-digits": result.accuracy_matrix}).savefig(file, dpi=150)
-    facts = {"zoo": found, "learners": {label: result.to_dict() for label, result in results.items()}}
+    facts = {"zoo": entry, "learners": {label: result.to_dict() for label, result in results.items()}}
     save_json(run_dir / "metrics.json", facts)
     out.print(f"[bold]3.[/bold] metrics.json and the accuracy matrices as pictures are in {run_dir}", soft_wrap=True)
     return facts

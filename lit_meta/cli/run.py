@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lit_meta.evaluation.accuracy import Protocol
 
 
-# Where the work is done and what is shown of it; the results are the same.
+# Options that affect only the device and the output, not the results.
 _NO_PART_OF_RESULTS = {"json": None, "resume": None, "accelerator": None, "print_config": None}
 
 
@@ -128,14 +128,14 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
         )
     rows = []
     for learner in learners:
-        found = report[learner]
+        summaries = report[learner]
         rows.append(
             (
                 learner,
-                percent(found["average_accuracy"]),
-                percent(found["forgetting"]),
-                f"{found['cost']['seconds']:.1f}",
-                f"{found['cost']['state_bytes'] / 1024:.0f}",
+                percent(summaries["average_accuracy"]),
+                percent(summaries["forgetting"]),
+                f"{summaries['cost']['seconds']:.1f}",
+                f"{summaries['cost']['state_bytes'] / 1024:.0f}",
             )
         )
     columns = (
@@ -161,17 +161,19 @@ def recorders(
     from lit_meta.callbacks import ContinualEvaluation, StopAtAccuracy, WeightChange
     from lit_meta.cost.ledger import CostLedger
 
-    found: list[Callback] = [CostLedger()]
+    callbacks: list[Callback] = [CostLedger()]
     if learner == "joint":
-        return found
+        return callbacks
     if options.stop_at_accuracy is not None:
-        found.append(StopAtAccuracy(options.stop_at_accuracy))
+        callbacks.append(StopAtAccuracy(options.stop_at_accuracy))
     if options.record_weight_change:
-        found.append(WeightChange(folder=folder))
+        callbacks.append(WeightChange(folder=folder))
     if options.evaluate_every is not None:
         every = options.evaluate_every
-        found.append(ContinualEvaluation(benchmark.test_stream, every_n_steps=every, protocol=protocol, folder=folder))
-    return found
+        callbacks.append(
+            ContinualEvaluation(benchmark.test_stream, every_n_steps=every, protocol=protocol, folder=folder)
+        )
+    return callbacks
 
 
 def _figures(run_dir: Path) -> Path:

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
     parser.add_argument("config", help="a YAML file, or a name in configs/sweep/")
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/sweep-NAME)")
     parser.add_argument("--trials", type=int, help="how many settings to try, in all (default: the config's)")
-    parser.add_argument("--resume", action="store_true", help="go on with the sweep in DIR")
+    parser.add_argument("--resume", action="store_true", help="continue the sweep in DIR")
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
 
 
@@ -43,8 +43,10 @@ def sweep(options: Namespace) -> dict[str, Any]:
             accelerator=options.accelerator,
             on_trial=lambda number, accuracy: advance(f"sweep: trial {number}, {percent(accuracy)} %"),
         )
-    ranked = sorted(facts["trials"], key=lambda one: -one["accuracy"])[:5]
-    rows = [(percent(one["accuracy"]), *(_short(one["values"][path]) for path in described.space)) for one in ranked]
+    ranked = sorted(facts["trials"], key=lambda trial: -trial["accuracy"])[:5]
+    rows = [
+        (percent(trial["accuracy"]), *(_short(trial["values"][path]) for path in described.space)) for trial in ranked
+    ]
     table(
         f"sweep of {described.experiment.name}: the best of {len(facts['trials'])} settings",
         ("validation accuracy (%)", *described.space),

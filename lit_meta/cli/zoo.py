@@ -1,4 +1,4 @@
-"""``lit-meta zoo``: what there is, whether it is whole, and how to take it away or add to it."""
+"""``lit-meta zoo``: lists, shows, verifies, exports and adds entries."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def list_entries(options: Namespace) -> dict[str, Any]:
         )
         for card in cards
     ]
-    told = (
+    caption = (
         "protocol standard unless another is named; naive training on one experience with all classes is joint training"
     )
-    table("zoo: average accuracy (%)", ("entry", "rule", "naive", "joint"), rows, told)
+    table("zoo: average accuracy (%)", ("entry", "rule", "naive", "joint"), rows, caption)
     for problem in problems.values():
         errors.say(problem)
     return {"entries": cards, "problems": problems, "exit_status": int(bool(problems))}
@@ -86,7 +86,7 @@ def verify_entries(options: Namespace) -> dict[str, Any]:
     table(
         "zoo: verified",
         ("entry", "state"),
-        [(name, "; ".join(found) or "whole") for name, found in problems.items()],
+        [(name, "; ".join(of_entry) or "whole") for name, of_entry in problems.items()],
     )
     return {"problems": problems, "exit_status": int(any(problems.values()))}
 

@@ -1,4 +1,4 @@
-"""What the package asks of a benchmark; Avalanche's fulfil it, and so does any object with the two streams."""
+"""The protocol of a benchmark, fulfilled by Avalanche's and by any object with the two streams."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Benchmark(Protocol):
-    """A stream of experiences to learn, and one to be tested on.
+    """A stream of training experiences and one of test experiences.
 
-    An experience has a ``dataset`` of (sample, label, ...) and, in training, ``logging().current_experience``, its
-    position; those of Avalanche do. A benchmark may also have a ``name``, and one of `lit_meta.scenario` is a
-    `LabelledBenchmark`.
+    An experience has a ``dataset`` of (sample, label, ...) and, in training, its position as
+    ``logging().current_experience``, as in Avalanche. A benchmark may also have a ``name``; those of `lit_meta.scenario` are
+    `LabelledBenchmark` objects.
 
     Example:
         >>> isinstance(BenchmarkView("nothing", [], []), Benchmark), isinstance([], Benchmark)
@@ -22,22 +22,22 @@ class Benchmark(Protocol):
 
     @property
     def train_stream(self) -> Iterable[Any]:
-        """Experiences to learn, in their order."""
+        """Training experiences, in their order."""
         ...
 
     @property
     def test_stream(self) -> Iterable[Any]:
-        """Experiences to be tested on."""
+        """Test experiences."""
         ...
 
 
 @runtime_checkable
 class LabelledBenchmark(Benchmark, Protocol):
-    """A benchmark that also says how its classes come."""
+    """A benchmark that also describes how its classes are presented."""
 
     @property
     def form(self) -> str:
-        """``"class"``, ``"domain"``, or ``"task"`` where the task of every sample is told."""
+        """``"class"``, ``"domain"``, or ``"task"`` if the task of every sample is provided."""
         ...
 
     @property
@@ -48,14 +48,14 @@ class LabelledBenchmark(Benchmark, Protocol):
 
 @dataclass(frozen=True)
 class BenchmarkView:
-    """Experiences of a benchmark, chosen and put together anew.
+    """A benchmark composed of some experiences of another.
 
     Attributes:
-        name: what the results call it.
-        train_stream: experiences to learn.
-        test_stream: experiences to be tested on.
-        form: as of `LabelledBenchmark`; empty where the benchmark did not say.
-        classes: number of classes; 0 where the benchmark did not say.
+        name: its name in results.
+        train_stream: training experiences.
+        test_stream: test experiences.
+        form: as of `LabelledBenchmark`; empty if the benchmark has none.
+        classes: number of classes; 0 if the benchmark does not define it.
     """
 
     name: str
@@ -66,7 +66,7 @@ class BenchmarkView:
 
 
 def benchmark_name(benchmark: Benchmark) -> str:
-    """The name of a benchmark, or of its type where it has none.
+    """The name of a benchmark, or of its type if it has none.
 
     Example:
         >>> benchmark_name(BenchmarkView("halves", [], []))
@@ -76,7 +76,7 @@ def benchmark_name(benchmark: Benchmark) -> str:
 
 
 def tells_tasks(benchmark: Benchmark) -> bool:
-    """Whether the benchmark tells the task of every sample, in learning and in testing.
+    """Whether the benchmark provides the task of every sample, in training and testing.
 
     Example:
         >>> tells_tasks(BenchmarkView("halves", [], [], form="task", classes=10))
@@ -86,7 +86,7 @@ def tells_tasks(benchmark: Benchmark) -> bool:
 
 
 def stream_classes(stream: Iterable[Any]) -> list[list[int]]:
-    """The labels in each experience, as Avalanche's ``with_classes_timeline`` attaches them; empty where it has not."""
+    """The labels in each experience, as attached by Avalanche's ``with_classes_timeline``; empty without it."""
     experiences = list(stream)
     if not all(hasattr(experience, "classes_in_this_experience") for experience in experiences):
         return []

@@ -1,7 +1,7 @@
-"""The registry of scenarios; other packages add theirs by the entry-point group ``lit_meta.scenarios``.
+"""The registry of scenarios; other packages add theirs through the entry-point group ``lit_meta.scenarios``.
 
-A scenario is a function that returns a benchmark. Those of this package stand over any source, so that ``split-NAME`` and
-``permuted-NAME`` are scenarios for every registered source, one of another package included.
+A scenario is a function that returns a benchmark. Those of this package take any source, so that ``split-NAME`` and
+``permuted-NAME`` are scenarios for every registered source, including those of other packages.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def scenario_names() -> tuple[str, ...]:
 
 
 def scenario_spec(spec: Specification) -> Spec:
-    """A scenario's spec with ``split-NAME`` taken apart into the scenario and its source.
+    """A scenario's spec with ``split-NAME`` resolved into the scenario and its source.
 
     Raises:
         KeyError: an unknown scenario; the nearest are named.

@@ -21,7 +21,7 @@ Form = Literal["class", "domain", "task"]
 
 
 def scenario(spec: Specification | None = None, **arguments: Any) -> Any:
-    """Builds an Avalanche benchmark: a stream of experiences to learn from, and one to be tested on.
+    """Builds an Avalanche benchmark: a stream of training experiences and one of test experiences.
 
     Args:
         spec: one of `scenario_names`, such as ``"split-digits"`` (see `split`) or ``"permuted-mnist"`` (see `permuted`);
@@ -36,7 +36,7 @@ def scenario(spec: Specification | None = None, **arguments: Any) -> Any:
 
     Raises:
         KeyError: there is no scenario of that name.
-        TypeError: an argument that the scenario does not have, or what the spec names does not return a benchmark.
+        TypeError: the scenario does not have an argument, or does not return a benchmark.
         ValueError: an argument that does not fit the scenario.
         FileNotFoundError: the data is absent.
 
@@ -71,7 +71,7 @@ def _built(spec: Specification, offered: dict[str, Any], arguments: dict[str, An
     parsed = scenario_spec(spec)
     benchmark = build(parsed.to_dict(), SCENARIOS, offered=offered, trusted=trusted, **arguments)
     if not hasattr(benchmark, "train_stream") or not hasattr(benchmark, "test_stream"):
-        raise TypeError(f"scenario {spec!r} gave a {type(benchmark).__name__} without train_stream and test_stream")
+        raise TypeError(f"scenario {spec!r} returned a {type(benchmark).__name__} without train_stream and test_stream")
     if not getattr(benchmark, "name", None):
         benchmark.name = parsed.name or parsed.class_path.rpartition(".")[2]
     return benchmark
@@ -89,33 +89,33 @@ def split(
     standardize: Standardize | None = None,
     root: str | Path | None = None,
 ) -> Any:
-    """The classes of a source, divided among experiences in a random order that the seed decides.
+    """The classes of a source, divided among experiences in a random order that the seed determines.
 
     In one of three forms:
 
     - ``"class"``-incremental (the default), with a single head: labels stay the source's own, so that the output of a network
       is indexed by the original class.
     - ``"domain"``-incremental: the label is the position of a sample's class among those of its experience, in the order of
-      classes, so that all experiences have the same few labels, and which experience a sample is of need never be known.
-    - ``"task"``-incremental: labels as in ``"class"``, but `lit_meta.fit_stream` opens, in learning and in testing, only the
-      outputs of the classes of a sample's own experience. The network is then told the task of every test sample, so its
-      accuracy is not to be set beside that of the other forms.
+      classes, so that all experiences share the same few labels and the experience of a sample is not needed.
+    - ``"task"``-incremental: labels as in ``"class"``, but `lit_meta.fit_stream` masks, in training and testing, all outputs
+      but those of the classes of a sample's own experience. The task of every test sample is then known, so the accuracy must
+      not be compared with that of the other forms.
 
     No experience carries a task label other than 0.
 
     Args:
         source: a source, or its spec; see `load_source`.
-        experiences: length of the stream, a divisor of the number of classes. Default: one class an experience.
+        experiences: length of the stream, a divisor of the number of classes. Default: one class per experience.
         form: ``"class"``, ``"domain"`` or ``"task"``.
-        seed: decides the order of the classes, and which samples are for validation.
-        class_order: the order of the classes, in place of the seed's.
-        validation: the part of the training samples, class by class, that is taken out of the training stream
+        seed: determines the order of the classes and the validation samples.
+        class_order: the order of the classes, instead of the seed's.
+        validation: the fraction of the training samples of each class that is removed from the training stream
             and becomes ``benchmark.validation_stream`` (as long as the others), so that hyperparameters can
             be chosen without the test samples.
-        input_range: what 0 and 1 of the source become, values between them in proportion: ``(-1, 1)`` for images around 0.
-            Default: samples as the source has them.
-        standardize: takes a mean off each channel and divides by a standard deviation: ``{"mean": 0.1307, "std": 0.3081}``, one
-            number or one for each channel, or ``"train"``, those of the training samples.
+        input_range: the range to which the source's [0, 1] is mapped linearly: ``(-1, 1)`` for images centred on 0.
+            Default: samples as the source provides them.
+        standardize: subtracts each channel's mean and divides by its standard deviation: ``{"mean": 0.1307, "std": 0.3081}``,
+            one number or one for each channel, or ``"train"``, those of the training samples.
         root: the folder that holds the data sets, see `load_source`.
 
     Returns:
@@ -173,7 +173,7 @@ def permuted(
     Args:
         source: a source, or its spec; see `load_source`.
         experiences: length of the stream.
-        seed: decides the permutations, and which samples are for validation.
+        seed: determines the permutations and the validation samples.
         validation: as of `split`; every experience has the same images.
         input_range: as of `split`.
         standardize: as of `split`.
@@ -213,7 +213,7 @@ def _loaded(
     if not 0 <= validation < 1:
         raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
     if input_range is not None and standardize is not None:
-        raise ValueError("input_range and standardize both set the scale of the samples: give one of them")
+        raise ValueError("input_range and standardize both set the scale of the samples: pass only one of them")
     data = load_source(source, root)
     if standardize is not None:
         return standardized(data, standardize)
@@ -221,11 +221,11 @@ def _loaded(
 
 
 def _parts(data: Source, validation: float, seed: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Of each stream the samples, their labels and which of them it has."""
+    """For each stream: the source's samples, their labels, and the indices of those in the stream."""
     train = torch.arange(len(data.train_y))
     parts = {"train": (data.train_x, data.train_y, train)}
     if validation:
-        # A generator of its own: the order of classes must be the same with and without validation.
+        # A separate generator: the order of classes must be the same with and without validation.
         train, held_out = stratified_split(data.train_y, validation, torch.Generator().manual_seed(seed))
         parts["train"] = (data.train_x, data.train_y, train)
         parts["validation"] = (data.train_x, data.train_y, held_out)

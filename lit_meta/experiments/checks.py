@@ -21,18 +21,18 @@ from lit_meta.utils.specs import Specification, check, label
 
 
 def check_specs(experiment: Experiment, *, trusted: bool = True) -> None:
-    """Checks that all that an experiment names, for every learner, exists and takes the arguments it is given.
+    """Checks that everything an experiment names, for every learner, exists and takes the given arguments.
 
-    A mistake in what differs for the last learner is found before the first one trains.
+    A mistake in an override of the last learner is found before the first one trains.
 
     Args:
-        experiment: to be run.
+        experiment: the experiment to check.
         trusted: whether it is the user's own, and may import what it names.
 
     Raises:
         KeyError: an unknown name; the nearest are named.
         TypeError: an argument that does not exist, is missing, or is of another type.
-        ValueError: a class path that leads nowhere or must not be imported.
+        ValueError: a class path does not exist or must not be imported.
 
     Example:
         >>> from lit_meta.experiments import load_experiment

@@ -1,4 +1,4 @@
-"""The description of an experiment, as a YAML file holds it."""
+"""The description of an experiment, the content of a YAML file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MATMUL_PRECISIONS: tuple[MatmulPrecision, ...] = ("highest", "high", "medium")
 
 @dataclass
 class Override:
-    """Arguments of an `Experiment` that differ for one learner; None where they do not.
+    """Arguments of an `Experiment` that differ for one learner; None for those that do not.
 
     A ``rule`` that is an empty list is plain training. A ``network`` with a name replaces the whole network; without one it
     changes only the arguments that it gives, and of an argument that is a mapping only the keys that it gives.
@@ -49,7 +49,7 @@ class Experiment:
     """The whole description of an experiment; a YAML file in ``configs/experiment/`` holds one.
 
     Attributes:
-        name: of the experiment, and of the zoo entry that comes of it.
+        name: of the experiment, and of the zoo entry made from it.
         scenario: the spec of a scenario (see `lit_meta.utils.specs`), such as ``{"name": ..., "experiences": ...}``, without a
             seed.
         network: the spec of a network.
@@ -65,7 +65,7 @@ class Experiment:
         controls: further learners on the same stream, by a name of their own, each by what differs from the experiment: the
             same rule with a part switched off, another rule, another gate.
         batching: also test every learner's last network on class-pure batches, on shuffled ones and on one sample at a time:
-            where these differ, the batch tells the network what the sample does not.
+            if these differ, the composition of the batch gives the network information that the sample does not.
         matmul_precision: of products of float32 matrices, in training, consolidation and testing, as of
             `torch.set_float32_matmul_precision`: with ``"medium"`` processors that can may round factors to bfloat16 (sums
             stay float32), which is faster and, since rounding depends on the machine, not the same bits everywhere.
@@ -117,11 +117,11 @@ class Experiment:
             setattr(self, part, normalized(getattr(self, part), part))
         self.rule = _normalized_rules(self.rule)
         if self.batching and self.tasks_told:
-            raise ValueError("batching tests the network by itself, without the tasks that this scenario tells it")
+            raise ValueError("batching tests the network without the task of each sample, which this scenario provides")
 
     @property
     def tasks_told(self) -> bool:
-        """Whether the scenario tells the network the task of every sample, in testing too."""
+        """Whether the scenario provides the task of every sample, at test time too."""
         return _arguments(self.scenario).get("form") == "task"
 
     @property

@@ -88,7 +88,7 @@ def with_setting(values: Mapping[str, Any], setting: str) -> dict[str, Any]:
         setting: ``"max_epochs=2"``, or a path such as ``"optimizer.init_args.lr=0.1"``; also with ``--`` before it.
 
     Raises:
-        ValueError: another form, or a path that leads nowhere.
+        ValueError: another form, or a path that does not exist.
 
     Example:
         >>> with_setting({"rule": "ewc"}, "rule.strength=50")
@@ -100,7 +100,7 @@ def with_setting(values: Mapping[str, Any], setting: str) -> dict[str, Any]:
     top, *rest = path.split(".")
     if top not in _FIELDS:
         raise ValueError(f"an experiment has no key {top!r}{nearest(top, _FIELDS)} It has {', '.join(_FIELDS)}")
-    # Where nothing but text fits, text is not read as YAML: a name may be 2024, a note may hold a colon.
+    # If only text fits, it is not parsed as YAML: a name may be 2024, a note may contain a colon.
     others: tuple[object, ...] = (None, {}, [])
     only_text = not rest and fits(text, _TYPES[top]) and not any(fits(other, _TYPES[top]) for other in others)
     value = text if only_text else yaml_value(text, path)
@@ -113,11 +113,11 @@ def replaced(container: Any, path: Sequence[str], value: Any, whole: str) -> Any
     Args:
         container: mappings, lists, or a spec that is only a name.
         path: keys, and positions in lists.
-        value: to be put there.
+        value: the new value.
         whole: the path as the user wrote it, for error messages.
 
     Raises:
-        ValueError: the path leads nowhere.
+        ValueError: the path does not exist.
     """
     if not path:
         return value

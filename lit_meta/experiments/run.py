@@ -1,4 +1,4 @@
-"""An experiment: a rule on a stream, over seeds, beside naive fine-tuning and the joint upper bound."""
+"""Running an experiment: a rule on a stream, over seeds, with naive fine-tuning and the joint upper bound."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def build_module(experiment: Experiment, seed: int, *, trusted: bool = True) -> 
         seed: of the weights.
         trusted: whether the experiment is the user's own, and may import what it names; see `lit_meta.utils.specs`.
     """
-    # First, so that nothing is built of an experiment that names what it must not.
+    # First, so that an experiment that names something it must not is refused before anything is built.
     optimizer = optimizer_factory(experiment.optimizer, trusted=trusted)
     rule = build_rules(experiment.rule, trusted=trusted) or None  # An empty list is plain training.
     network = network_for_seed(experiment.network, seed, trusted=trusted)
@@ -89,9 +89,9 @@ def run_seed(
     callbacks: Callable[[Benchmark], Sequence[L.Callback]] | None = None,
     benchmark: Benchmark | None = None,
 ) -> tuple[StreamResult, MetaplasticModule]:
-    """One learner of an experiment with one seed; ``callbacks`` makes the Trainer's from the benchmark.
+    """Runs one learner of an experiment with one seed; ``callbacks`` builds the Trainer's callbacks for the benchmark.
 
-    The benchmark is the experiment's own for that seed; give it where it is at hand, see `benchmarks_of`.
+    ``benchmark`` is the experiment's for that seed, if the caller has built it already, see `benchmarks_of`.
     """
     from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.data.tensors import joint
@@ -120,15 +120,15 @@ def run_seed(
 def summarize(results: Sequence[StreamResult]) -> dict[str, Any]:
     """Results over seeds as plain numbers; the matrix is the mean over seeds."""
     quantities = ("average_accuracy", "forgetting", "backward_transfer", "forward_transfer")
-    found: dict[str, Any] = {q: summary([getattr(r, q) for r in results]) for q in quantities}
+    summaries: dict[str, Any] = {q: summary([getattr(r, q) for r in results]) for q in quantities}
     mean = torch.stack([r.accuracy_matrix for r in results]).mean(0)
-    found["accuracy_matrix"] = [[round(v, 6) for v in row] for row in mean.tolist()]
-    found["cost"] = {key: statistics.fmean(r.cost[key] for r in results) for key in results[0].cost}
-    return found
+    summaries["accuracy_matrix"] = [[round(v, 6) for v in row] for row in mean.tolist()]
+    summaries["cost"] = {key: statistics.fmean(r.cost[key] for r in results) for key in results[0].cost}
+    return summaries
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries that a number depends on."""
+    """Versions of the libraries that results depend on."""
     return {name: version(name) for name in ("lit-meta", "torch", "lightning", "avalanche-lib")}
 
 
@@ -144,12 +144,12 @@ def run_experiment(
     callbacks: Callable[[str, Path, Benchmark], Sequence[L.Callback]] | None = None,
     benchmarks: Mapping[int, Benchmark] | None = None,
 ) -> dict[str, Any]:
-    """Runs learners (all, where none are named) with every seed into a run folder.
+    """Runs learners (by default all) with every seed into a run folder.
 
     The folder holds ``config.yaml``, ``metrics.json``, ``accuracy_matrix.csv`` and, from the first seed, the network and
-    the rules' memory. ``callbacks`` makes the callbacks of one learner and seed from the learner, the folder of the seed and
-    the benchmark. ``benchmarks`` are those of `benchmarks_of` where a caller has them; they are made before anything is
-    written, so that an unknown scenario or absent data leaves no folder behind.
+    the rules' memory. ``callbacks`` builds the callbacks of one learner and seed from the learner, the folder of the seed and
+    the benchmark. ``benchmarks`` are those of `benchmarks_of`, if the caller has them; they are built before anything is
+    written, so that an unknown scenario or missing data leaves no folder behind.
 
     Returns:
         The content of ``metrics.json``.
@@ -205,18 +205,18 @@ def run_experiment(
         report[learner] = summarize(results)
         if batchings:
             report[learner]["accuracy_by_batching"] = {
-                how: summary([found[how] for found in batchings]) for how in batchings[0]
+                batching: summary([by_batching[batching] for by_batching in batchings]) for batching in batchings[0]
             }
     save_json(run_dir / "metrics.json", report)
     return report
 
 
 def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Writes the resolved config, or holds that a resumed run has the same.
+    """Writes the resolved config, or checks that a resumed run has the same one.
 
     Raises:
         FileExistsError: the folder holds another run and ``resume`` is not set.
-        ValueError: the folder holds a run with another config, or with none; or cannot be written to.
+        ValueError: the folder holds a run with another config or without one, or cannot be written to.
     """
     import yaml
 
@@ -224,10 +224,12 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
     check_folder(run_dir)
     started = any(run_dir.glob("*/seed-*/*"))
     if path.is_file() and not resume:
-        if started:  # One that failed before its first result may be begun anew, also with a mended config.
-            raise FileExistsError(f"{run_dir} already holds a run: choose another run_dir, or go on with --resume")
+        if started:  # A run that failed before its first result may be restarted, also with a corrected config.
+            raise FileExistsError(
+                f"{run_dir} already holds a run: choose another run_dir, or continue it with --resume"
+            )
     elif path.is_file():
-        # The experiments, not the texts: a file written before there was some argument means its default.
+        # Compares the experiments, not the texts: in an older file, a missing argument means its default.
         if Experiment.from_dict(load_yaml(path)) != experiment:
             raise ValueError(f"{path} is of another experiment: a run can only be resumed with the same config")
     elif resume and started:

@@ -10,7 +10,7 @@ from lit_meta.experiments.config import LEARNERS
 
 
 def summary(values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Mean and standard deviation (of the sample, n - 1) of one number over seeds; None where it is not defined.
+    """Mean and standard deviation (of the sample, n - 1) of one number over seeds; None if it is undefined.
 
     Example:
         >>> summary([1.0, 2.0, 3.0])
@@ -23,21 +23,21 @@ def summary(values: Sequence[float | None]) -> dict[str, Any] | None:
     return {"mean": statistics.fmean(known), "sd": sd, "values": known}
 
 
-def percent(found: Mapping[str, Any] | None) -> str:
+def percent(summary: Mapping[str, Any] | None) -> str:
     """A summary over seeds in per cent.
 
     Example:
         >>> percent({"mean": 0.1234, "sd": 0.01, "values": [0.1, 0.2]})
         '12.3 ± 1.0'
     """
-    if found is None:
+    if summary is None:
         return "–"
-    spread = "" if found["sd"] is None else f" ± {100 * found['sd']:.1f}"
-    return f"{100 * found['mean']:.1f}{spread}"
+    spread = "" if summary["sd"] is None else f" ± {100 * summary['sd']:.1f}"
+    return f"{100 * summary['mean']:.1f}{spread}"
 
 
 def accuracies(results: Mapping[str, Any]) -> list[str]:
-    """Average accuracies in per cent of the rule, of naive training and of the joint bound; a dash for what was not run.
+    """Average accuracies in per cent of the rule, naive training and the joint bound; a dash for learners that were not run.
 
     Example:
         >>> accuracies({"rule": {"average_accuracy": {"mean": 0.9, "sd": None}}})

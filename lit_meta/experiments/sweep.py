@@ -18,20 +18,20 @@ from lit_meta.streams.fit import fit_stream
 from lit_meta.utils.io import load_yaml, save_json
 from lit_meta.utils.modes import matmul_precision
 
-_RANDOM_TRIALS = 8  # before the search begins to learn from what it has seen
+_RANDOM_TRIALS = 8  # random settings before the search starts to use previous results
 
 
 def validation_benchmark(experiment: Experiment, *, seed: int, experiences: int, validation: float) -> BenchmarkView:
-    """A stream's first experiences, tested on held-out training data: its test stream is nowhere in it.
+    """A stream's first experiences, tested on held-out training data; its test stream is not used.
 
     Args:
-        experiment: whose scenario it is.
+        experiment: the experiment, whose scenario is used.
         seed: of class order and of the held-out samples.
-        experiences: how many.
-        validation: the part of the training data that is held out.
+        experiences: number of experiences.
+        validation: the fraction of the training data that is held out.
 
     Returns:
-        What `lit_meta.fit_stream` takes, with the validation stream as its ``test_stream``.
+        A benchmark for `lit_meta.fit_stream` with the validation stream as its ``test_stream``.
 
     Raises:
         ValueError: the stream is shorter.
@@ -63,13 +63,13 @@ def run_sweep(
     """Tries settings one after another, and writes the best as an experiment.
 
     The folder holds ``sweep.yaml`` (resolved), ``study.db`` (Optuna's), ``trials.json`` and ``best.yaml``, which
-    ``lit-meta run`` takes. A sweep that goes on after a stop makes the same trials as one that never stopped. A setting
-    whose network diverges counts as accuracy 0.
+    ``lit-meta run`` takes. A resumed sweep makes the same trials as an uninterrupted one. A setting whose network diverges
+    counts as accuracy 0.
 
     Args:
         sweep: what to search.
         run_dir: the folder.
-        resume: go on with the sweep in the folder, up to ``sweep.trials`` in all.
+        resume: continue the sweep in the folder, up to ``sweep.trials`` in total.
         accelerator: Lightning's name of the device.
         on_trial: called after each trial with its number, from 1, and its validation accuracy.
 
@@ -98,7 +98,7 @@ def run_sweep(
         for stopped in study.get_trials(states=(running,)):
             study.tell(stopped.number, state=failed)
         while (done := len(study.get_trials(states=(complete,)))) < sweep.trials:
-            # A sampler of its own for each trial: its seed and the trials before decide, not where a run was stopped.
+            # A new sampler for each trial, so that its seed and the previous trials determine it, not where a run stopped.
             study.sampler = optuna.samplers.TPESampler(seed=sweep.seed + done, n_startup_trials=_RANDOM_TRIALS)
             trial = study.ask()
             values = {
@@ -111,34 +111,34 @@ def run_sweep(
                 on_trial(done + 1, statistics.fmean(accuracies))
         trials = study.get_trials(states=(complete,))
         storage.engine.dispose()
-    told = [
+    records = [
         {
-            "values": {path: dimension.value(one.params[path]) for path, dimension in sweep.space.items()},
-            "accuracy": one.value,
-            **one.user_attrs,
+            "values": {path: dimension.value(trial.params[path]) for path, dimension in sweep.space.items()},
+            "accuracy": trial.value,
+            **trial.user_attrs,
         }
-        for one in trials
+        for trial in trials
     ]
-    best = max(told, key=lambda one: one["accuracy"])
-    save_json(run_dir / "trials.json", {"trials": told})
+    best = max(records, key=lambda record: record["accuracy"])
+    save_json(run_dir / "trials.json", {"trials": records})
     path = run_dir / "best.yaml"
-    path.write_text(yaml.safe_dump(best_experiment(sweep, best, len(told)).to_dict(), sort_keys=False))
-    return {"best": best, "trials": told, "config": str(path)}
+    path.write_text(yaml.safe_dump(best_experiment(sweep, best, len(records)).to_dict(), sort_keys=False))
+    return {"best": best, "trials": records, "config": str(path)}
 
 
 def best_experiment(sweep: Sweep, best: dict[str, Any], trials: int) -> Experiment:
     """The experiment with the best values, and a note on how they were chosen."""
-    found = sweep.with_values(best["values"])
+    experiment = sweep.with_values(best["values"])
     chosen = ", ".join(
         f"{path} = {value:.4g}" if isinstance(value, float) else f"{path} = {value}"
         for path, value in best["values"].items()
     )
-    found.note = (
-        f"{found.note.strip()} For {sweep.learner}, {chosen} was the best of {trials} settings, with "
+    experiment.note = (
+        f"{experiment.note.strip()} For {sweep.learner}, {chosen} was the best of {trials} settings, with "
         f"{100 * best['accuracy']:.1f} % on validation data ({sweep.validation:g} of the training data) of the first "
         f"{sweep.experiences} experiences, seeds {', '.join(map(str, sweep.seeds))}; no test data was seen."
     ).strip()
-    return found
+    return experiment
 
 
 def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, benchmark: Benchmark, accelerator: str) -> float:
@@ -172,10 +172,12 @@ def _write_config(sweep: Sweep, run_dir: Path, *, resume: bool) -> None:
     described = sweep.to_dict()
     if path.is_file():
         if not resume:
-            raise FileExistsError(f"{run_dir} already holds a sweep: choose another run_dir, or go on with --resume")
-        former = load_yaml(path)
-        # More trials than before is what one resumes for.
-        if {**former, "trials": 0} != {**described, "trials": 0}:
+            raise FileExistsError(
+                f"{run_dir} already holds a sweep: choose another run_dir, or continue it with --resume"
+            )
+        saved = load_yaml(path)
+        # A sweep may be resumed for more trials than before.
+        if {**saved, "trials": 0} != {**described, "trials": 0}:
             raise ValueError(f"{path} is of another sweep: one can only be resumed with the same settings")
     run_dir.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(described, sort_keys=False))
@@ -193,7 +195,7 @@ def _optuna() -> Any:
 
 @contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Silences Optuna's line for each trial; the caller tells of them itself."""
+    """Silences Optuna's line for each trial; the caller reports trials itself."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The description of a sweep, as a YAML file in ``configs/sweep/`` holds it."""
+"""The description of a sweep, the content of a YAML file in ``configs/sweep/``."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Dimension:
 
     Attributes:
         low: least value; with `high`.
-        high: greatest value, included. Where both are written without a decimal point the values are integers.
-        log: whether to search evenly in the logarithm.
-        choices: the values to choose from, in the place of a range.
+        high: greatest value, included. If both are written without a decimal point the values are integers.
+        log: whether to search uniformly in the logarithm.
+        choices: the values to choose from, instead of a range.
     """
 
     low: float | int | None = None
@@ -60,11 +60,11 @@ class Dimension:
 
     @property
     def example(self) -> Any:
-        """Some value of it."""
+        """One of its values."""
         return self.choices[0] if self.choices else self.low
 
     def value(self, suggested: Any) -> Any:
-        """From what the search keeps to the value: of choices it keeps the position, since a choice may be a list."""
+        """The value for the search's suggestion, which for choices is the position, since a choice may be a list."""
         return self.choices[suggested] if self.choices else suggested
 
 
@@ -73,12 +73,12 @@ class Sweep:
     """A search for hyperparameters on validation data.
 
     Attributes:
-        experiment: what is searched for: its network, rule, scenario and protocol.
+        experiment: the experiment that is tuned: its network, rule, scenario and protocol.
         space: by dotted path into the experiment (``rule.strength``, ``optimizer.init_args.lr``, ``batch_size``), the values.
-        experiences: how many of the stream's first experiences are learned and validated on.
-        validation: the part of the training data that is held out to validate on.
-        seeds: of weights, class order, order of samples and of the held-out samples; a trial is their mean.
-        trials: how many settings are tried.
+        experiences: number of the stream's first experiences to learn and validate on.
+        validation: the fraction of the training data that is held out for validation.
+        seeds: of weights, class order, order of samples and held-out samples; a trial's accuracy is the mean over them.
+        trials: number of settings to try.
         learner: ``rule``, ``naive``, or a control of the experiment.
         seed: of the search.
     """
@@ -121,35 +121,35 @@ class Sweep:
             raise ValueError(f"the space does not fit the experiment: {error}") from None
 
     def with_values(self, values: Mapping[str, Any]) -> Experiment:
-        """The experiment with hyperparameters put in place, where the learner takes them from.
+        """The experiment with new hyperparameters, set where the learner reads them.
 
         Raises:
-            ValueError: a path that leads nowhere in the experiment.
+            ValueError: a path does not exist in the experiment.
         """
-        found = self.experiment.to_dict()
+        settings = self.experiment.to_dict()
         part = self.experiment.for_learner(self.learner).to_dict()
         group = "controls" if self.learner in self.experiment.controls else "overrides"
-        own = found[group].get(self.learner, {})
+        own = settings[group].get(self.learner, {})
         for path, value in values.items():
             top, *rest = path.split(".")
             _require_place(part[top], rest, path)
             part[top] = replaced(part[top], rest, value, path)
             # An override would hide the experiment's own value, so the new one goes where it is read from.
             if self.learner == "rule" and top not in own:
-                found[top] = part[top]
+                settings[top] = part[top]
             else:
                 own[top] = part[top]
-                found[group][self.learner] = own
-        return Experiment.from_dict(found)
+                settings[group][self.learner] = own
+        return Experiment.from_dict(settings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, complete: two sweeps are the same where these are."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
-        found["experiment"] = self.experiment.to_dict()
-        found["space"] = {path: asdict(dimension) for path, dimension in self.space.items()}
-        for values in found["space"].values():
+        """All settings as plain values: two sweeps are equal if these are."""
+        settings = {field.name: getattr(self, field.name) for field in fields(self)}
+        settings["experiment"] = self.experiment.to_dict()
+        settings["space"] = {path: asdict(dimension) for path, dimension in self.space.items()}
+        for values in settings["space"].values():
             values["choices"] = list(values["choices"])
-        return found
+        return settings
 
 
 def load_sweep(path_or_name: str) -> Sweep:

@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def map_samples(function: Callable[[Tensor], Tensor], batch: Any, rows: Callable[[list], list] | None = None) -> Any:
-    """The same batch with every tensor that has samples replaced by what ``function`` gives.
+    """The same batch with ``function`` applied to every tensor that has samples.
 
     Args:
         function: of a tensor (samples, ...).
         batch: tensors in nested mappings, lists and tuples. Numbers, strings, None and tensors without a dimension are
-            shared by all samples and stay.
-        rows: of a list of other things than tensors (file names, say), one a sample.
+            shared by all samples and are kept.
+        rows: applied to lists of other items than tensors (such as file names), one per sample.
     """
     if isinstance(batch, Tensor):
         return function(batch) if batch.dim() else batch
@@ -45,7 +45,7 @@ def sample_leaves(batch: Any) -> list[Tensor]:
 
 
 def count_samples(batch: Any) -> int:
-    """How many samples a batch has.
+    """The number of samples in a batch.
 
     Raises:
         ValueError: no tensor with samples, tensors that disagree, or no sample.

@@ -85,9 +85,11 @@ class LayerPath:
         self._layouts = layouts
         totals: Sums = {}
         for cotangent in cotangents(output.detach(), start):
-            found = torch.autograd.grad(output, [e for _, e in edges], cotangent, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(
+                output, [e for _, e in edges], cotangent, retain_graph=True, allow_unused=True
+            )
             deltas: dict[str, list[Tensor | None]] = {path: [] for path in owners}
-            for (path, _), delta in zip(edges, found, strict=True):
+            for (path, _), delta in zip(edges, gradients, strict=True):
                 layout = layouts[path][len(deltas[path])]
                 deltas[path].append(None if delta is None else _by_sample(delta, layout, count))
             shared: Sums = {}

@@ -74,19 +74,19 @@ class _Saved:
             yield from item.tensors()
 
     def remembers(self) -> bool:
-        """Whether it is a tensor with content: zeros, an empty tensor and a number are what a reset leaves."""
+        """Whether it is a tensor with a nonzero element: after a reset there are only zeros, empty tensors and numbers."""
         return self.copy is not None and bool(self.copy.any())
 
 
 def same_values(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are alike in form and every number, NaN equal to itself."""
+    """Whether two tensors have the same shape, dtype, device and values, with NaN equal to NaN."""
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
         return False
     try:
         with torch.no_grad():
             return bool(((a == b) | ((a != a) & (b != b))).all())
     except RuntimeError:
-        return False  # what a failed `torch.func` transform left behind cannot be read
+        return False  # a tensor left by a failed `torch.func` transform cannot be read
 
 
 class ModuleState:
@@ -112,7 +112,7 @@ class ModuleState:
         }
 
     def changes(self) -> Iterator[tuple[str, str, _Saved | None]]:
-        """(path of the module, attribute, what was saved of it), None for an attribute that is new."""
+        """(path of the module, attribute, saved value); the value is None for a new attribute."""
         for path, (module, saved) in self._saved.items():
             for key, entry in saved.items():
                 for change in entry.changes(module.__dict__.get(key)):
@@ -121,20 +121,20 @@ class ModuleState:
                 yield path, key, None
 
     def changed_paths(self) -> frozenset[str]:
-        """The modules that no longer are as they were."""
+        """The modules that have changed."""
         return frozenset(path for path, _, _ in self.changes())
 
     def tensors(self) -> list[Tensor]:
-        """The tensors kept, parameters aside."""
+        """The saved tensors, without parameters."""
         return [tensor for _, saved in self._saved.values() for entry in saved.values() for tensor in entry.tensors()]
 
     def restore(self, *, parameters: bool = True, forgotten: Collection[_Saved] = ()) -> None:
-        """Puts everything back, also where a failed call left something that cannot be read any more.
+        """Restores everything, also after a failed call has left tensors that can no longer be read.
 
         Args:
-            parameters: also the lists of their parameters that recurrent layers keep; not while `torch.func` has
-                exchanged the parameters.
-            forgotten: what `changes` gave and is replaced by zeros this time.
+            parameters: restore recurrent layers' lists of their parameters too; not while `torch.func` has swapped
+                the parameters.
+            forgotten: saved values from `changes` that are replaced by zeros this time.
         """
         for module, saved in self._saved.values():
             for key in module.__dict__.keys() - saved.keys() - _STRUCTURE:

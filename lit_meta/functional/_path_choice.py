@@ -1,4 +1,4 @@
-"""Which way of computing per-sample gradients is right for a network: tried on a few samples, remembered with the network."""
+"""Selection of an exact method for per-sample gradients: tried on a few samples, cached with the network."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Way:
 
     path: Path
     changing: frozenset[str] = frozenset()
-    # The memory that was last seen to be of no consequence.
+    # The state tensors, with versions, last found not to affect the gradients.
     checked: list[tuple[ReferenceType[Tensor], int]] = field(default_factory=list)
 
     def sums(self, problem: Problem, batch: Any, cotangents: Cotangents, power: Power, start: int = 0) -> Sums:
-        """As the path gives them, every run from the state the network is in now; by the loop if the path fails."""
+        """The path's sums, with every run starting from the network's present state; the loop's if the path fails."""
         if not self.changing:
             return self._sums(problem, batch, cotangents, power, start)
         with _keeping(problem, ModuleState(problem.owner, self.changing)) as steady:
@@ -70,15 +70,15 @@ def _keeping(problem: Problem, state: ModuleState) -> Iterator[Problem]:
         state.restore()
 
 
-# What was found out about a network, by the form of the problem; a network that is gone takes it along.
+# The method chosen for each network, by the form of the problem; entries are released with their network.
 _ways: WeakKeyDictionary[nn.Module, dict[object, Way]] = WeakKeyDictionary()
 
 
 def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
-    """The fastest way that equals the loop, remembered for this network and batches of this form.
+    """The fastest method that agrees with the loop, cached for this network and batches of this form.
 
     Raises:
-        ValueError: the network would go on from a state that an earlier batch has left.
+        ValueError: the network would continue from a state left by an earlier batch.
     """
     key = _form(problem, batch, power)
     ways = _ways.setdefault(problem.network, {})
@@ -99,7 +99,7 @@ def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
 
 
 def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version  # what was made in inference mode counts no changes
+    return -1 if tensor.is_inference() else tensor._version  # inference tensors have no version counter
 
 
 def _devices(problem: Problem) -> list[int]:
@@ -130,10 +130,10 @@ def _probe(problem: Problem, batch: Any, power: Power) -> Way:
             try:
                 references.append((other, loop_sums(steady, other, _ramp, power)))
             except Exception:
-                continue  # such samples are none to this network; those of the batch are what counts
+                continue  # not valid inputs of this network; the samples of the batch decide
         references = [(x, sums) for x, sums in references if all(bool(s.isfinite().all()) for s in sums.values())]
         state.restore()
-        # Where every gradient is zero, any way would look right.
+        # If every gradient is zero, any method would agree.
         known = any(bool(s.any()) for _, sums in references for s in sums.values())
         for path in (linear_sums, vmap_sums, LayerPath(time_first=False), LayerPath(time_first=True)) if known else ():
             equal = _equals(path, steady, references, power)
@@ -151,7 +151,7 @@ def _equals(path: Path, problem: Problem, references: list[tuple[Any, Sums]], po
         except torch.OutOfMemoryError:
             raise
         except Exception:
-            return False  # the loop has run on the same samples: it is the path that cannot follow
+            return False  # the loop ran on the same samples, so this path does not support the network
         largest = max(float(s.double().norm()) for s in expected.values())
         for name, right in expected.items():
             epsilon = torch.finfo(right.dtype).eps
@@ -166,7 +166,7 @@ def _equals(path: Path, problem: Problem, references: list[tuple[Any, Sums]], po
 
 
 def _require_reset(problem: Problem, sample: Any, before: ModuleState, devices: list[int]) -> frozenset[str]:
-    """The modules that change when the network runs; refuses a network that goes on from an earlier batch."""
+    """The modules that change when the network runs; refuses a network that continues from an earlier batch."""
     loop_sums(problem, sample, _ramp, 1)
     changes = list(before.changes())
     left_over = {saved: (path, key) for path, key, saved in changes if saved is not None and saved.remembers()}
@@ -189,13 +189,13 @@ def _require_reset(problem: Problem, sample: Any, before: ModuleState, devices: 
             return True  # the graph of the earlier batch, or a size that does not fit
         return any((a is None) != (b is None) or not (a is None or b is None or same_values(a, b)) for a, b in pairs)
 
-    # A memory may be of use only to a batch of the size that left it.
+    # A leftover state may affect only batches of the size that left it.
     for count in sorted({1, *(len(saved.value) for saved in left_over if saved.value.dim())}) if left_over else ():
         if depends(count):
             path, key = next(iter(left_over.values()))
             raise ValueError(
                 f"{path or 'the network'} keeps a state ({key}) from an earlier batch, which would enter the gradients of "
-                "other samples: reset it where the forward pass begins, or after every training batch "
+                "other samples: reset it at the start of the forward pass, or after every training batch "
                 "(snntorch.utils.reset(network), spikingjelly's functional.reset_net(network))."
             )
     before.restore()

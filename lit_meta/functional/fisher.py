@@ -28,32 +28,32 @@ def diagonal_fisher(
 ) -> dict[str, Tensor]:
     """``E[g²]``, g the gradient of the loss of *one* sample: the diagonal of the Fisher information.
 
-    Squaring the gradient of a batch mean instead would give a quantity that shrinks with the batch; this one
-    does not depend on how samples are grouped. The network is in eval mode meanwhile, so that a normalisation
-    layer treats every sample alone too, and is put back as it was.
+    Squaring the gradient of a batch mean instead would give a quantity that shrinks with the batch size; this one
+    does not depend on how samples are batched. The network is in eval mode during the computation, so that
+    normalisation layers treat every sample separately, and is restored afterwards.
 
-    For networks of Linear layers it takes one matrix product a layer, see `lit_meta.functional.per_sample`.
+    For networks of Linear layers it takes one matrix product per layer, see `lit_meta.functional.per_sample`.
 
     Args:
-        network: gives (batch, classes) from `inputs`. Only parameters that require a gradient are considered.
+        network: returns (batch, classes) for `inputs`. Only parameters that require a gradient are considered.
         inputs: (samples, ...).
-        targets: (samples,) class indices, or (samples, classes) in the type of the output. Read for
+        targets: (samples,) class indices, or (samples, classes) in the dtype of the output. Used for
             ``labels="true"`` only.
         labels: where the targets come from. ``"true"``: the data (the empirical Fisher). ``"sample"``: drawn
             from the network's own prediction. ``"exact"``: the expectation over it, a backward pass for each
             class.
         loss: ``"cross_entropy"`` on logits, a categorical prediction; ``"mse"``, ``½ ‖f(x) − y‖²`` summed
             over the outputs, a Gaussian prediction of unit variance.
-        names: the parameters wanted (default: all that require a gradient).
+        names: the parameters to include (default: all that require a gradient).
         chunk_size: samples at once; None chooses by memory. It does not change the result.
         generator: source of the randomness of ``labels="sample"``, on the device of the output.
 
     Returns:
-        For each parameter, by name, its E[g²] in its own shape.
+        E[g²] for each parameter, by name, in the parameter's shape.
 
     Raises:
         ValueError: no samples, targets missing or of the wrong shape, unknown labels, loss or names, an
-            output that is not (batch, classes), or nothing that requires a gradient.
+            output that is not (batch, classes), or no parameter that requires a gradient.
 
     Source: Kirkpatrick et al., PNAS 114(13), 2017; Kunstner et al., NeurIPS 2019 (why the three labels
     differ).
@@ -88,7 +88,7 @@ def diagonal_fisher(
 def _cotangents(
     output: Tensor, targets: Tensor | None, labels: str, loss: str, generator: torch.Generator | None
 ) -> Iterator[Tensor]:
-    """Vectors v (batch, classes) such that the squares of ``Jᵀv``, summed over them, are the wanted E[g²]."""
+    """Vectors v (batch, classes) such that the squares of ``Jᵀv``, summed over the vectors, are E[g²]."""
     classes = output.shape[1]
     prediction = output.softmax(dim=1) if loss == "cross_entropy" else output
     if labels == "true":

@@ -1,14 +1,14 @@
-"""Sums over samples of a function of each sample's own gradient: the machinery behind importances.
+"""Sums over samples of a function of each sample's own gradient, from which importances are computed.
 
-Per-sample gradients are computed by the first of these ways that is right for a network, tried on a few samples and
-remembered for as long as the network lives:
+Per-sample gradients are computed by the first of these methods that is exact for a network; it is determined on a few
+samples and cached for the lifetime of the network:
 
 1. ``(|δ|^power)ᵀ (|a|^power)``, one matrix product a layer (a its input, δ the gradient at its output), where every
    parameter belongs to an `nn.Linear` that runs once on (batch, features);
 2. `torch.func`: ``vmap`` of ``grad``, recurrent layers written out step by step;
 3. layer by layer, from the input of each and the gradient at its output, where functions between the layers have a
    gradient of their own (surrogate gradients of spikes);
-4. a loop over the samples, for what the others cannot follow.
+4. a loop over the samples, for networks that none of the others supports.
 
 Each is compared with the loop on samples of the batch, on random ones and on blank ones.
 """
@@ -26,7 +26,7 @@ from lit_meta.functional._batch_tree import count_samples, take
 from lit_meta.functional._gradient_paths import Cotangents, Power, Problem, Sums, linear_sums
 from lit_meta.functional._path_choice import choose_way
 
-# Per-sample gradients held at once by the general path: 2²⁵ numbers are 128 MiB in single precision.
+# Elements of per-sample gradients in memory at once on the general path: 2²⁵ are 128 MiB in single precision.
 _GRADIENTS_AT_ONCE = 2**25
 _SAMPLES_AT_ONCE = 1024
 
@@ -40,25 +40,25 @@ def mean_power(
     names: Collection[str] | None = None,
     chunk_size: int | None = None,
 ) -> Sums:
-    """``E[|g|^power]`` over samples, g the gradient ``Jᵀv`` of *one* sample, v what ``cotangents`` gives for its output.
+    """``E[|g|^power]`` over samples, g the gradient ``Jᵀv`` of *one* sample, v the value of ``cotangents`` for its output.
 
-    The network is in eval mode meanwhile, so that a normalisation layer treats every sample alone too, and is put back
-    as it was.
+    The network is in eval mode during the computation, so that normalisation layers treat every sample separately, and is
+    restored afterwards.
 
     Args:
-        network: gives (batch, classes) from `inputs`. Only parameters that require a gradient are considered.
+        network: returns (batch, classes) for `inputs`. Only parameters that require a gradient are considered.
         inputs: (samples, ...), at least one.
         cotangents: see above.
         power: 1 or 2.
-        names: the parameters wanted (default: all that require a gradient).
+        names: the parameters to include (default: all that require a gradient).
         chunk_size: samples at once; None chooses by memory. It does not change the result.
 
     Returns:
-        For each parameter, by name, the mean in its own shape.
+        The mean for each parameter, by name, in the parameter's shape.
 
     Raises:
         ValueError: unknown names, an output that is not (batch, classes), a state left over from an earlier batch, or
-            nothing that requires a gradient.
+            no parameter that requires a gradient.
     """
     problem = Problem(network, wanted(network, names), network, scalar=False, owner=network)
     totals = _sums(problem, inputs, cotangents, power, chunk_size)
@@ -77,30 +77,30 @@ def gradient_power_sums(
 ) -> Sums:
     """``Σ |g|^power`` over the samples of a batch, g the gradient of ``function`` on *one* sample.
 
-    Sums of several batches add up; divided by the number of samples they are the expectation. Memory is bounded: no more
-    per-sample gradients exist at once than `chunk_size` says.
+    Sums of several batches can be added; divided by the number of samples they give the expectation. Memory is bounded: at
+    most `chunk_size` per-sample gradients exist at once.
 
-    The owner is in eval mode meanwhile, and whatever it keeps beside its parameters (buffers, membrane potentials,
-    counters, metrics) starts for every sample as it was before the call, and is put back after it.
+    The owner is in eval mode during the computation. The state that it keeps beside its parameters (buffers, membrane
+    potentials, counters, metrics) is the same at the start of every sample, and is restored afterwards.
 
     Args:
-        function: from a batch of any number of samples, in the form of `batch`, to the mean of their losses, a
-            scalar. It runs the network. What it gives for a batch of one sample is that sample's loss. Noise that it
-            draws makes each sample's gradient a random one, from a single draw.
+        function: maps a batch of any number of samples, in the form of `batch`, to the mean of their losses, a
+            scalar. It runs the network. Its value for a batch of one sample is that sample's loss. If it draws noise,
+            each sample's gradient is random, from a single draw.
         batch: tensors (samples, ...) in any nesting of dictionaries, lists and tuples.
-        network: has the parameters. It may be a part of what `function` runs.
+        network: the module with the parameters; `function` may run a larger module that contains it.
         power: 2 for squares, 1 for absolute values.
-        names: the parameters wanted (default: all of the network that require a gradient).
+        names: the parameters to include (default: all of the network that require a gradient).
         chunk_size: samples at once; None chooses by memory. It does not change the result.
         owner: contains every module that `function` runs or whose attributes it changes, such as the LightningModule
-            of a training step; None where that is the network.
+            of a training step; None if that is the network.
 
     Returns:
-        For each parameter, by name, the sum in its own shape; zero for one that the loss does not depend on.
+        The sum for each parameter, by name, in the parameter's shape; zero for one that the loss does not depend on.
 
     Raises:
         ValueError: unknown names, tensors of a batch that disagree in their first dimension, no samples, a result that
-            is not a scalar, a state left over from an earlier batch, or nothing that requires a gradient.
+            is not a scalar, a state left over from an earlier batch, or no parameter that requires a gradient.
 
     Example:
         >>> network = nn.Linear(2, 1, bias=False)
@@ -112,14 +112,14 @@ def gradient_power_sums(
         {'weight': tensor([[10.,  4.]])}
     """
 
-    def one(output: Tensor, _: int) -> Iterator[Tensor]:
+    def ones(output: Tensor, _: int) -> Iterator[Tensor]:
         yield torch.ones_like(output)
 
     owner = network if owner is None else owner
     if all(module is not network for module in owner.modules()):
         owner = nn.ModuleList([owner, network])
     problem = Problem(network, wanted(network, names), function, scalar=True, owner=owner)
-    return _sums(problem, batch, one, power, chunk_size)
+    return _sums(problem, batch, ones, power, chunk_size)
 
 
 def _sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power, chunk_size: int | None) -> Sums:
@@ -142,7 +142,7 @@ def _sums(problem: Problem, batch: Any, cotangents: Cotangents, power: Power, ch
 
 
 def wanted(network: nn.Module, names: Collection[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters of these names (default: all) among those that require a gradient."""
+    """The parameters with these names (default: all) among those that require a gradient."""
     trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if isinstance(names, str):
         raise ValueError(f"names must be a collection of parameter names, got the string {names!r}: write [{names!r}].")
@@ -160,10 +160,10 @@ def wanted(network: nn.Module, names: Collection[str] | None) -> dict[str, nn.Pa
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Eval mode, then every module back in the mode it was in (a frozen part may have been in another).
+    """Sets eval mode, and afterwards restores the mode of every module (that of a frozen part may have differed).
 
     Recurrent layers on a GPU stay in training mode, without dropout: cuDNN has no backward pass in eval mode. The fused
-    kernel of `nn.MultiheadAttention`, which has none either, is off meanwhile.
+    kernel of `nn.MultiheadAttention`, which has none either, is disabled.
     """
     modes = [(module, module.training) for module in network.modules()]
     dropouts = [(m, m.dropout) for m in network.modules() if isinstance(m, nn.RNNBase) and next(m.parameters()).is_cuda]

@@ -320,15 +320,15 @@ class Metaplasticity(L.Callback):
         if self._network is None:
             return pl_module
         try:
-            found = attrgetter(self._network)(pl_module)
+            network = attrgetter(self._network)(pl_module)
         except AttributeError:
             children = ", ".join(name for name, _ in pl_module.named_children()) or "none"
             raise ValueError(
                 f"{type(pl_module).__name__} has no attribute {self._network!r} to attach to; its modules: {children}"
             ) from None
-        if not isinstance(found, nn.Module):
-            raise TypeError(f"{self._network!r} is a {type(found).__name__}, not a torch.nn.Module")
-        return found
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"{self._network!r} is a {type(network).__name__}, not a torch.nn.Module")
+        return network
 
 
 def _some_values(network: nn.Module) -> Tensor:

@@ -1,4 +1,4 @@
-"""The losses a wrapped network can learn from, by name."""
+"""The losses of `MetaplasticModule`, by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_labels(outputs: Tensor, targets: Tensor) -> None:
-    """Holds that integer labels fit the width of the head.
+    """Checks that integer labels fit the width of the head.
 
     Args:
         outputs: (batch, classes).

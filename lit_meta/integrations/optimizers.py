@@ -1,4 +1,4 @@
-"""The registry of optimizers: those of `torch.optim`, and what other packages add by ``lit_meta.optimizers``."""
+"""The registry of optimizers: those of `torch.optim`, and those of other packages through ``lit_meta.optimizers``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTIMIZERS: Registry[type[Optimizer]] = Registry(
 
 
 def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool = True) -> OptimizerFactory:
-    """What makes an optimizer from parameters, checked before there are any.
+    """A function that builds an optimizer for given parameters; its arguments are checked at once.
 
     Args:
         spec: ``"sgd"``, ``{"name": "sgd", "lr": 0.1}``, ``{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}``, or a
@@ -35,7 +35,7 @@ def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool =
     Raises:
         KeyError: no optimizer of that name.
         TypeError: another form, an argument that the optimizer does not take, or a class that is no optimizer.
-        ValueError: a class path that leads nowhere or must not be imported.
+        ValueError: a class path does not exist or must not be imported.
 
     Example:
         >>> optimizer_factory({"name": "sgd", "lr": 0.5})(nn.Linear(2, 1).parameters()).defaults["lr"]
@@ -61,5 +61,5 @@ def _optimizer(
 ) -> Optimizer:
     optimizer = target(parameters, **arguments)
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"{what} gave a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+        raise TypeError(f"{what} returned a {type(optimizer).__name__}, not a torch.optim.Optimizer")
     return optimizer

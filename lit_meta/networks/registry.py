@@ -1,4 +1,4 @@
-"""The registry of networks: one line for each; other packages add theirs by the entry-point group ``lit_meta.networks``."""
+"""The registry of networks, one line each; other packages add theirs through the entry-point group ``lit_meta.networks``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_network(
     """A network from its spec; see `lit_meta.utils.specs`.
 
     Args:
-        spec: a name, ``{"name": ..., arguments}`` or ``{"class_path": ..., "init_args": ...}``; a module is returned as it is.
+        spec: a name, ``{"name": ..., arguments}`` or ``{"class_path": ..., "init_args": ...}``; a module is returned unchanged.
         trusted: whether a class path that is not registered may be imported.
         **arguments: of the network, in place of a mapping; ``name`` in place of ``spec``.
 
@@ -42,8 +42,8 @@ def build_network(
 
     Raises:
         KeyError: no network of that name; the nearest are named.
-        TypeError: an argument it does not have, one that is missing, or what was built is no network.
-        ValueError: an argument out of range, or a class path that leads nowhere or must not be imported.
+        TypeError: an unknown argument, a missing one, or the spec builds something that is not a network.
+        ValueError: an argument out of range, or a class path that does not exist or must not be imported.
 
     Example:
         >>> build_network("mlp", inputs=64, hidden=[32], classes=10, seed=0).layers[0]
@@ -57,5 +57,5 @@ def build_network(
         spec = {"name": arguments.pop("name", "")}
     network = build(spec, NETWORKS, trusted=trusted, **arguments)
     if not isinstance(network, nn.Module):
-        raise TypeError(f"network {spec!r} gave a {type(network).__name__}, not a torch.nn.Module")
+        raise TypeError(f"network {spec!r} returned a {type(network).__name__}, not a torch.nn.Module")
     return network

@@ -30,12 +30,12 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """What a rule that projects steps can and cannot do for a network.
+    """The parameters of a network that a rule which projects steps can and cannot protect.
 
     Attributes:
         layers: those whose steps can be projected.
-        rest: names of the other trainable parameters, and why not.
-        statistics: modules, by name, that move statistics of their own while they train.
+        rest: names of the other trainable parameters, and why they cannot be projected.
+        statistics: modules, by name, that update statistics of their own in training.
     """
 
     layers: list[Receptive]
@@ -53,8 +53,8 @@ def coverage(synapses: Synapses, *, attention: bool) -> Coverage:
     Example:
         >>> network = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
         >>> names, parameters = zip(*network.named_parameters())
-        >>> found = coverage(Synapses(network, names, list(parameters)), attention=True)
-        >>> [layer.width for layer in found.layers], sorted(found.rest)
+        >>> plan = coverage(Synapses(network, names, list(parameters)), attention=True)
+        >>> [layer.width for layer in plan.layers], sorted(plan.rest)
         ([4], ['1.bias', '1.weight'])
     """
     network = synapses.network
@@ -134,18 +134,18 @@ def _computes_its_matrix(kind: type[Receptive], module: nn.Module) -> bool:
     inputs = torch.randn(shape, generator=generator, dtype=torch.float64).to(weight)
     with torch.no_grad():
         try:
-            answer = type(module).forward(module, inputs)
+            output = type(module).forward(module, inputs)
             expected = layer.rows(inputs) @ layer.matrix(weight, bias).mT
         except (RuntimeError, TypeError, ValueError):
             return False
-    if not isinstance(answer, Tensor):
+    if not isinstance(output, Tensor):
         return False
     if isinstance(module, (*_CONVOLUTIONS, *_TRANSPOSED)):
         # (1, channels, *positions) -> (groups, positions, channels of a group)
-        answer = answer.reshape(layer.groups, -1, answer.shape[2:].numel()).mT
-        answer = answer if layer.groups > 1 else answer[0]
+        output = output.reshape(layer.groups, -1, output.shape[2:].numel()).mT
+        output = output if layer.groups > 1 else output[0]
     tolerance = 1e-2 if weight.dtype in (torch.float16, torch.bfloat16) else 1e-4
-    return answer.shape == expected.shape and torch.allclose(answer, expected, rtol=tolerance, atol=tolerance)
+    return output.shape == expected.shape and torch.allclose(output, expected, rtol=tolerance, atol=tolerance)
 
 
 def _reason(parameter: Tensor, owners: list[tuple[str, nn.Module]]) -> str:
@@ -171,10 +171,10 @@ def _moves_statistics(module: nn.Module) -> bool:
 
 @contextmanager
 def recording(network: nn.Module, layers: list[Receptive]) -> Iterator[dict[str, list[Tensor]]]:
-    """Collects what each layer receives, as rows, while forward passes are made in evaluation mode.
+    """Records the inputs of each layer, as rows, during forward passes in evaluation mode.
 
     Yields:
-        layer name to a list of (..., rows, width), one for each time the layer is used; to be cleared by the reader.
+        layer name to a list of (..., rows, width), one entry for each call of the layer; to be cleared by the reader.
     """
     seen: dict[str, list[Tensor]] = {layer.name: [] for layer in layers}
     open_calls: set[int] = set()
@@ -182,7 +182,7 @@ def recording(network: nn.Module, layers: list[Receptive]) -> Iterator[dict[str,
     def hook_of(layer: Receptive) -> Any:
         def hook(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             if id(module) in open_calls:
-                return  # The module is run once more to see into it.
+                return  # A nested call, by which `rows_of_call` looks inside the module.
             open_calls.add(id(module))
             try:
                 seen[layer.name].append(layer.rows_of_call(arguments, keywords))
@@ -192,7 +192,7 @@ def recording(network: nn.Module, layers: list[Receptive]) -> Iterator[dict[str,
         return hook
 
     handles = [layer.module.register_forward_pre_hook(hook_of(layer), with_kwargs=True) for layer in layers]
-    # The fused path of attention calls none of the modules that it stands for.
+    # The fused path of attention calls none of the modules that it replaces.
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,4 +1,4 @@
-"""What rules share that hold a Gaussian for every synapse and learn with weights drawn from it."""
+"""Base class of rules that keep a Gaussian for every synapse and learn with weights drawn from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_meta.core.rule import Rule, Synapses
 from lit_meta.rules._randomness import draw_normal
 from lit_meta.utils.validation import require_in, require_one_of
 
-# What a fused operation takes and gives.
+# Argument and result of fused operations.
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
@@ -21,18 +21,18 @@ class GaussianRule(Rule):
 
     The parameters of the network are μ at all times except between `before_forward` and `after_backward`: evaluation,
     checkpoints and other code see the mean. From the gradients g of the sampled passes the rule estimates E[g] and E[g ε]
-    and moves μ and σ itself; the optimizer, its learning rate and the host's gradient clipping have no part in that.
+    and updates μ and σ itself; the optimizer, its learning rate and the host's gradient clipping have no effect.
 
-    Where gradients are accumulated, every pass draws anew: k accumulated passes are k Monte Carlo samples of the weights, each
-    on its part of the batch. That is how the ten samples of the papers are had at the cost of one.
+    When gradients are accumulated, every pass draws new weights: k accumulated passes are k Monte Carlo samples of the weights,
+    each on its part of the batch. This gives the ten samples of the papers at the cost of one.
 
     The likelihood of a step's data is that of all its samples together. With ``loss_reduction="mean"`` (a loss that is a mean
-    over the batch) gradients are multiplied by their number; with ``"sum"`` they are taken as they are. What a host divides the
-    loss of accumulated passes by (Lightning: by ``accumulate_grad_batches``, however many passes there are before the step) is
-    undone. A host that does not say (a loop of your own, manual optimization) is expected to divide a mean by the number of
-    passes, and not to divide a sum.
+    over the batch) gradients are multiplied by the number of samples; with ``"sum"`` they are used unscaled. A host's division
+    of the loss of accumulated passes (Lightning: by ``accumulate_grad_batches``, however many passes there are before the step)
+    is undone. A host that does not report its divisor (a loop of your own, manual optimization) is expected to divide a mean by
+    the number of passes, and not to divide a sum.
 
-    The state holds ``"deviation"`` σ and the position of the random ``"generator"``.
+    The state holds ``"deviation"`` σ and the state of the random ``"generator"``.
 
     Args:
         deviation: σ at the start, above 0, in units of a parameter.
@@ -84,7 +84,7 @@ class GaussianRule(Rule):
             self._previous = {n: p.grad.clone() for n, p in pairs if p.grad is not None}
         deviations = self._deviations(synapses)
         parameters = [p.detach() for p in synapses.parameters]
-        # A batch that was left out has not used its noise: learning goes on as if it had not been there.
+        # A discarded batch has not used its noise; reusing it makes training independent of that batch.
         if not self._reuses_noise or [n.shape for n in self._noise] != [p.shape for p in parameters]:
             self._noise = draw_normal(self.state, parameters, self.seed)
         self._reuses_noise = False
@@ -94,21 +94,21 @@ class GaussianRule(Rule):
 
     def after_backward(self, synapses: Synapses) -> None:
         if self._mean is None:
-            raise ValueError(f"{type(self).__name__} saw a backward pass that no before_forward preceded")
+            raise ValueError(f"{type(self).__name__} got a backward pass without before_forward")
         self._unperturb()
         self._passes += 1
         self._samples += self._batch
         if self._passes > 1 and _processes() > 1:
             raise ValueError(
-                f"{type(self).__name__} cannot tell the gradients of accumulated passes apart in several processes: use "
+                f"{type(self).__name__} cannot separate the gradients of accumulated passes in several processes: use "
                 "accumulate_grad_batches=1 or one process"
             )
         for name, parameter, noise in zip(synapses.names, synapses.parameters, self._noise, strict=True):
             if parameter.grad is None:
                 continue
             gradient = parameter.grad - self._previous[name] if name in self._previous else parameter.grad
-            held = self._correlation.get(name)
-            self._correlation[name] = gradient * noise if held is None else held.addcmul_(gradient, noise)
+            total = self._correlation.get(name)
+            self._correlation[name] = gradient * noise if total is None else total.addcmul_(gradient, noise)
         self._noise, self._previous = [], {}
 
     def gradient(self, synapses: Synapses) -> None:
@@ -119,7 +119,7 @@ class GaussianRule(Rule):
         missing = [name for name in synapses.names if name not in self._correlation]
         if missing:
             raise ValueError(
-                f"{type(self).__name__} has no sampled pass behind the gradient of {missing[0]!r}: every step needs "
+                f"{type(self).__name__} has no sampled pass for the gradient of {missing[0]!r}: every step needs "
                 "before_forward, a backward pass and after_backward"
             )
         correlations = [self._correlation.pop(name) for name in synapses.names]
@@ -147,9 +147,9 @@ class GaussianRule(Rule):
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         if "deviation" not in self.state:
             return {}
-        held = self.state.tensors("deviation", synapses.names)
-        total = torch.stack([deviation.sum() for deviation in held]).sum()
-        return {"mean_deviation": total / sum(deviation.numel() for deviation in held)}
+        deviations = self.state.tensors("deviation", synapses.names)
+        total = torch.stack([deviation.sum() for deviation in deviations]).sum()
+        return {"mean_deviation": total / sum(deviation.numel() for deviation in deviations)}
 
     def _begin_step(self) -> None:
         self._stepped, self._passes, self._samples = False, 0, 0
@@ -161,25 +161,25 @@ class GaussianRule(Rule):
             self._mean = None
 
     def _likelihood_scale(self) -> float:
-        """The factor from the step's gradient to that of the likelihood of all its samples."""
+        """The factor by which the step's gradient is scaled to that of the likelihood of all its samples."""
         if self.loss_reduction == "sum":
             return self.loss_divisor or 1.0
         return self._samples * (1.0 if self.loss_divisor is None else self.loss_divisor / self._passes)
 
     def _deviations(self, synapses: Synapses) -> list[Tensor]:
-        held = dict(self.state["deviation"]) if "deviation" in self.state else {}
-        if any(name not in held for name in synapses.names):
+        deviations = dict(self.state["deviation"]) if "deviation" in self.state else {}
+        if any(name not in deviations for name in synapses.names):
             for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
-                if name not in held:
-                    held[name] = torch.full_like(parameter, self.deviation, requires_grad=False)
-            self.state["deviation"] = held
+                if name not in deviations:
+                    deviations[name] = torch.full_like(parameter, self.deviation, requires_grad=False)
+            self.state["deviation"] = deviations
         return self.state.tensors("deviation", synapses.names)
 
 
 def bounded_step(
     tensors: list[Tensor], rates: Tensors, slopes: list[Tensor], factor: float, bounds: Tensors | None
 ) -> None:
-    """Adds ``factor · rate · slope`` to each tensor, at most ``bound`` either way if there are any; overwrites the slopes."""
+    """Adds ``factor · rate · slope``, clamped to ± ``bound`` if bounds are given, to each tensor; overwrites the slopes."""
     torch._foreach_mul_(slopes, rates)
     torch._foreach_mul_(slopes, factor)
     if bounds is not None:

@@ -1,4 +1,4 @@
-"""What rules share that measure importances on the data of an experience."""
+"""Importances measured on the data of an experience, for the rules that consolidate by them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Part = tuple[Mapping[str, Tensor], int]
 
 
 def averaged(synapses: Synapses, parts: Iterable[Part], rule: str) -> dict[str, Tensor]:
-    """The mean over samples, from the means over parts of them.
+    """The mean over all samples, from the means over parts of them.
 
     Args:
         synapses: the parameters.
         parts: see `Part`.
-        rule: that asks, for messages.
+        rule: the rule's name, for messages.
 
     Raises:
         ValueError: no samples, or a mean that is zero everywhere or not finite.
@@ -40,21 +40,21 @@ def averaged(synapses: Synapses, parts: Iterable[Part], rule: str) -> dict[str, 
         count += samples
     if count == 0:
         raise ValueError(f"{rule} consolidates on the experience's data, and there is none")
-    found = {n: (sums[n] / count).to(p.dtype) for n, p in zip(synapses.names, synapses.parameters, strict=True)}
-    for name, importance in found.items():
+    importances = {n: (sums[n] / count).to(p.dtype) for n, p in zip(synapses.names, synapses.parameters, strict=True)}
+    for name, importance in importances.items():
         if not all_finite(importance):
             raise ValueError(
                 f"the importance that {rule} measures for {name!r} is not finite in {importance.dtype}: compute in a wider "
                 "type, scale the loss or the inputs down, or leave out samples whose loss is not finite on its own (such as "
                 "those with no label that counts)"
             )
-    if not any(bool(importance.any()) for importance in found.values()):
+    if not any(bool(importance.any()) for importance in importances.values()):
         raise ValueError(
             f"the importance that {rule} measures is 0 for every parameter, so that nothing would be protected: what it "
             "differentiates has no gradient at any sample (a softmax over one output, outputs that are saturated, a path that "
             "is detached); choose another loss=, or labels='exact' where there is a choice"
         )
-    return found
+    return importances
 
 
 def task_parts(

@@ -1,4 +1,4 @@
-"""What rules share that pull parameters back to where they were, each in proportion to its importance."""
+"""Base class of rules that pull parameters back to their past values, each in proportion to its importance."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lit_meta.utils.validation import require_in
 class PenaltyRule(Rule):
     r"""A rule with the penalty ``½ · strength · Σ Ω (θ − θ*)²``, applied as its gradient.
 
-    The state holds ``"importance"`` Ω and ``"anchor"`` θ* once something was consolidated. A parameter without a memory (it
-    came with the present experience) is not pulled; the memory of a frozen parameter is kept until it learns again.
+    The state holds ``"importance"`` Ω and ``"anchor"`` θ* after the first consolidation. A parameter without a memory (new in
+    the present experience) is not pulled; the memory of a frozen parameter is kept until it learns again.
 
     Gradient descent with learning rate η is stable along a parameter only while η · strength · Ω < 2. The logged scalar
-    ``stiffness`` is the largest strength · Ω: where it comes near 2/η, use a smaller η or strength.
+    ``stiffness`` is the largest strength · Ω: if it approaches 2/η, use a smaller η or strength.
 
     Args:
         strength: at least 0.
@@ -57,42 +57,42 @@ class PenaltyRule(Rule):
         return {"penalty": penalty, "stiffness": self.strength * largest}
 
     def consolidate(
-        self, synapses: Synapses, found: Mapping[str, Tensor], *, decay: float = 1.0, merge: bool = False
+        self, synapses: Synapses, new: Mapping[str, Tensor], *, decay: float = 1.0, merge: bool = False
     ) -> None:
-        """Adds importances to the memory, and anchors the parameters where they are.
+        """Adds importances to the memory, and anchors the parameters at their present values.
 
         Args:
             synapses: the parameters.
-            found: their new importances, at least 0.
+            new: their new importances, at least 0.
             decay: factor on the old importances.
             merge: keep every old penalty beside the new one instead of moving its anchor. A sum of quadratics is again
                 quadratic, with Ω = Σ Ω_k and θ* = Σ Ω_k θ_k / Σ Ω_k, so nothing is approximated.
         """
-        importances, anchors = self._held("importance"), self._held("anchor")
+        importances, anchors = self._by_name("importance"), self._by_name("anchor")
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
-            total, anchor = found[name], parameter.detach().clone()
+            total, anchor = new[name], parameter.detach().clone()
             if name in importances:
                 old = decay * importances[name]
                 total = total + old
                 if merge:
-                    # Where nothing was ever important the anchor is free; it stays at the present value.
+                    # Without any importance the anchor is arbitrary; it stays at the present value.
                     share = torch.where(total > 0, old / total, torch.zeros_like(total))
                     anchor += share * (anchors[name] - anchor)
             importances[name], anchors[name] = total, anchor
         self.state["importance"] = importances
         self.state["anchor"] = anchors
 
-    def _held(self, quantity: str) -> dict[str, Tensor]:
+    def _by_name(self, quantity: str) -> dict[str, Tensor]:
         return dict(self.state[quantity]) if quantity in self.state else {}
 
     def _remembered(self, synapses: Synapses) -> Synapses:
-        """The synapses with a memory: a parameter that appeared with the present experience has none yet."""
+        """The synapses with a memory: a parameter that is new in the present experience has none yet."""
         if "importance" not in self.state:
             return Synapses(synapses.network, (), [])
-        held = self.state["importance"]
-        if all(name in held for name in synapses.names):
+        importances = self.state["importance"]
+        if all(name in importances for name in synapses.names):
             return synapses
-        pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if n in held]
+        pairs = [(n, p) for n, p in zip(synapses.names, synapses.parameters, strict=True) if n in importances]
         return Synapses(synapses.network, tuple(n for n, _ in pairs), [p for _, p in pairs])
 
     def _memory(self, synapses: Synapses) -> tuple[list[Tensor], list[Tensor]]:

@@ -1,4 +1,4 @@
-"""What rules share that let each layer's weights change in some directions of its input only."""
+"""Base class of rules that let each layer's weights change only in some directions of its input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ProjectedRule(Rule):
     """Replaces the optimizer's step of every weight layer by its projection.
 
     The step, and not the gradient, is projected: under plain SGD the two are the same, and under momentum, weight decay
-    or Adam, whose steps leave the directions of the gradient, old outputs stay protected all the same.
+    or Adam, whose steps leave the directions of the gradient, old outputs are protected too.
 
     Layers are Linear, convolutions (of any kind) and embeddings, whose output is linear in their weight for inputs that are
     seen when they are called. What else is trainable has no such inputs: scales and shifts of normalisation, class tokens,
@@ -78,13 +78,13 @@ class ProjectedRule(Rule):
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         self.layers(synapses)
         for module in self._stopped:
-            # Hosts put the whole network into training mode whenever they please.
+            # Hosts put the whole network into training mode at any time.
             if module.training:
                 module.training = False
                 self._switched.append(module)
 
     def layers(self, synapses: Synapses) -> list[Receptive]:
-        """The layers that are projected; looked up again where the stream goes on from a checkpoint inside an experience."""
+        """The layers that are projected; searched again if the stream was resumed inside an experience."""
         if self._plan is None or self._plan[0] is not synapses.network:
             self._make_plan(synapses)
         assert self._plan is not None
@@ -173,12 +173,12 @@ class ProjectedRule(Rule):
         self._plan = synapses.network, plan
         self._start = {layer.name: _fingerprint(layer.parameter) for layer in plan.layers}
         self._kept = {}
-        held = self.memory("kept")
+        kept = self.memory("kept")
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
-            if apart(name) in held and self.rest == "freeze":
-                old = tuple(held[apart(name)].tolist())
+            if apart(name) in kept and self.rest == "freeze":
+                old = tuple(kept[apart(name)].tolist())
                 self._kept[name] = None if old == tuple(parameter.shape) else tuple(slice(size) for size in old)
-        self._stopped = [module for name, module in plan.statistics.items() if apart(name) in held]
+        self._stopped = [module for name, module in plan.statistics.items() if apart(name) in kept]
 
     def memory(self, quantity: str) -> dict[str, Tensor]:
         """One quantity of the state; empty before the rule remembers any."""
@@ -219,7 +219,7 @@ def _trainable(network: nn.Module) -> Synapses:
 
 
 def _fingerprint(parameter: Tensor) -> Tensor:
-    """Tells a parameter that was changed from one that was not, in two numbers."""
+    """Two numbers by which a changed parameter is recognised."""
     values = parameter.detach().double()
     return torch.stack([values.sum(), values.square().sum()])
 
@@ -235,7 +235,7 @@ def grown(square: Tensor, width: int, name: str, rule: str) -> Tensor:
 
 
 def gained(counts: Tensor, width: int, name: str, rule: str) -> Tensor:
-    """What is counted for the inputs of an embedding that has gained some, which never occurred."""
+    """Counts for an embedding that has gained inputs; these have never occurred."""
     if width < len(counts):
         raise ValueError(
             f"embedding {name!r} has {width} rows, but {rule} remembers {len(counts)}: an embedding cannot lose rows"

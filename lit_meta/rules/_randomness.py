@@ -1,4 +1,4 @@
-"""Random numbers of a rule's own: they depend on neither the host nor on what else draws numbers."""
+"""Random numbers of a rule's own, independent of the host and of other users of the global generators."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lit_meta.core.state import State
 
 
 def draw_normal(state: State, like: Sequence[Tensor], seed: int) -> list[Tensor]:
-    """Standard normal numbers, from a generator whose position is kept in the rule's state.
+    """Standard normal numbers, from a generator whose state is stored in the rule's state.
 
-    A run that goes on from a saved state therefore draws the same numbers as one that was never interrupted.
+    A run resumed from a saved state therefore draws the same numbers as an uninterrupted one.
 
     Args:
-        state: of the rule; its quantity ``"generator"`` is written.
-        like: tensors on one device, whose shapes and types the numbers take.
+        state: the rule's state; its quantity ``"generator"`` is written.
+        like: tensors on one device, whose shapes and dtypes the numbers take.
         seed: of the first draw.
     """
     generator = torch.Generator(like[0].device)

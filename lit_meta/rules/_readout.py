@@ -1,4 +1,4 @@
-"""What the rules that learn the last layer in closed form share: statistics of its input, and when it is solved."""
+"""Base class of rules that learn the last layer in closed form: statistics of its input, and when it is solved."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lit_meta.core.state import apart
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
 from lit_meta.utils.validation import check_class_labels
 
-# Products of float32 features are summed in float32 over so many samples at most, then in float64 over all of them.
+# Products of float32 features are summed in float32 over at most this many samples, then in float64 over all of them.
 _SAMPLES_AT_ONCE = 4096
-# Only the lower triangle of a second moment is computed, in strips of so many rows.
+# Only the lower triangle of a second moment is computed, in strips of this many rows.
 _ROWS_AT_ONCE = 1024
 
 
@@ -36,13 +36,13 @@ class ReadoutRule(Rule):
 
     Args:
         head: name of the Linear layer to learn; None for the last one of the network.
-        freeze: keep everything else still: gradients are discarded, and below the head all is in evaluation mode while the rule
-            learns (batch normalisation, dropout), whatever mode the host asks for.
-        block: features whose correlations are known to each other. None for all. Wider heads are cut into blocks of
-            interleaved features, solved on their own and averaged (in discriminant analysis: summed), which bounds the
+        freeze: freeze everything else: gradients are discarded, and everything below the head is in evaluation mode while the
+            rule learns (batch normalisation, dropout), whatever mode the host sets.
+        block: number of features whose correlations are kept; None for all. Wider heads are split into blocks of
+            interleaved features, solved separately and averaged (in discriminant analysis: summed), which bounds the
             memory by ``8 · features · block`` bytes in place of ``8 · features²``.
-        after: samples to let pass before any is counted, while features below are still learning: give it the ``samples``
-            of a `CriticalPeriod` that lasts longer than one batch. The batch in which they are reached is counted.
+        after: number of samples to skip at first, while the features below are still learning: the ``samples`` of a
+            `CriticalPeriod` that lasts longer than one batch. The batch that reaches this number is counted.
     """
 
     needs_inputs = False
@@ -155,7 +155,7 @@ class ReadoutRule(Rule):
         shift, class_sums = self.state.overall["shift"], self.state.overall["class_sums"]
         moments = self.state["second_moment"]
         columns = list(self._columns(class_sums.shape[1]))
-        found = []
+        solutions = []
         for number, chosen in enumerate(columns):
             second_moment, sums = moments[_key(number)], class_sums[:, chosen]
             silent = float(self.state.overall["silent"][number]) if "silent" in self.state else 0.0
@@ -165,8 +165,8 @@ class ReadoutRule(Rule):
                 centered = CenteredMoments(second_moment.clone(), sums, torch.zeros_like(sums[0]))
             else:
                 centered = centered_moments(second_moment, sums, counts)
-            found.append(self.solve(centered, counts))
-        weight, bias = self.combine(found)
+            solutions.append(self.solve(centered, counts))
+        weight, bias = self.combine(solutions)
         weight = torch.empty_like(weight).index_copy_(1, torch.cat(columns), weight)
         with torch.no_grad():
             head.weight.copy_(weight)
@@ -231,11 +231,11 @@ class ReadoutRule(Rule):
     def _grow(self, classes: int) -> None:
         """Rows for classes that the head has gained."""
         for quantity in ("class_sums", "class_counts"):
-            held = self.state.overall[quantity]
-            if classes < len(held):
-                raise ValueError(f"the head has {classes} outputs, and had {len(held)}: a head may grow, not shrink")
-            if classes > len(held):
-                self.state.overall[quantity] = torch.cat([held, held.new_zeros(classes - len(held), *held.shape[1:])])
+            rows = self.state.overall[quantity]
+            if classes < len(rows):
+                raise ValueError(f"the head has {classes} outputs, and had {len(rows)}: a head may grow, not shrink")
+            if classes > len(rows):
+                self.state.overall[quantity] = torch.cat([rows, rows.new_zeros(classes - len(rows), *rows.shape[1:])])
 
     def _columns(self, width: int) -> Iterator[Tensor]:
         """The features of each block: every k-th one, so that each block sees all parts of the input."""
@@ -245,9 +245,9 @@ class ReadoutRule(Rule):
             yield torch.arange(first, width, blocks, device=device)
 
     def _check_last(self, layer: Layer, inputs: Tensor) -> None:
-        """Checks that no layer gives the outputs in place of the head.
+        """Checks that no layer after the head computes the outputs.
 
-        A layer that runs after the head does so where the head was not named, and where it was if it takes what the head gives.
+        A layer that runs after the head does so if the head was not named, or if its input has the width of the head's output.
         """
         head = self._layer
         if self._targets is not None or head is None:
@@ -270,14 +270,14 @@ class ReadoutRule(Rule):
 
     def _find_head(self, network: nn.Module) -> nn.Linear:
         if self.head is not None:
-            found = dict(network.named_modules()).get(self.head)
-            if not isinstance(found, nn.Linear):
-                names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+            module = dict(network.named_modules()).get(self.head)
+            if not isinstance(module, nn.Linear):
+                names = [name for name, other in network.named_modules() if isinstance(other, nn.Linear)]
                 raise ValueError(
                     f"{type(self).__name__} learns a Linear layer, and the network has none named {self.head!r}; "
                     f"its Linear layers: {', '.join(names) or 'none'}"
                 )
-            return found
+            return module
         linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise ValueError(f"{type(self).__name__} learns a Linear layer, and {type(network).__name__} has none")
@@ -289,7 +289,7 @@ def _check_size(features: Tensor, head: str) -> None:
 
     A bound on each feature, so that not even the sums over `_SAMPLES_AT_ONCE` samples about a mean of the same size overflow.
     """
-    # Of a double, the squares of eigenvalues have to be finite too.
+    # In double precision, the squares of eigenvalues must be finite too.
     bound = min(math.sqrt(torch.finfo(features.dtype).max) / (4 * math.sqrt(_SAMPLES_AT_ONCE)), 1e60)
     flat = features.flatten()
     if float(flat.dot(flat)) < bound * bound:

@@ -1,4 +1,4 @@
-"""What the weight layers of a network see: their inputs as rows of a matrix, and their weights as another.
+"""Weight layers as matrix products: their inputs as the rows of one matrix, their weights as another.
 
 A Linear layer's input is a row as it is; a convolution's are the patches under its kernel; an embedding's are one-hot. A
 trainable bias is the weight of one more input that is always 1, and stands first. With rows x and the matrix W of these,
@@ -21,14 +21,14 @@ from lit_meta.functional.windows import upsampled, windows
 
 @dataclass(frozen=True, eq=False)
 class Receptive:
-    """A weight layer whose output is W x for the rows x of what it is called with; this class: a Linear layer.
+    """A weight layer whose output is W x for the rows x of its input; this class: a Linear layer.
 
     Attributes:
         name: of the module, relative to the network.
         module: the module whose calls show the rows.
         parameter: its weight.
         weight: name of the weight among the network's parameters.
-        bias: name of the trainable bias; None where there is none.
+        bias: name of the trainable bias; None if there is none.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Receptive:
 
     @property
     def groups(self) -> int:
-        """Of a convolution's channels."""
+        """Number of channel groups of a convolution; 1 for other layers."""
         return 1
 
     @property
@@ -57,7 +57,7 @@ class Receptive:
         return torch.cat([seen.new_ones(*seen.shape[:-1], 1), seen], -1)
 
     def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
-        """What a call of the module shows, as `rows`."""
+        """The rows of a call of the module, as `rows`."""
         return self.rows(arguments[0] if arguments else keywords["input"])
 
     def matrix(self, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -160,7 +160,7 @@ class TransposedConvolution(Receptive):
 
 
 class Lookup(Receptive):
-    """An embedding: its inputs are one-hot, so that what they span is told by which of them occurred."""
+    """An embedding: its inputs are one-hot, so that their span is given by the indices that occurred."""
 
     one_hot: ClassVar[bool] = True
 
@@ -174,9 +174,9 @@ class Lookup(Receptive):
 
 
 class AttentionInput(Receptive):
-    """The input projections of `nn.MultiheadAttention`, which it keeps as one matrix: queries, keys and values.
+    """The input projections of `nn.MultiheadAttention`, which it stores as one matrix: queries, keys and values.
 
-    Where these are computed from several inputs, all of them are rows: each projection keeps more than it must.
+    If these are computed from several inputs, all of them are rows, so each projection preserves more than it needs to.
     """
 
     def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
@@ -186,7 +186,7 @@ class AttentionInput(Receptive):
 
 
 class AttentionOutput(Receptive):
-    """The output projection of `nn.MultiheadAttention`, which is never called: its rows are what an identity gives."""
+    """The output projection of `nn.MultiheadAttention`, which is never called: its rows are the output of an identity."""
 
     def rows_of_call(self, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Tensor:
         identity = {"out_proj.weight": torch.eye(self.parameter.shape[1]).to(self.parameter)}

@@ -17,8 +17,8 @@ class BennaFusi(Rule):
     .. math:: C_k \, \dot u_k = g_{k-1} (u_{k-1} - u_k) + g_k (u_{k+1} - u_k), \quad
               C_k = 2^{k-1}, \; g_k = rate \cdot 2^{-(k-1)}
 
-    u_1 is the parameter; learning enters there, by whatever step the optimizer takes. After each step all variables move by
-    one Euler step: recent changes leak towards deeper, slower variables, which pull the weight back to its past. Time
+    u_1 is the parameter; learning enters there, by the optimizer's step. After each step all variables advance by one Euler
+    step: recent changes leak towards deeper, slower variables, which pull the weight back to its past. Time
     constants grow as C_k / g_k = 4^{k-1} / rate steps, so K variables remember over about 4^{K-1} / rate steps. The chain
     starts in equilibrium, all variables at the parameter's value. No boundary and no task label is used.
 
@@ -59,12 +59,14 @@ class BennaFusi(Rule):
 
     def begin_experience(self, synapses: Synapses) -> None:
         for quantity in self._quantities:
-            held = dict(self.state[quantity]) if quantity in self.state else {}
+            levels = dict(self.state[quantity]) if quantity in self.state else {}
             for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
                 value = parameter.detach()
-                # Entries that are new, as the rows of a head that has grown, start in equilibrium too.
-                held[name] = torch.where(held[name].isnan(), value, held[name]) if name in held else value.clone()
-            self.state[quantity] = held
+                # New entries, such as the rows of a head that has grown, start in equilibrium too.
+                levels[name] = (
+                    torch.where(levels[name].isnan(), value, levels[name]) if name in levels else value.clone()
+                )
+            self.state[quantity] = levels
 
     def join(self, synapses: Synapses) -> None:
         self.begin_experience(synapses)

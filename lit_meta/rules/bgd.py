@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_meta.rules._gaussian import GaussianRule, bounded_step
 from lit_meta.utils.validation import require_in
 
-# Of a = ½ σ E[g ε]: beyond it the change of σ is at any limit, and a² stays finite.
+# Clamp of a = ½ σ E[g ε]: beyond it the change of σ exceeds any limit, and below it a² is finite.
 _FLAT = 1e3
 # Limits up to this keep σ_new above a tenth of σ, where √(1 + a²) − a has lost no more than a digit to cancellation.
 _PLAIN_LIMIT = 0.9
@@ -26,14 +26,14 @@ class BGD(GaussianRule):
         σ \leftarrow σ \sqrt{1 + (\tfrac12 σ E[g ε])^2} - \tfrac12 σ^2 E[g ε]
 
     Synapses on which the loss curves upward grow certain and learn slowly from then on. No boundary and no task label is
-    used. σ only ever falls on average: over very long streams the network stops learning; `MESU` forgets instead.
+    used. On average σ only decreases: on very long streams the network stops learning; `MESU` forgets instead.
 
-    On permuted MNIST (10 experiences, 784-1000-1000-10, six epochs each) it reached 82.2 ± 2.6 %, where 94 was wanted:
-    ``docs/rules.md`` has what was tried.
+    Accuracy on permuted MNIST (10 experiences, 784-1000-1000-10, six epochs each): 82.2 ± 2.6 %, below the target of 94 %; see
+    ``docs/rules.md``.
 
     Args:
         deviation: σ at the start; the paper uses 0.015 to 0.06.
-        rate: η on the mean; 1 is Bayes' own.
+        rate: η on the mean; 1 is the Bayesian update.
         limit: the largest change of μ in one step, in units of σ, and of σ as a fraction of itself, in (0, 1); ``inf`` as in
             the equations. While σ is still large, a step on a strongly curved synapse (of an output layer, say) overshoots by
             more than it corrects, and the next one by more still.

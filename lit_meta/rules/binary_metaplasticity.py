@@ -25,15 +25,15 @@ class BinaryMetaplasticity(Rule):
 
     No boundary of experiences and no task label is needed, and no memory besides Wʰ itself.
 
-    On permuted MNIST (six experiences, two binary layers of 1,000, two epochs each) it reached 70.4 ± 3.5 %, where 95 was
-    wanted: ``docs/rules-projection.md`` has what was tried.
+    Accuracy on permuted MNIST (six experiences, two binary layers of 1,000, two epochs each): 70.4 ± 3.5 %, below the target of
+    95 %; see ``docs/rules-projection.md``.
 
     Args:
         metaplasticity: m, at least 0: with 0 the optimizer's steps are taken as they are, and as it grows steps
             that shrink a weight vanish.
         layers: ``"all"``: the weights of every Linear, convolution and embedding layer, binary or not; ``"binary"``:
             those of `BinaryLinear` and `BinaryConv2d` only, which the network must then have. In a layer of real
-            weights the rule holds their signs, not what the layer computes.
+            weights the rule preserves their signs, not the layer's function.
 
     Raises:
         ValueError: a hyperparameter out of range; or, when an experience begins, no layer to act on.
@@ -66,7 +66,7 @@ class BinaryMetaplasticity(Rule):
         """All layers are known, whether they learn or not."""
 
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
-        if self._weights is None:  # The stream goes on from a checkpoint inside an experience.
+        if self._weights is None:  # The stream was resumed from a checkpoint inside an experience.
             self._weights = self._find(synapses.network)
         if self.metaplasticity == 0.0:
             return
@@ -74,11 +74,11 @@ class BinaryMetaplasticity(Rule):
             if id(parameter) in self._weights:
                 step = parameter - hidden
                 factor = shrinking_step_factor(hidden, step, metaplasticity=self.metaplasticity)
-                # Where the factor is 1 the optimizer's own value stays, bit for bit.
+                # With a factor of 1 the optimizer's own value is kept, bit for bit.
                 parameter.copy_(torch.where(factor < 1, torch.addcmul(hidden, factor, step), parameter))
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
-        """The mean share that is taken of a shrinking step."""
+        """The mean factor of shrinking steps."""
         weights = [p for p in synapses.parameters if self._weights is not None and id(p) in self._weights]
         if not weights:
             return {}
@@ -92,9 +92,9 @@ class BinaryMetaplasticity(Rule):
 
     def _layers(self, network: nn.Module) -> list[Layer]:
         kinds = (BinaryLinear, BinaryConv2d)
-        found = [x for x in weight_layers(network) if self.layers == "all" or isinstance(x.module, kinds)]
-        if not found:
+        layers = [x for x in weight_layers(network) if self.layers == "all" or isinstance(x.module, kinds)]
+        if not layers:
             raise ValueError(
                 "the network has no BinaryLinear or BinaryConv2d layer: use lit_meta.networks.BinaryMLP, or layers='all'"
             )
-        return found
+        return layers

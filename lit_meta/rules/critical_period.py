@@ -15,7 +15,7 @@ from lit_meta.core.state import apart
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.utils.validation import require_in
 
-# Patches with less contrast than this, after normalisation, carry no form: a blank background would teach only itself.
+# Patches with less contrast than this, after normalisation, have no structure: features would learn the blank background.
 _FAINTEST = 0.1
 
 
@@ -23,16 +23,16 @@ class CriticalPeriod(Rule):
     r"""Learns the layers below the head by competitive Hebbian learning of whitened patches, then freezes them.
 
     In the first ``samples`` samples every such layer learns from its own input alone, just before it is used, so that all
-    layers learn in one forward pass, each from the layer below as it has just become. Patches p of the input (for a Linear
-    layer: the input) are normalised in contrast where the layer does so itself, and whitened, z = M (p − m). Units
-    compete, and the winner turns towards the patch; its plasticity falls with what it has won
-    (`lit_meta.functional.patches.competitive_hebbian`). Unit k then responds by
+    layers learn in one forward pass, each from the layer below as just updated. Patches p of the input (for a Linear
+    layer: the input) are normalised in contrast if the layer does so itself, and whitened, z = M (p − m). Units
+    compete, and the winner turns towards the patch; its plasticity falls with the number of patches it has won
+    (`lit_meta.functional.patches.competitive_hebbian`). The response of unit k is then
 
     .. math:: d_k M (p - m) - threshold
 
     which is written as weight and bias of the layer. After the critical period plasticity is zero: gradients of these
     layers are discarded, and everything below the head is in evaluation mode from then on while the head learns
-    (statistics of batch normalisation stay, dropout is off). No label is looked at.
+    (statistics of batch normalisation are fixed, dropout is off). No label is used.
 
     Where the first batch has as many samples as the critical period, the features are final before that batch's forward
     pass, and a `RecursiveReadout` that comes after this rule loses no sample. Where it is smaller, features still move while
@@ -172,11 +172,11 @@ class CriticalPeriod(Rule):
                 parameter.grad = None
 
     def restore(self, synapses: Synapses) -> None:
-        for held, key, before in reversed(self._undo):
+        for memory, key, before in reversed(self._undo):
             if before is None:
-                held.pop(key, None)
+                memory.pop(key, None)
             else:
-                held[key] = before
+                memory[key] = before
         for parameter, before in reversed(self._written):
             with torch.no_grad():
                 parameter.copy_(before)
@@ -205,10 +205,10 @@ class CriticalPeriod(Rule):
         return head
 
     def _features(self, network: nn.Module) -> set[str]:
-        found = {layer.name for layer in weight_layers(network)} - {self._head_name(network)}
-        if not found:
+        features = {layer.name for layer in weight_layers(network)} - {self._head_name(network)}
+        if not features:
             raise ValueError("CriticalPeriod learns the layers below the head, and there are none")
-        return found
+        return features
 
     def _whitening(self, key: str, patches: Tensor) -> tuple[Tensor, Tensor]:
         wide = patches.double()
@@ -234,7 +234,7 @@ class CriticalPeriod(Rule):
         }
         count, total, square = self._add_up(key, totals)
         mean = total / count
-        # A unit whose drive never varied gets the deviation of the others: dividing by its own would make noise of it.
+        # A unit whose drive never varied gets a share of the others' deviation: dividing by its own would amplify noise.
         deviation = (square / count - mean.square()).clamp(min=0.0).sqrt()
         deviation = deviation.clamp(min=1e-3 * float(deviation.mean()) or 1.0)
         self._write(module.weight, direction / deviation.unsqueeze(1))  # type: ignore[arg-type]
@@ -243,13 +243,13 @@ class CriticalPeriod(Rule):
     def _add_up(self, key: str, totals: Mapping[str, Tensor]) -> list[Tensor]:
         """Adds a batch's sums to those of a layer so far, by quantity; returns them in the same order."""
         for quantity, value in totals.items():
-            held = self.state[quantity]
-            self._keep(held, key, held[key] + value if key in held else value)
+            sums = self.state[quantity]
+            self._keep(sums, key, sums[key] + value if key in sums else value)
         return [self.state[quantity][key] for quantity in totals]
 
-    def _keep(self, held: dict[str, Tensor], key: str, value: Tensor) -> None:
-        self._undo.append((held, key, held.get(key)))
-        held[key] = value
+    def _keep(self, memory: dict[str, Tensor], key: str, value: Tensor) -> None:
+        self._undo.append((memory, key, memory.get(key)))
+        memory[key] = value
 
     def _write(self, parameter: Tensor, value: Tensor) -> None:
         self._written.append((parameter, parameter.detach().clone()))
@@ -258,12 +258,12 @@ class CriticalPeriod(Rule):
 
 
 def draw_patches(module: nn.Conv2d | nn.Linear, inputs: Tensor, number: int, generator: torch.Generator) -> Tensor:
-    """Random patches that a layer is about to see.
+    """Random patches of a layer's input.
 
     Args:
         module: the layer.
         inputs: its input, (batch, channels, height, width), or (batch, ..., features) for a Linear layer.
-        number: of patches; of a Linear layer's inputs as many as there are at most.
+        number: number of patches; for a Linear layer, at most the number of its inputs.
         generator: draws them, on the CPU.
 
     Returns:

@@ -117,7 +117,7 @@ class EWC(PenaltyRule):
         self.consolidate(synapses, fisher, decay=self.decay, merge=self.mode == "offline")
 
     def _fishers(self, synapses: Synapses, experience: Experience) -> Iterator[Part]:
-        """Batch by batch the Fisher information, and of how many samples it is."""
+        """Yields each batch's Fisher information and number of samples."""
         form = experience.form() if self.loss == "task" else self.loss
         if form is None:
             if self.labels != "true":
@@ -141,7 +141,7 @@ class EWC(PenaltyRule):
         if self.labels == "sample":
             generator = torch.Generator(synapses.parameters[0].device).manual_seed(self.seed)
         for inputs, targets in experience.pairs(samples=self.samples, seed=self.seed):
-            found = diagonal_fisher(
+            information = diagonal_fisher(
                 experience.network, inputs, targets, labels=self.labels, loss=form, generator=generator
             )
-            yield found, inputs.shape[0]
+            yield information, inputs.shape[0]

@@ -130,9 +130,9 @@ class HLOP(ProjectedRule):
             count = self.neurons_added if parts else self.neurons
             like = layer.parameter
             leading = () if layer.groups == 1 else (layer.groups,)
-            held = torch.cat(parts, -2) if parts else like.new_zeros(*leading, 0, layer.width)
-            fixed[layer.name] = held.detach().to(like)
-            count = min(count, layer.width - held.shape[-2])
+            rows = torch.cat(parts, -2) if parts else like.new_zeros(*leading, 0, layer.width)
+            fixed[layer.name] = rows.detach().to(like)
+            count = min(count, layer.width - rows.shape[-2])
             learning[layer.name] = self._initial(layer, count, fixed[layer.name])
         self.state["subspace"], self.state["learning"] = fixed, learning
         if occurred:
@@ -168,7 +168,7 @@ class HLOP(ProjectedRule):
             rows = known.rows(inputs).to(learning.dtype)
             rate = self._rate(rows)
             if rate is None:
-                return  # Silence teaches nothing.
+                return  # All inputs are 0: there is nothing to learn.
             residual = rows
             if fixed.shape[-2]:
                 residual = less_product(rows, self._activity(fixed, rows), fixed)
@@ -216,8 +216,8 @@ class HLOP(ProjectedRule):
     def _initial(self, layer: Receptive, count: int, fixed: Tensor) -> Tensor:
         """Orthonormal rows, orthogonal to those of the fixed neurons.
 
-        Where they overlap instead, Oja's rule does not take the overlap away: some eigenvalues of HᵀH pass 2 after a few
-        experiences, and I − HᵀH enlarges steps that it should remove.
+        Oja's rule would not remove an overlap: after a few experiences some eigenvalues of HᵀH would exceed 2, and I − HᵀH
+        would amplify steps that it should remove.
         """
         if count == 0:
             return fixed.new_zeros(*fixed.shape[:-2], 0, layer.width)

@@ -65,7 +65,7 @@ class MAS(PenaltyRule):
         self.needs_inputs = interval is not None
 
     def overrides(self, event: str) -> bool:
-        # Each of the two forms answers one of these events, and the other must cost nothing.
+        # Each of the two forms answers one of these events; the other must have no overhead.
         if event == "before_forward":
             return self.interval is not None
         if event in ("rehearse", "end_experience"):
@@ -77,20 +77,20 @@ class MAS(PenaltyRule):
             self.state.overall["batches"] = torch.zeros((), dtype=torch.long)
         count = self.state.overall["batches"].add_(1)
         if self.interval is not None and int(count) % self.interval == 0:
-            found = output_sensitivity(synapses.network, inputs[: self.samples], names=synapses.names)
+            sensitivities = output_sensitivity(synapses.network, inputs[: self.samples], names=synapses.names)
             if torch.distributed.is_available() and torch.distributed.is_initialized():
-                for tensor in found.values():
+                for tensor in sensitivities.values():
                     torch.distributed.all_reduce(tensor)
                     tensor /= torch.distributed.get_world_size()
-            self.consolidate(synapses, found, decay=self.decay, merge=True)
+            self.consolidate(synapses, sensitivities, decay=self.decay, merge=True)
 
     def rehearse(self, synapses: Synapses, experience: Experience) -> None:
         for _ in self._sensitivities(synapses, experience):
             pass
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
-        found = averaged(synapses, self._sensitivities(synapses, experience), "MAS")
-        self.consolidate(synapses, found, decay=self.decay)
+        importances = averaged(synapses, self._sensitivities(synapses, experience), "MAS")
+        self.consolidate(synapses, importances, decay=self.decay)
 
     def _sensitivities(self, synapses: Synapses, experience: Experience) -> Iterator[Part]:
         """Batch by batch the sensitivity, and of how many samples it is."""

@@ -32,9 +32,9 @@ class NACA(Rule):
     gradient with respect to an input is ever computed.
 
     Units are those of the layer that receives a block's output: the features of a Linear layer, the last dimension, and the
-    channels of a convolution. All positions of a unit share the level of their sample, and their changes add up: the tokens
-    of (batch, tokens, features) as the pixels of a map. With ``reduction="sum"`` that is what every token would give as a
-    sample of its own; ``"mean"`` divides by the samples, not by the tokens.
+    channels of a convolution. All positions of a unit (the tokens of (batch, tokens, features), the pixels of a map) share the
+    level of their sample, and their changes are summed. With ``reduction="sum"`` that is as if every token were a sample of its
+    own; ``"mean"`` divides by the number of samples, not of tokens.
 
     Args:
         classes: number of classes N; None takes the width of the network's last weight layer.
@@ -105,9 +105,8 @@ class NACA(Rule):
                     "each time step"
                 )
         self._width = self.classes or _head_width(synapses)
-        expectation_code(
-            self._width, kind=self.code
-        )  # Too many classes for the code: say so before anything is learned.
+        # Called for its check: too many classes for the code raise before anything is learned.
+        expectation_code(self._width, kind=self.code)
 
     def join(self, synapses: Synapses) -> None:
         """Nothing depends on which layers learn."""
@@ -115,7 +114,7 @@ class NACA(Rule):
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if targets is None:
             raise ValueError("NACA needs labels, and the batch has none")
-        if not self._width:  # The stream goes on from a checkpoint inside an experience.
+        if not self._width:  # The stream was resumed from a checkpoint inside an experience.
             self.begin_experience(synapses)
         check_class_labels(targets, self._width, "NACA")
 
@@ -169,7 +168,7 @@ def _head_width(synapses: Synapses) -> int:
     width = getattr(head.module, "out_features", None)
     if width is None:
         raise ValueError(
-            f"the last weight layer {head.name!r} is a {type(head.module).__name__}, not a Linear head: tell NACA the number "
-            "of classes, NACA(classes=...)"
+            f"the last weight layer {head.name!r} is a {type(head.module).__name__}, not a Linear head: pass the number of "
+            "classes, NACA(classes=...)"
         )
     return int(width)

@@ -1,4 +1,4 @@
-"""Orthogonal weights modification: new learning leaves the answers to old inputs as they are."""
+"""Orthogonal weights modification: new learning does not change the outputs for old inputs."""
 
 from __future__ import annotations
 
@@ -148,15 +148,15 @@ class OWM(ProjectedRule):
     def _projector(self, name: str, like: Tensor) -> Tensor:
         """P in the parameters' own precision; it changes between experiences only."""
         exact = self.state["projector"][name]
-        held = self._working.get(name)
-        if held is None or held[0] is not exact or held[1].dtype != like.dtype:
-            held = (exact, exact.to(like.dtype))
-            self._working[name] = held
-        return held[1]
+        cached = self._working.get(name)
+        if cached is None or cached[0] is not exact or cached[1].dtype != like.dtype:
+            cached = (exact, exact.to(like.dtype))
+            self._working[name] = cached
+        return cached[1]
 
 
 class _Rows:
-    """The inputs of an experience, condensed as they come: no more rows are held than a layer is wide."""
+    """The inputs of an experience, condensed as they arrive: at most as many rows are kept as the layer has inputs."""
 
     def __init__(self, width: int, *, means: bool) -> None:
         self._width, self._means = width, means
@@ -164,7 +164,7 @@ class _Rows:
         self._gram: Tensor | None = None
 
     def add(self, rows: Tensor) -> None:
-        """Takes in inputs, (..., rows, width)."""
+        """Adds inputs, (..., rows, width)."""
         self._few.append(rows.mean(-2, keepdim=True) if self._means else rows)
         if sum(part.shape[-2] for part in self._few) > self._width:
             whole = torch.cat(self._few, -2)
@@ -175,12 +175,12 @@ class _Rows:
                 (self._gram.addmm_ if whole.dim() == 2 else self._gram.baddbmm_)(whole.mT, whole)
 
     def count(self, occurrences: Tensor) -> None:
-        """Takes in how often each of an embedding's inputs occurs in a batch, (width,)."""
+        """Adds the number of occurrences in a batch of each of an embedding's inputs, (width,)."""
         if self._means:
             occurrences = occurrences / occurrences.sum()
         self._few = [occurrences if not self._few else self._few[0] + occurrences]
 
     def rows(self) -> Tensor | None:
-        """What is to be remembered: (..., rows, width), or the counts, (width,)."""
+        """The rows to remember, (..., rows, width), or the counts, (width,)."""
         parts = self._few if self._gram is None else [gram_rows(self._gram), *self._few]
         return torch.cat(parts, -2 if parts[0].dim() > 1 else 0) if parts else None

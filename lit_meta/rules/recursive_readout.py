@@ -23,7 +23,7 @@ class RecursiveReadout(ReadoutRule):
     so one class at a time ends where joint training ends.
 
     The same weights come from ``W = (Σ y hᵀ)(λI + Σ h hᵀ)⁻¹``. This rule keeps these sums (the *information form*) and
-    solves by Cholesky when the weights are looked at. In single precision P drifts: every step subtracts nearly equal
+    solves by Cholesky when the weights are needed. In single precision P drifts: every step subtracts nearly equal
     matrices, P loses its symmetry and at last its positive definiteness. A sum in float64 does neither, takes one matrix
     product a batch instead of one matrix-vector product a sample, and leaves λ free to the end. It is only the head that
     becomes float32.
@@ -36,11 +36,11 @@ class RecursiveReadout(ReadoutRule):
             cross-validation from the same sums, without held-out data, at every solution; that costs an eigendecomposition,
             which takes ten times a Cholesky factorisation and more, so give a number for wide heads.
         head: name of the Linear layer to learn; None for the last one of the network.
-        freeze: keep everything else still: gradients are discarded, and below the head all is in evaluation mode while the rule
-            learns (batch normalisation, dropout), whatever mode the host asks for.
-        block: cut wider heads into blocks of at most so many interleaved features, whose solutions are averaged; the
+        freeze: freeze everything else: gradients are discarded, and everything below the head is in evaluation mode while the
+            rule learns (batch normalisation, dropout), whatever mode the host sets.
+        block: split wider heads into blocks of at most this many interleaved features, whose solutions are averaged; the
             memory is then ``8 · features · block`` bytes in place of ``8 · features²``. None solves for all at once.
-        after: samples to let pass before any is counted, while features below are still learning: the ``samples`` of a
+        after: number of samples to skip at first, while the features below are still learning: the ``samples`` of a
             `CriticalPeriod` that lasts longer than one batch.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The registry of rules: one line for each; other packages add theirs by the entry-point group ``lit_meta.rules``."""
+"""The registry of rules, one line each; other packages add theirs through the entry-point group ``lit_meta.rules``."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def build_rule(spec: Specification | Rule | None = None, *, trusted: bool = True
 
     Raises:
         KeyError: no rule of that name; the nearest are named.
-        TypeError: a hyperparameter that the rule does not have, or what was built is no rule.
-        ValueError: a class path that leads nowhere or must not be imported.
+        TypeError: the rule does not have a hyperparameter, or the spec builds something that is not a rule.
+        ValueError: a class path does not exist or must not be imported.
 
     Example:
         >>> build_rule("ewc", strength=2.0).strength, build_rule({"name": "ewc", "strength": 2.0}).strength
@@ -59,7 +59,7 @@ def build_rule(spec: Specification | Rule | None = None, *, trusted: bool = True
         spec = {"name": hyperparameters.pop("name", "")}
     rule = build(spec, RULES, trusted=trusted, **hyperparameters)
     if not isinstance(rule, Rule):
-        raise TypeError(f"rule {spec!r} gave a {type(rule).__name__}, not a lit_meta.Rule")
+        raise TypeError(f"the spec {spec!r} built a {type(rule).__name__}, not a lit_meta.Rule")
     return rule
 
 

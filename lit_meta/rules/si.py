@@ -14,7 +14,7 @@ from lit_meta.utils.validation import require_in
 class SI(PenaltyRule):
     r"""Synaptic intelligence: importance as a path integral along the trajectory of learning.
 
-    While an experience is learned, every synapse adds up what its own steps took off the task's loss,
+    During an experience, every synapse sums the decrease of the task's loss that its own steps contribute,
 
     .. math:: ω_i \leftarrow ω_i - g_i \, Δθ_i
 
@@ -83,9 +83,9 @@ class SI(PenaltyRule):
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         starts, paths = self.state.tensors("start", synapses.names), self.state.tensors("path", synapses.names)
-        found = {}
+        importances = {}
         for name, parameter, start, path in zip(synapses.names, synapses.parameters, starts, paths, strict=True):
-            found[name] = path / ((parameter.detach() - start).square() + self.damping)
-        self.consolidate(synapses, found, decay=self.decay)
+            importances[name] = path / ((parameter.detach() - start).square() + self.damping)
+        self.consolidate(synapses, importances, decay=self.decay)
         for importance in self.state.tensors("importance", synapses.names):
             importance.clamp_(min=0.0)

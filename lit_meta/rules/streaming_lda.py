@@ -19,7 +19,7 @@ class StreamingLDA(ReadoutRule):
     .. math:: w_c = Σ^{-1} μ_c, \quad b_c = -\tfrac12 μ_c^T Σ^{-1} μ_c + \log π_c
 
     Each class mean is a Hebbian average that only the samples of that class move; the shared covariance acts as lateral
-    inhibition. It keeps the same sums as `RecursiveReadout`, in float64, and is as exact: the weights do not
+    inhibition. It keeps the same sums as `RecursiveReadout`, in float64, and is equally exact: the weights do not
     depend on the order of samples or classes. Outputs are log-likelihoods up to a constant of the sample.
 
     Args:
@@ -27,11 +27,11 @@ class StreamingLDA(ReadoutRule):
             oracle-approximating shrinkage, which needs no held-out data.
         prior: ``"empirical"``, classes are as likely as they came, or ``"uniform"`` over the classes seen.
         head: name of the Linear layer to learn; None for the last one of the network. It needs a bias.
-        freeze: keep everything else still: gradients are discarded, and below the head all is in evaluation mode while the rule
-            learns (batch normalisation, dropout), whatever mode the host asks for.
-        block: cut wider heads into blocks of at most so many interleaved features, taken as independent of each other;
+        freeze: freeze everything else: gradients are discarded, and everything below the head is in evaluation mode while the
+            rule learns (batch normalisation, dropout), whatever mode the host sets.
+        block: split wider heads into blocks of at most this many interleaved features, treated as independent of each other;
             the memory is then ``8 · features · block`` bytes in place of ``8 · features²``.
-        after: samples to let pass before any is counted, while features below are still learning.
+        after: number of samples to skip at first, while the features below are still learning.
 
     Raises:
         ValueError: a hyperparameter out of range, or a head without a bias.
@@ -65,7 +65,7 @@ class StreamingLDA(ReadoutRule):
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         super().before_forward(synapses, inputs, targets)
         if self._layer is not None and self._layer.bias is None:
-            raise ValueError("StreamingLDA needs a head with a bias: make it with bias=True")
+            raise ValueError("StreamingLDA needs a head with a bias: build it with bias=True")
 
     def solve(self, moments: CenteredMoments, class_counts: Tensor) -> Readout:
         uniform = self.prior == "uniform"

@@ -22,8 +22,8 @@ class XdG(Rule):
 
     .. math:: h ← h ⊙ g_{task}, \qquad g_{task} ∈ \{0, 1\}^{units} \text{ fixed, with a share } X \text{ of zeros}
 
-    A closed unit sends nothing, so its synapses neither act nor learn; tasks meet in X-dependent few units. It is meant to be
-    combined, as in ``[SI(...), XdG(...)]``.
+    A closed unit sends nothing, so its synapses neither act nor learn; the larger X, the fewer units tasks share. The rule is
+    meant to be combined with another, as in ``[SI(...), XdG(...)]``.
 
     **The rule needs the task of every sample, when it learns and when it is tested.** In learning, every experience is
     a task of its own: the first is task 0, and so on (``tasks`` says otherwise). In testing, name the task::
@@ -34,8 +34,8 @@ class XdG(Rule):
             network(inputs)
 
     `fit_stream` and the Avalanche plugin do so by the position of the test experience in its stream; the tasks of samples
-    are then known to the network, so its accuracy is not to be set beside that of rules which are not told. Outside an
-    experience, a forward pass without a context raises: there is no ungated answer.
+    are then known to the network, so its accuracy must not be compared with that of rules without this knowledge. Outside an
+    experience, a forward pass without a context raises, since an ungated network has no meaningful output.
 
     Gates act on what each weight layer but the first receives: hidden units are the features of a Linear layer's input and
     the channels of a convolution's (all positions of a channel share a gate). A network of one weight layer is refused.
@@ -100,7 +100,7 @@ class XdG(Rule):
         """Nothing depends on which layers learn."""
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
-        if not self._learning:  # The stream goes on from a checkpoint inside an experience.
+        if not self._learning:  # The stream was resumed from a checkpoint inside an experience.
             self._start(synapses.network)
 
     def leave_experience(self) -> None:
@@ -145,23 +145,23 @@ class XdG(Rule):
         if least < 0:
             raise ValueError(f"a task is a whole number of at least 0, got {least}")
         self._attach(network)
-        former, self._context = self._context, task
+        outer, self._context = self._context, task
         try:
             yield
         finally:
-            self._context = former
+            self._context = outer
 
     def gates(self, layer: str, units: int, task: int) -> Tensor:
-        """g of one task before one weight layer, (units,) of 0 and 1; the same whenever it is asked for."""
+        """g of one task before one weight layer, (units,) of 0 and 1; the same at every call."""
         generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{layer}/{task}".encode()))
-        found = torch.ones(units)
-        found[torch.randperm(units, generator=generator)[: round(self.gated * units)]] = 0.0
-        if not bool(found.any()):
+        gates = torch.ones(units)
+        gates[torch.randperm(units, generator=generator)[: round(self.gated * units)]] = 0.0
+        if not bool(gates.any()):
             raise ValueError(f"gated={self.gated} closes all {units} units before layer {layer!r}")
-        return found
+        return gates
 
     def detach(self) -> None:
-        """Takes the gates off the network, which is then an ordinary one without them."""
+        """Removes the gates from the network."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._network, self._learning = [], None, False
@@ -219,12 +219,12 @@ class XdG(Rule):
         return hook
 
     def _table(self, name: str, units: int, task: int, like: Tensor) -> Tensor:
-        held = self._tables.get((name, task))
-        if held is None or held.dtype != like.dtype or held.device != like.device or len(held) != units:
-            with torch.inference_mode(False):  # What is first used in a test is also used in learning.
-                held = self.gates(name, units, task).to(dtype=like.dtype, device=like.device)
-            self._tables[name, task] = held
-        return held
+        gates = self._tables.get((name, task))
+        if gates is None or gates.dtype != like.dtype or gates.device != like.device or len(gates) != units:
+            with torch.inference_mode(False):  # Gates first used in a test are used in training too.
+                gates = self.gates(name, units, task).to(dtype=like.dtype, device=like.device)
+            self._tables[name, task] = gates
+        return gates
 
     def _of_samples(self, name: str, units: int, tasks: Tensor, inputs: Tensor, samples: int) -> Tensor:
         known, index = tasks.unique(return_inverse=True)

@@ -17,10 +17,10 @@ from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
 
 @dataclass(frozen=True)
 class StreamIdentity:
-    """What tells one stream from another: its scenario's name, the lengths of its two streams, the seed, and the classes.
+    """What identifies a stream: its scenario's name, the lengths of its two streams, the seed, and the classes.
 
     Attributes:
-        classes: the labels in each training experience, where the benchmark says them; empty where it does not.
+        classes: the labels in each training experience; empty if the benchmark does not list them.
     """
 
     scenario: str
@@ -43,24 +43,24 @@ class Saved:
     stream: dict[str, Any]
 
     def check(self, stream: StreamIdentity) -> None:
-        """Checks that the checkpoint is of this very stream.
+        """Checks that the checkpoint belongs to this stream.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it belongs to another stream.
         """
         now = asdict(stream)
-        # A checkpoint of an older release does not say which classes it has learned.
+        # Checkpoints of older releases do not store the classes.
         different = [name for name in now if name in self.stream and self.stream[name] != now[name]]
         if different:
-            was, here = ({name: described[name] for name in different} for described in (self.stream, now))
-            raise ValueError(f"{self.path} is a checkpoint of a stream of {was}, not of {here}: use another run_dir")
+            saved, given = ({name: identity[name] for name in different} for identity in (self.stream, now))
+            raise ValueError(f"{self.path} is a checkpoint of a stream of {saved}, not of {given}: use another run_dir")
 
 
 class Checkpoints:
     """The checkpoints of one run; only the latest is kept.
 
     Args:
-        run_dir: the run's folder; they lie in its ``checkpoints/``.
+        run_dir: the run's folder; checkpoints are in its ``checkpoints/``.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -76,7 +76,7 @@ class Checkpoints:
         cost: StreamCost,
         stream: StreamIdentity,
     ) -> None:
-        """Writes the checkpoint after the experience of the last row, then removes the one before.
+        """Writes the checkpoint after the experience of the last row, then removes the previous one.
 
         ``progress.json`` is written last: a folder without it is not a checkpoint.
         """
@@ -101,20 +101,20 @@ class Checkpoints:
                 shutil.rmtree(other)
 
     def latest(self) -> Saved | None:
-        """The last whole checkpoint, or None.
+        """The last complete checkpoint, or None.
 
         Raises:
-            ValueError: a file of it is damaged.
+            ValueError: one of its files is damaged.
         """
-        whole = sorted(path for path in self.folder.glob("experience-*") if (path / "progress.json").is_file())
-        if not whole:
+        complete = sorted(path for path in self.folder.glob("experience-*") if (path / "progress.json").is_file())
+        if not complete:
             return None
-        path = whole[-1]
+        path = complete[-1]
         progress = load_json(path / "progress.json")
         absent = {"stream", "rows", "initial", "cost", "rules"} - progress.keys()
         if absent:
             raise ValueError(
-                f"{path / 'progress.json'} is no checkpoint of a stream: it lacks {', '.join(sorted(absent))}"
+                f"{path / 'progress.json'} is not a checkpoint of a stream: it lacks {', '.join(sorted(absent))}"
             )
         rules = []
         for number, state in enumerate(progress["rules"]):

@@ -1,4 +1,4 @@
-"""What a stream has cost so far."""
+"""The cost of a stream so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 
 from lit_meta.cost.totals import Cost
 
-# Quantities that the stream itself knows best: they are not taken from what a callback has counted.
+# Quantities that the stream measures itself; they are not taken from a callback's counts.
 _OWN = ("steps", "samples", "seconds", "state_bytes")
 _COUNTED = {field.name for field in fields(Cost)} - set(_OWN)
 
@@ -18,11 +18,11 @@ class StreamCost(Mapping[str, float]):
 
     Attributes:
         steps: optimizer steps.
-        samples: samples seen, every epoch anew.
-        seconds: of training, consolidation included; evaluation left out.
-        counted: what a callback such as `lit_meta.CostLedger` has counted, added up; None where none has.
-        parameter_bytes: of the module's parameters, known at the end of a stream.
-        state_bytes: of the rules' memory, known at the end of a stream.
+        samples: samples seen, counted again in every epoch.
+        seconds: time of training with consolidation, without evaluation.
+        counted: the summed counts of a callback such as `lit_meta.CostLedger`; None without one.
+        parameter_bytes: size of the module's parameters, known at the end of a stream.
+        state_bytes: size of the rules' memory, known at the end of a stream.
 
     Example:
         >>> cost = StreamCost()
@@ -39,12 +39,12 @@ class StreamCost(Mapping[str, float]):
     state_bytes: int | None = None
 
     def add(self, *, steps: int, samples: int, seconds: float, counted: Cost | None = None) -> None:
-        """Adds what one experience has cost; of memory that was counted the larger is kept."""
+        """Adds the cost of one experience; of counted memory the maximum is kept."""
         self.steps += steps
         self.samples += samples
         self.seconds += seconds
         if counted is not None:
-            # A copy: the callback's own record stays as it is.
+            # A copy, so that the callback's own record does not change.
             self.counted = replace(counted) if self.counted is None else self.counted + counted
 
     def to_dict(self) -> dict[str, float]:
@@ -60,17 +60,17 @@ class StreamCost(Mapping[str, float]):
         """The cost that `to_dict` has written.
 
         Raises:
-            ValueError: a quantity that no stream has.
+            ValueError: an unknown quantity.
 
         Example:
             >>> dict(StreamCost.from_dict({"steps": 3, "samples": 9, "seconds": 1.0}))
             {'steps': 3, 'samples': 9, 'seconds': 1.0}
         """
         own = {field.name for field in fields(cls)} - {"counted"}
-        if strange := numbers.keys() - own - _COUNTED:
-            raise ValueError(f"the cost of a stream has no quantity {', '.join(map(repr, sorted(strange)))}")
+        if undefined := numbers.keys() - own - _COUNTED:
+            raise ValueError(f"the cost of a stream has no quantity {', '.join(map(repr, sorted(undefined)))}")
         counts = {name: value for name, value in numbers.items() if name in _COUNTED}
-        # What has no value is left out of the numbers.
+        # Quantities without a value are absent from the mapping.
         absent = {name: None for name in ("published_operations", "peak_memory_bytes") if name not in counts}
         counted = Cost(**{**counts, **absent}) if counts else None  # type: ignore[arg-type]
         return cls(counted=counted, **{name: value for name, value in numbers.items() if name in own})  # type: ignore[arg-type]

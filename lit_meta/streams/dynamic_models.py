@@ -1,4 +1,4 @@
-"""Avalanche models that grow with the stream, or are told the task of a sample."""
+"""Avalanche models that grow with the stream or receive the task of a sample."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DynamicModel:
         self._seed = seed
         self._grows = False
         self._multi_task: list[nn.Module] = []
-        if "avalanche" not in sys.modules:  # Then no module can be one of its.
+        if "avalanche" not in sys.modules:  # Then no module can be one of Avalanche's.
             return
         from lit_meta.integrations.avalanche import grows, multi_task_modules
 
@@ -44,7 +44,7 @@ class DynamicModel:
 
     @property
     def tells_tasks(self) -> bool:
-        """Whether the model is told the task of every test sample."""
+        """Whether the model receives the task of every test sample."""
         return bool(self._multi_task)
 
     def grow(self, experience: int) -> None:
@@ -66,17 +66,17 @@ class DynamicModel:
     @contextmanager
     def learning(self, experience: int) -> Iterator[None]:
         """Within the block, calls are of samples of this training experience."""
-        with self._told(self._train_labels[experience] if self._multi_task else 0):
+        with self._with_tasks(self._train_labels[experience] if self._multi_task else 0):
             yield
 
     @contextmanager
     def testing(self, experiences: Tensor) -> Iterator[None]:
         """Within the block, calls are of samples of these test experiences, (batch,)."""
-        with self._told(torch.tensor(self._test_labels)[experiences] if self._multi_task else 0):
+        with self._with_tasks(torch.tensor(self._test_labels)[experiences] if self._multi_task else 0):
             yield
 
     @contextmanager
-    def _told(self, labels: int | Tensor) -> Iterator[None]:
+    def _with_tasks(self, labels: int | Tensor) -> Iterator[None]:
         def tell(module: nn.Module, arguments: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
             if len(arguments) == 1 and "task_labels" not in named:
                 here = labels.to(arguments[0].device) if isinstance(labels, Tensor) else labels
@@ -104,7 +104,7 @@ def _labels(stream: Sequence[Any]) -> list[int]:
         tasks = sorted({int(label) for label in experience.task_labels})
         if len(tasks) != 1:
             raise ValueError(
-                f"experience {position} has samples of the tasks {tasks}, and a multi-task module is told one task for an "
+                f"experience {position} has samples of the tasks {tasks}, and a multi-task module receives one task for an "
                 "experience: use a benchmark of one task an experience"
             )
         labels.append(tasks[0])

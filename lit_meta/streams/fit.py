@@ -45,24 +45,24 @@ def fit_stream(
 ) -> StreamResult:
     """Trains a LightningModule on each experience of a benchmark in turn, and tests it on all of them after each.
 
-    One Trainer serves the whole stream; optimizers start afresh with every experience. The order of the samples depends
-    on ``seed`` alone, and the global random state is left as it was.
+    One Trainer serves the whole stream; every experience starts with a new optimizer. The order of the samples depends on
+    ``seed`` alone, and the global random state is restored.
 
     Args:
         module: a `MetaplasticModule`, or any LightningModule (also of the package ``pytorch_lightning``) with the callback
             `Metaplasticity` among ``callbacks``; calling it with inputs (batch, ...) must give outputs (batch, classes).
-            Avalanche's dynamic modules in it grow with the stream, and its multi-task modules are told the task.
-        benchmark: an Avalanche benchmark, such as `lit_meta.scenario` makes, or anything else that is a
-            `lit_meta.data.benchmark.Benchmark`. One whose ``form`` is ``"task"`` tells the task of every sample: only the
-            outputs of its classes are open, see `lit_meta.streams.task_masking`.
+            Avalanche's dynamic modules in it grow with the stream, and its multi-task modules receive the task.
+        benchmark: an Avalanche benchmark, such as `lit_meta.scenario` builds, or anything else that is a
+            `lit_meta.data.benchmark.Benchmark`. One whose ``form`` is ``"task"`` provides the task of every sample: all
+            outputs but those of the task's classes are masked, see `lit_meta.streams.task_masking`.
         max_epochs: passes over each experience's data.
         batch_size: samples in a training step.
         seed: of the order of samples, and of anything random in the network's training.
-        protocol: how test batches are made.
+        protocol: how test batches are composed.
         accelerator: Lightning's name of the device.
         callbacks: given to the Trainer. They may also take part in the stream, see `lit_meta.streams.observer`.
-        run_dir: keeps a checkpoint of the network and the rules' memory after every experience; None keeps none.
-        resume: go on after the last checkpoint in ``run_dir``; from the start where there is none.
+        run_dir: the folder for a checkpoint of the network and the rules' memory after every experience; None saves none.
+        resume: continue after the last checkpoint in ``run_dir``, or from the start if there is none.
         on_experience: called after each experience with its index and its row of the accuracy matrix.
         **trainer_options: anything else that `lightning.Trainer` takes.
 
@@ -86,7 +86,7 @@ def fit_stream(
     if run_dir is not None:
         check_folder(Path(run_dir))
     if resume and run_dir is None:
-        raise ValueError("resume=True needs the run_dir of the run to go on with")
+        raise ValueError("resume=True needs the run_dir of the run to resume")
     observers = StreamObservers(callbacks)
     seen = SampleCount()
     trainer = make_trainer(
@@ -125,7 +125,7 @@ def fit_stream(
         if on_experience is not None:
             on_experience(index, rows[-1])
     cost.parameter_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
-    # Of the states, not of the rules: those of a run that was complete already have not been attached to a network.
+    # From the states, not the rules: in a run that was already complete, these have not been attached to a network.
     states = learner.rule_states() if saved is None or len(saved.rows) < len(train) else saved.rules
     cost.state_bytes = sum(
         t.nbytes for state in states for rule in state.get("rules", []) for t in rule["state"].values()
@@ -136,13 +136,13 @@ def fit_stream(
 
 
 def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
-    """The experiences to learn, and the samples and labels of those to be tested on."""
+    """The training experiences, and the samples and labels of the test experiences."""
     if not _lightning.is_lightning_module(module):
-        hint = "; wrap it, MetaplasticModule(network)" if isinstance(module, nn.Module) else ""
+        hint = "; wrap it as MetaplasticModule(network)" if isinstance(module, nn.Module) else ""
         raise TypeError(f"a module to train is a LightningModule, got {type(module).__name__}{hint}")
     if not isinstance(benchmark, Benchmark):
         raise TypeError(
-            f"a benchmark has a train_stream and a test_stream, as lit_meta.scenario makes it, got {type(benchmark).__name__}"
+            f"a benchmark has a train_stream and a test_stream, see lit_meta.scenario, got {type(benchmark).__name__}"
         )
     train, test = list(benchmark.train_stream), [experience_tensors(e) for e in benchmark.test_stream]
     if not train:
@@ -151,10 +151,10 @@ def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tup
 
 
 def _check_counted(cost: StreamCost, observers: StreamObservers, learned: int, length: int) -> None:
-    """Checks that what a resumed stream counts is counted over all of it."""
+    """Checks that a resumed stream counts its cost over all of its experiences."""
     if learned < length and (cost.counted is not None) != observers.counts_cost:
         before, now = ("without", "with") if observers.counts_cost else ("with", "without")
         raise ValueError(
             f"the first {learned} experiences were learned {before} a callback that counts the cost (CostLedger), and the "
-            f"rest would be {now} one: resume as the run was begun"
+            f"rest would be {now} one: resume with the callbacks that the run started with"
         )

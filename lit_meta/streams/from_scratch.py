@@ -1,4 +1,4 @@
-"""Fresh networks, one for each experience: what plasticity is compared with."""
+"""Fresh networks, one for each experience: the reference for measures of plasticity."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: Be
     """Accuracy on each experience of a network that was trained on nothing else.
 
     Args:
-        make_module: gives a new module with initial weights and no memory, as it stood before the stream.
-        benchmark: of the stream.
+        make_module: returns a new module with initial weights and no memory, as before the stream.
+        benchmark: the stream's benchmark.
         **options: of `fit_stream`, as for the stream itself. ``run_dir`` and ``resume`` do not apply.
 
     Returns:
@@ -35,14 +35,14 @@ def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: Be
         torch.Size([2])
     """
     if unused := {"run_dir", "resume"} & set(options):
-        raise ValueError(f"{' and '.join(sorted(unused))} do not apply to fresh networks: nothing of them is kept")
+        raise ValueError(f"{' and '.join(sorted(unused))} do not apply to fresh networks: nothing is saved")
     train, test = list(benchmark.train_stream), list(benchmark.test_stream)
     if len(train) != len(test):
         raise ValueError(
             f"a fresh network is tested on the experience it was trained on: expected as many test experiences as "
             f"training experiences, got {len(test)} and {len(train)}"
         )
-    found = []
+    accuracies = []
     for experience, tested in zip(train, test, strict=True):
         alone = BenchmarkView(
             benchmark_name(benchmark),
@@ -52,5 +52,5 @@ def fresh_accuracies(make_module: Callable[[], L.LightningModule], benchmark: Be
             classes=getattr(benchmark, "classes", 0),
         )
         result = fit_stream(make_module(), alone, **options)
-        found.append(result.accuracy_matrix[0, 0])
-    return torch.stack(found)
+        accuracies.append(result.accuracy_matrix[0, 0])
+    return torch.stack(accuracies)

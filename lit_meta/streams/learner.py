@@ -22,10 +22,10 @@ from lit_meta.streams.task_masking import TaskOutputs
 
 
 def make_trainer(module: nn.Module, **options: Any) -> L.Trainer:
-    """A Trainer of the package that the module is of, which writes and prints nothing unless its options say otherwise.
+    """A Trainer of the module's own Lightning package, which writes and prints nothing unless its options ask for it.
 
     Raises:
-        ValueError: Lightning refuses the options, such as a device that is not there.
+        ValueError: Lightning refuses the options, such as an unavailable device.
     """
     silent = {
         "logger": False,
@@ -38,12 +38,12 @@ def make_trainer(module: nn.Module, **options: Any) -> L.Trainer:
 
 
 class StreamLearner:
-    """A Trainer that fits the same module again and again, and what is tested in between.
+    """A Trainer that fits the same module on one experience after another, and tests it in between.
 
     Args:
-        trainer: of the whole stream.
-        module: learns.
-        outputs: opens the outputs of a sample's task alone; None where tasks are not told.
+        trainer: the Trainer of the whole stream.
+        module: the module that learns.
+        outputs: masks the outputs of other tasks; None if the stream is not task-incremental.
         dynamic: the parts of the module that grow with the stream.
     """
 
@@ -61,37 +61,38 @@ class StreamLearner:
 
     @property
     def plasticity(self) -> list[Metaplasticity]:
-        """The metaplasticity callbacks: those given to the Trainer, and those that the module brings along."""
-        callbacks = [*_lightning.callbacks_of(self.trainer), *self._brought()]
+        """The metaplasticity callbacks: those given to the Trainer, and those that the module configures."""
+        callbacks = [*_lightning.callbacks_of(self.trainer), *self._configured()]
         return list({id(c): c for c in callbacks if isinstance(c, Metaplasticity)}.values())
 
-    def _brought(self) -> list[Metaplasticity]:
-        brought = self.module.configure_callbacks()
-        return [c for c in (brought if isinstance(brought, Sequence) else [brought]) if isinstance(c, Metaplasticity)]
+    def _configured(self) -> list[Metaplasticity]:
+        callbacks = self.module.configure_callbacks()
+        callbacks = callbacks if isinstance(callbacks, Sequence) else [callbacks]
+        return [c for c in callbacks if isinstance(c, Metaplasticity)]
 
     def _check_rules_of_module(self) -> None:
-        """Checks that a rule that the module brings along is the same in every fit, and that no other stands beside it.
+        """Checks that a rule that the module configures is the same in every fit, and that there is no other beside it.
 
         Raises:
-            ValueError: it is not.
+            ValueError: the module builds a new rule for every fit, or there is another one.
         """
-        for callback, again in zip(self._brought(), self._brought(), strict=True):
+        for callback, again in zip(self._configured(), self._configured(), strict=True):
             if callback is not again:
                 names = " and ".join(type(rule).__name__ for rule in callback.rules)
                 raise ValueError(
                     f"{type(self.module).__name__}.configure_callbacks makes a new Metaplasticity ({names}) for every fit, "
-                    "which would forget all experiences before: make it once, in __init__"
+                    "which would forget all previous experiences: build it once, in __init__"
                 )
             callback.check_alone(_lightning.callbacks_of(self.trainer))
 
     @property
     def tells_tasks(self) -> bool:
         """Whether a rule or the stream needs the task of every test sample."""
-        told = self.outputs is not None or self.dynamic.tells_tasks
-        return told or any(rule.needs_tasks for c in self.plasticity for rule in c.rules)
+        needs_tasks = self.outputs is not None or self.dynamic.tells_tasks
+        return needs_tasks or any(rule.needs_tasks for c in self.plasticity for rule in c.rules)
 
     def context(self, experiences: Tensor) -> AbstractContextManager[object]:
-        """Tells whatever needs tasks what each sample of a test batch is of."""
+        """The contexts in which a test batch runs, for everything that needs the task of each sample."""
         stack = ExitStack()
         if self.outputs is not None:
             stack.enter_context(self.outputs.context(experiences))
@@ -102,7 +103,7 @@ class StreamLearner:
 
     @property
     def epochs(self) -> int:
-        """Passes that the last experience took; fewer than its ``max_epochs`` where a callback stopped it."""
+        """Epochs of the last experience; fewer than its ``max_epochs`` if a callback stopped it."""
         return _lightning.completed_epochs(self.trainer)
 
     def test(self, experiences: Sequence[tuple[Tensor, Tensor]], protocol: Protocol) -> Tensor:
@@ -121,9 +122,9 @@ class StreamLearner:
 
         Args:
             data: of the experience.
-            max_epochs: passes over it at most.
+            max_epochs: maximum number of passes over it.
             index: its position in the stream.
-            seed: of all that is random in it; the global random state is left as it was.
+            seed: of everything random in it; the global random state is restored.
 
         Raises:
             RuntimeError: Lightning took another number of steps than it should have.
@@ -137,10 +138,10 @@ class StreamLearner:
         return [callback.state_dict() for callback in self.plasticity]
 
     def load(self, saved: Saved) -> None:
-        """Takes up the weights and the rules' memory of a checkpoint.
+        """Restores the weights and the rules' memory of a checkpoint.
 
         Raises:
-            ValueError: it is of another network, or of other rules.
+            ValueError: the checkpoint is of another network, or of other rules.
         """
         self.dynamic.regrow(len(saved.rows))
         try:
@@ -157,8 +158,8 @@ class StreamLearner:
         trainer = self.trainer
         before = trainer.global_step
         self.dynamic.grow(index)
-        # Epochs are counted in the experience, as the optimizer and its schedule are made for it, and callbacks that stop early
-        # or keep the best do so within it.
+        # Epochs are counted within the experience, since the optimizer and its schedule are built for it, and callbacks for
+        # early stopping and checkpoints act within it.
         for callback, memory in self._memories:
             _lightning.restore_memory(callback, memory)
         _lightning.restart_epochs(trainer, max_epochs)
@@ -180,14 +181,14 @@ class StreamLearner:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences what Lightning says at each of many short fits, and what the stream runner knows better."""
+    """Silences Lightning's messages at each of many short fits, and warnings that do not apply to streams."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "pytorch_lightning")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            # Data are tensors in memory: worker processes would only slow them down.
+            # The data are tensors in memory: worker processes would only slow loading down.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings(
                 "ignore", message=".*You defined a `validation_step` but have no `val_dataloader`.*"

@@ -1,4 +1,4 @@
-"""What callbacks of the Trainer may know of the stream that they are in."""
+"""Protocols by which callbacks of the Trainer take part in a stream."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lit_meta.cost.totals import Cost
 
 @runtime_checkable
 class ChecksStream(Protocol):
-    """A callback that cannot work in every stream, and says so before anything is learned."""
+    """A callback that cannot work in every stream, and refuses before training starts."""
 
     def check_stream(self, *, tells_tasks: bool) -> None:
         """Called once, before the stream begins.
 
         Args:
-            tells_tasks: a rule or the benchmark tells the task of every sample, also in testing.
+            tells_tasks: whether a rule or the benchmark provides the task of every sample, also at test time.
 
         Raises:
             ValueError: this callback cannot work in such a stream.
@@ -26,7 +26,7 @@ class ChecksStream(Protocol):
 
 @runtime_checkable
 class CountsCost(Protocol):
-    """A callback that counts what learning costs."""
+    """A callback that counts the cost of learning."""
 
     def experience_cost(self) -> Cost:
         """The cost of the experience that has just been learned."""
@@ -54,7 +54,7 @@ class StreamObservers:
         counting = [callback for callback in given if isinstance(callback, CountsCost)]
         if len(counting) > 1:
             names = " and ".join(type(callback).__name__ for callback in counting)
-            raise ValueError(f"{names} both count the cost of the stream: give one of them")
+            raise ValueError(f"{names} both count the cost of the stream: pass only one of them")
         self._counting = counting[0] if counting else None
 
     @property
@@ -63,14 +63,14 @@ class StreamObservers:
         return self._counting is not None
 
     def check(self, *, tells_tasks: bool) -> None:
-        """Asks each whether it can work in this stream.
+        """Checks that each of them can work in this stream.
 
         Raises:
-            ValueError: one cannot.
+            ValueError: one of them cannot.
         """
         for callback in self._checking:
             callback.check_stream(tells_tasks=tells_tasks)
 
     def experience_cost(self) -> Cost | None:
-        """The cost of the experience just learned, where one of them has counted it."""
+        """The cost of the experience just learned; None if none of them counts it."""
         return None if self._counting is None else self._counting.experience_cost()

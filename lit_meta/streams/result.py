@@ -1,4 +1,4 @@
-"""What came of a stream."""
+"""The result of a stream."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lit_meta.streams.cost import StreamCost
 
 @dataclass
 class StreamResult:
-    """What came of a stream.
+    """The result of a stream.
 
     Attributes:
         scenario: the benchmark's name.
-        protocol: how the test batches were made; see `lit_meta.evaluation.accuracy.accuracy_of`.
+        protocol: how the test batches were composed; see `lit_meta.evaluation.accuracy.accuracy_of`.
         accuracy_matrix: (training experiences, test experiences), R[i, j] = accuracy on j after learning i.
         initial: (test experiences,), accuracy before any learning.
         cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory; with a
-            `CostLedger` among the callbacks, also what it counted over the whole stream. A mapping of numbers.
-        classes: the labels in each test experience, where the benchmark tells; empty where it does not.
+            `CostLedger` among the callbacks, also its counts over the whole stream. A mapping of numbers.
+        classes: the labels in each test experience; empty if the benchmark does not list them.
     """
 
     scenario: str

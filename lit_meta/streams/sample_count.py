@@ -1,4 +1,4 @@
-"""How many samples training really sees, whatever limits, samplers and callbacks make of a data set."""
+"""The number of samples that training actually sees, under any limits, samplers and callbacks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lit_meta.core.trees import tensors
 
 
 class SampleCount(L.Callback):
-    """Counts the samples of every batch that a training step was given, over all processes.
+    """Counts the samples of every training batch, over all processes.
 
     Attributes:
-        samples: counted since the last call of `take`.
+        samples: number of samples since the last call of `take`.
     """
 
     def __init__(self) -> None:

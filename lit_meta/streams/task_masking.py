@@ -1,4 +1,4 @@
-"""Task-incremental learning with one head: only the outputs of a sample's own task are open."""
+"""Task-incremental learning with one head: all outputs but those of a sample's own task are masked."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lit_meta.data.benchmark import Benchmark, LabelledBenchmark, stream_classes
 from lit_meta.integrations.losses import LOSSES
 from lit_meta.integrations.module import MetaplasticModule
 
-# As a logit: its exponential is 0, its gradient too, and half precision can hold it.
+# The logit of a masked class: its exponential and its gradient are 0, and half precision can represent it.
 CLOSED = -1e4
 
 
 @contextmanager
 def only_classes(network: nn.Module, allowed: Tensor) -> Iterator[None]:
-    """Closes outputs of a network: a closed class has no probability, is never predicted and learns nothing.
+    """Masks outputs of a network: a masked class has probability 0, is never predicted and learns nothing.
 
     Args:
-        network: gives logits (batch, classes).
+        network: returns logits (batch, classes).
         allowed: bool, (classes,), or (batch, classes) for one batch.
 
     Raises:
-        ValueError: at a forward pass, outputs of another width.
+        ValueError: in a forward pass, outputs have another width.
 
     Example:
         >>> network = nn.Identity()
@@ -51,18 +51,18 @@ def only_classes(network: nn.Module, allowed: Tensor) -> Iterator[None]:
 
 
 class TaskOutputs:
-    """Opens, in learning and in testing, the outputs of a sample's own experience alone.
+    """Masks, in training and testing, all outputs but those of a sample's own experience.
 
     Args:
-        module: whose network's outputs are closed.
-        train: the classes of each training experience. One that holds all classes, as of the joint bound, learns with all
-            outputs open.
+        module: the module whose network's outputs are masked.
+        train: the classes of each training experience. An experience with all classes, as of the joint bound, is learned
+            without a mask.
         test: the classes of each test experience.
-        classes: outputs of the network.
+        classes: number of outputs of the network.
 
     Raises:
-        TypeError: a LightningModule that is no `MetaplasticModule`: where its outputs are made is not known.
-        ValueError: another loss than the cross-entropy, for which a closed output would be an error to learn from; or a rule
+        TypeError: a LightningModule that is not a `MetaplasticModule`: the layer of its outputs is unknown.
+        ValueError: a loss other than the cross-entropy, for which a masked output would be an error to learn from; or a rule
             with local errors.
     """
 
@@ -71,28 +71,28 @@ class TaskOutputs:
     ) -> None:
         if not isinstance(module, MetaplasticModule):
             raise TypeError(
-                f"a stream that tells tasks closes outputs of a MetaplasticModule's network, got {type(module).__name__}"
+                f"a task-incremental stream masks outputs of a MetaplasticModule's network, got {type(module).__name__}"
             )
         rules = () if module.plasticity is None else module.plasticity.rules
         if module.loss is not LOSSES["cross_entropy"] or any(rule.overrides("local_error") for rule in rules):
             raise ValueError(
-                "a stream that tells tasks closes the outputs of other tasks' classes, which has a meaning for the loss "
-                "'cross_entropy' and for rules without local errors only"
+                "a task-incremental stream masks the outputs of other tasks' classes, which needs the loss 'cross_entropy' "
+                "and rules without local errors"
             )
         self._network = module.network
         self._train, self._test = _table(train, classes), _table(test, classes)
 
     def learning(self, experience: int) -> AbstractContextManager[None]:
-        """While a training experience is learned and consolidated."""
+        """The mask for learning and consolidating a training experience."""
         return only_classes(self._network, self._train[experience])
 
     def context(self, experiences: Tensor) -> AbstractContextManager[None]:
-        """While a batch is tested; ``experiences`` (batch,) are the positions of its samples' experiences."""
+        """The mask for testing a batch; ``experiences`` (batch,) are the positions of its samples' experiences."""
         return only_classes(self._network, self._test[experiences])
 
 
 def task_outputs(module: L.LightningModule, benchmark: Benchmark) -> TaskOutputs | None:
-    """What opens the outputs of a sample's task alone, where the benchmark tells tasks; None where it does not.
+    """The masks of a task-incremental benchmark; None for any other.
 
     Raises:
         TypeError, ValueError: the module cannot learn such a stream; see `TaskOutputs`.
@@ -104,7 +104,7 @@ def task_outputs(module: L.LightningModule, benchmark: Benchmark) -> TaskOutputs
 
 
 def _table(groups: Sequence[list[int]], classes: int) -> Tensor:
-    found = torch.zeros(len(groups), classes, dtype=torch.bool)
-    for row, labels in zip(found, groups, strict=True):
+    allowed = torch.zeros(len(groups), classes, dtype=torch.bool)
+    for row, labels in zip(allowed, groups, strict=True):
         row[labels] = True
-    return found
+    return allowed

@@ -1,1 +1,1 @@
-"""What every room needs: files, paths, names, modes and the checks of arguments."""
+"""Shared by all rooms: files, paths, registries, modes and checks of arguments."""

@@ -1,4 +1,4 @@
-"""Checks of plain arguments, each with one sentence for its user; needs nothing beyond Python."""
+"""Checks of plain arguments, with one-sentence error messages; needs only the standard library."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from numbers import Real
 
 
 def require_in(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Holds that a hyperparameter lies in [low, high] (or (low, high] with ``open_low``).
+    """Checks that a hyperparameter is in [low, high] (or (low, high] with ``open_low``).
 
     Raises:
-        ValueError: it does not, or it is not a number.
+        ValueError: it is outside, or not a number.
 
     Example:
         >>> require_in("strength", -1.0, 0.0, float("inf"))
@@ -24,17 +24,17 @@ def require_in(name: str, value: float, low: float, high: float, *, open_low: bo
 
 
 def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    """Holds that a hyperparameter is one of a few values.
+    """Checks that a hyperparameter is one of a few values.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is another value.
     """
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
 def nearest(name: object, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the most similar known one, where there is any.
+    """The end of a sentence about an unknown name: a suggestion of the most similar known one, if there is any.
 
     Example:
         >>> nearest("max_epoch", ["name", "max_epochs"]), nearest("x", ["name"])
@@ -45,7 +45,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
 
 
 def require_keys(what: str, given: object, known: Sequence[str], *, needed: Sequence[str] = ()) -> Mapping[str, object]:
-    """Checks that a mapping holds keys that exist, and those that it must hold.
+    """Checks that a mapping has only known keys and all required ones.
 
     Args:
         what: the mapping, for the message.
@@ -57,8 +57,8 @@ def require_keys(what: str, given: object, known: Sequence[str], *, needed: Sequ
         The mapping.
 
     Raises:
-        TypeError: it is no mapping.
-        ValueError: a key has no meaning (the nearest is named), or one is missing.
+        TypeError: it is not a mapping.
+        ValueError: a key is unknown (the nearest is named), or one is missing.
 
     Example:
         >>> require_keys("an experiment", {"max_epoch": 1}, ["name", "max_epochs"])

@@ -1,4 +1,4 @@
-"""Tensors on disk, without pickle: a file from a stranger must not run code."""
+"""Tensors and text on disk, without pickle: loading an untrusted file must not run code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_VALUES = 100_000
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors to a safetensors file; a crash in the middle leaves the former file whole."""
+    """Writes tensors to a safetensors file atomically: a crash leaves the previous file intact."""
     from safetensors.torch import save
 
     # Copies, because two names may share memory, which the format does not allow.
@@ -45,7 +45,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON with a stable layout; a crash in the middle leaves the former file whole."""
+    """Writes JSON with a stable layout, atomically: a crash leaves the previous file intact."""
     _write(path, (json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n").encode())
 
 
@@ -172,7 +172,7 @@ def _mapping(path: Path, content: object) -> dict[str, Any]:
 
 
 def check_folder(path: Path) -> None:
-    """Holds that files can be written to a folder, which need not be there yet.
+    """Checks that files can be written to a folder, which need not exist yet.
 
     Raises:
         ValueError: it or a folder above it is a file, or cannot be written to.
@@ -181,7 +181,7 @@ def check_folder(path: Path) -> None:
 
 
 def check_target(path: Path) -> None:
-    """Holds that a file can be written, before the work is done whose result it is to hold.
+    """Checks that a file can be written, before the work for its content is done.
 
     Raises:
         ValueError: the path is a folder, or a folder above it is a file or cannot be written to.

@@ -11,7 +11,7 @@ from typing import Any
 def lazy_exports(
     package: str, targets: Iterable[str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Makes ``__getattr__``, ``__dir__`` and ``__all__`` of a package, so that using one of its names imports no other.
+    """``__getattr__``, ``__dir__`` and ``__all__`` of a package that imports each of its names on first use.
 
     Args:
         package: its ``__name__``.

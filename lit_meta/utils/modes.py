@@ -1,4 +1,4 @@
-"""Modes of a network and of PyTorch, put back as they were."""
+"""Contexts that set modes of a network or of PyTorch, and restore them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def modes_kept(network: nn.Module) -> Iterator[None]:
-    """Afterwards every submodule has its former mode back."""
+    """Restores the mode of every submodule."""
     modes = [(module, module.training) for module in network.modules()]
     try:
         yield
@@ -22,13 +22,13 @@ def modes_kept(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Products of float32 matrices at one of PyTorch's precisions, as of `torch.set_float32_matmul_precision`."""
-    former = torch.get_float32_matmul_precision()
+    """Sets the precision of float32 matrix products, as `torch.set_float32_matmul_precision`, and restores it."""
+    outer = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(former)
+        torch.set_float32_matmul_precision(outer)
 
 
 @contextmanager

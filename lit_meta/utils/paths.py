@@ -1,4 +1,4 @@
-"""Where configs and zoo entries lie: at the top of a checkout, or inside the installed package."""
+"""The folders of configs and zoo entries: at the top of a checkout, or inside the installed package."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def config_file(kind: str, path_or_name: str) -> Path:
 
 
 def zoo_folder() -> Path:
-    """The folder of the zoo entries that come with the package, one folder each."""
+    """The folder of the zoo entries included in the package, one folder each."""
     return _folder("zoo_entries", "zoo")
 
 
 def own_zoo_folder() -> Path:
-    """Where entries that a user makes are kept: the zoo of a checkout, or else a folder of the user's own.
+    """The folder of entries that a user adds: the zoo of a checkout, or else a folder in the user's home.
 
-    That is ``$XDG_DATA_HOME/lit_meta/zoo``, or ``~/.local/share/lit_meta/zoo``; an installed package is never written to.
+    The latter is ``$XDG_DATA_HOME/lit_meta/zoo``, or ``~/.local/share/lit_meta/zoo``; an installed package is never modified.
     """
     if not (_PACKAGE / "zoo_entries").is_dir() and (_PACKAGE.parent / "zoo").is_dir():
         return _PACKAGE.parent / "zoo"

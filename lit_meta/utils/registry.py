@@ -1,4 +1,4 @@
-"""Things that have a name: one registry for each kind, open to other packages."""
+"""Registries of rules, networks, sources and scenarios by name, open to other packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, cast
 
 T = TypeVar("T")
 
-_MOST_NAMES = 12  # More are not listed in an error: the nearest say it better.
+_MOST_NAMES = 12  # Errors do not list more than this: the nearest matches are more helpful.
 
 
 class UnknownNameError(KeyError):
@@ -44,10 +44,10 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
 
 
 class Registry(Mapping[str, T], Generic[T]):
-    """The things of one kind by name: those of this package, those registered in this process, and those of other packages.
+    """Entries of one kind by name: those of this package, those registered in this process, and those of other packages.
 
-    Nothing is imported until it is asked for. A name of this package always means what this package says: an installed package
-    can add names, never replace one.
+    Nothing is imported until it is looked up. Names of this package are reserved: an installed package can add names, never
+    replace one.
 
     Args:
         kind: what the registry holds, in the singular (``"rule"``), for error messages.
@@ -82,11 +82,11 @@ class Registry(Mapping[str, T], Generic[T]):
         return points
 
     def __getitem__(self, name: str) -> T:
-        """The thing of that name, imported where necessary.
+        """The entry of that name, imported if necessary.
 
         Raises:
             KeyError: there is none; the nearest are named.
-            ValueError: two packages have given that name to different things, or the package that has it cannot be imported.
+            ValueError: two packages use that name for different entries, or the package that provides it cannot be imported.
         """
         if name in self._registered:
             return self._registered[name]
@@ -125,11 +125,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
     @property
     def targets(self) -> list[str]:
-        """``"module:attribute"`` of everything that is this package's own."""
+        """``"module:attribute"`` of all entries of this package."""
         return list(self._own.values())
 
     def origin(self, name: str) -> str:
-        """Where a thing comes from: ``"module:attribute"``, with the package and its version where that is another one's.
+        """The origin of an entry: ``"module:attribute"``, with package and version if it is another package's.
 
         Raises:
             KeyError: no such name.

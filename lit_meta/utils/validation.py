@@ -1,4 +1,4 @@
-"""Checks of arguments and labels, each with one sentence for its user."""
+"""Checks of arguments and labels, with one-sentence error messages."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lit_meta.utils.arguments import require_one_of as require_one_of
 
 
 def all_finite(values: Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity.
+    """Whether a tensor contains neither NaN nor infinity.
 
-    A sum is one cheap pass, and finite only where all its terms are. It is taken in single precision at least, since halves
-    add up to more than they can hold; where it overflows all the same, the terms themselves are looked at.
+    A sum is one cheap pass, and finite only if all its terms are. It is computed at least in single precision, since sums of
+    half-precision numbers overflow; if it overflows nevertheless, the elements themselves are checked.
 
     Args:
-        values: any shape and type.
+        values: any shape and dtype.
 
     Example:
         >>> all_finite(torch.full((1000,), 6e4, dtype=torch.float16)), all_finite(torch.tensor([1.0, float("nan")]))
@@ -34,10 +34,10 @@ def all_finite(values: Tensor) -> bool:
 
 
 def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
-    """Holds that ``targets`` are integer labels in ``range(classes)``.
+    """Checks that ``targets`` are integer labels in ``range(classes)``.
 
     Args:
-        targets: what came with the batch, should be (batch,) of an integer type.
+        targets: the batch's targets; valid are (batch,) integers.
         classes: number of classes.
         rule: the rule's name, for the message.
 
@@ -59,7 +59,7 @@ def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
         raise ValueError(f"{rule} got an empty batch")
     low, high = (int(bound) for bound in torch.aminmax(targets))
     if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
+        invalid = low if low < 0 else high
         raise ValueError(
-            f"{rule} got the label {wrong}, but the head has {classes} outputs: labels go from 0 to {classes - 1}"
+            f"{rule} got the label {invalid}, but the head has {classes} outputs: labels go from 0 to {classes - 1}"
         )

@@ -1,4 +1,4 @@
-"""What an entry says of itself: its card, and the page made from it."""
+"""The card of an entry, and the page generated from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_meta.zoo.checks import CARD, check_card
 
 
 def names() -> list[str]:
-    """The names of all entries: those that come with the package, and the user's own.
+    """The names of all entries: those included in the package, and the user's own.
 
     Example:
         >>> "naca-mlp-digits" in names()
@@ -33,12 +33,12 @@ def entry_folder(name: str) -> Path:
 
 
 def _folders() -> tuple[Path, Path]:
-    """The package's entries come first: nothing that is added can stand in for one of them."""
+    """The package's zoo comes first, so that no added entry can replace one of its entries."""
     return zoo_folder(), own_zoo_folder()
 
 
 def card(name: str) -> dict[str, Any]:
-    """Everything that is known of an entry: network, rule, scenario, protocol, results, sha256 of its files.
+    """The description of an entry: network, rule, scenario, protocol, results, sha256 of its files.
 
     Raises:
         KeyError: no entry of that name; the nearest are named.
@@ -50,7 +50,7 @@ def card(name: str) -> dict[str, Any]:
 
 
 def readme(described: Mapping[str, Any]) -> str:
-    """The page of an entry, made from its card."""
+    """The page of an entry, generated from its card."""
     experiment, results = described["experiment"], described["results"]
     rules = build_rules(experiment["rule"], trusted=False)
     length = f"{experiment['scenario'].get('experiences', 'default')} experiences"

@@ -1,4 +1,4 @@
-"""Entries: loading them, and making them from runs."""
+"""Loading entries, and making them from runs."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
 
     Args:
         run_dir: the run's folder.
-        zoo: where the entry is put; None takes the zoo of a checkout, or else a folder of the user's own, which `load` and
-            all the others know too (`lit_meta.utils.paths.own_zoo_folder`).
+        zoo: the folder for the entry; None takes the zoo of a checkout, or else a folder in the user's home, which `load` and
+            the other functions search too (`lit_meta.utils.paths.own_zoo_folder`).
 
     Returns:
         The entry's folder.
 
     Raises:
         FileNotFoundError: the run is not finished.
-        ValueError: a learner is missing that shows the rule between its bounds; or the rule or the scenario tells tasks in
-            testing, and the network of an entry is tested by itself.
+        ValueError: a learner is missing that is a bound for the rule; or the rule or the scenario needs tasks at test time,
+            while the network of an entry is tested without them.
     """
     run = Path(run_dir)
     for file in (*FILES, "metrics.json", "config.yaml", "accuracy_matrix.csv"):
@@ -114,15 +114,17 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
             raise FileNotFoundError(f"{run / file} is missing: only a finished run becomes a zoo entry")
     experiment = Experiment.from_dict(load_yaml(run / "config.yaml"))
     if experiment.tasks_told:
-        raise ValueError(f"{run} was told the task of every sample, and the network of a zoo entry is tested by itself")
+        raise ValueError(
+            f"{run} used the task of every test sample, and the network of a zoo entry is tested without tasks"
+        )
     for spec in [experiment.rule] if isinstance(experiment.rule, dict) else experiment.rule or []:
         if build_rule(spec).needs_tasks:
             raise ValueError(
-                f"{run} learned with {label(spec)}, which must be told the task of every sample: the network of a zoo entry "
-                "is tested by itself, without its rule, and would answer ungated"
+                f"{run} learned with {label(spec)}, which needs the task of every sample: the network of a zoo entry is "
+                "tested without its rule, and would run ungated"
             )
     metrics = load_json(run / "metrics.json")
-    # Where all classes are one experience, naive training is the joint bound.
+    # If all classes are in one experience, naive training is the joint bound.
     needed = LEARNERS[:2] if is_classification(experiment.to_dict()) else LEARNERS
     absent = [learner for learner in needed if learner not in metrics]
     if absent:
@@ -159,10 +161,10 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
 
 
 def _target(name: str) -> Path:
-    """Where an entry of the user's own is put."""
+    """The folder for a new entry of the user."""
     if own_zoo_folder() != zoo_folder() and (zoo_folder() / name).exists():
         raise ValueError(
-            f"{name!r} is an entry that comes with lit_meta, and would be found in place of this one: give the experiment "
+            f"{name!r} is an entry included in lit_meta, which would be loaded instead of this one: give the experiment "
             "another name, or the entry another zoo"
         )
     return own_zoo_folder() / name

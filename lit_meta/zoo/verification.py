@@ -1,4 +1,4 @@
-"""Whether an entry is what its card says: files and accuracy, measured anew."""
+"""Checks of entries against their cards: files, and accuracy measured again."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lit_meta.zoo.entries import load, load_module
 
 
 def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | None = None) -> dict[str, Any]:
-    """Tests an entry anew on a scenario with the class order it was trained in.
+    """Tests an entry again, on a scenario with the class order it was trained in.
 
-    The last row of the accuracy matrix is measured now; the rows before it are those of training, without which
-    forgetting is not defined.
+    The last row of the accuracy matrix is measured; the rows before it are those of training, without which forgetting
+    is undefined.
 
     Args:
         name: of the entry.
-        scenario: name of a scenario with as many classes; None takes the one it was trained on.
-        protocol: how test batches are made; None takes the card's.
+        scenario: name of a scenario with the same number of classes; None takes the one it was trained on.
+        protocol: how test batches are composed; None takes the card's.
 
     Returns:
         ``name, scenario, protocol, average_accuracy, forgetting, accuracy_matrix, naive, joint, seconds``; on another
@@ -51,7 +51,7 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     with matmul_precision(experiment.matmul_precision):
         row = evaluate_network(load(name), benchmark, protocol=protocol)
     seconds = time.perf_counter() - started
-    found: dict[str, Any] = {
+    evaluation: dict[str, Any] = {
         "name": name,
         "scenario": benchmark.name,
         "protocol": protocol,
@@ -64,15 +64,15 @@ def evaluate(name: str, scenario: str | None = None, *, protocol: Protocol | Non
     }
     if own and protocol == experiment.protocol:
         measured = torch.cat([torch.tensor(described["accuracy_matrix"])[:-1], row.unsqueeze(0)])
-        found["accuracy_matrix"] = measured.tolist()
-        found["forgetting"] = float(matrix.forgetting(measured)) if len(measured) > 1 else None
+        evaluation["accuracy_matrix"] = measured.tolist()
+        evaluation["forgetting"] = float(matrix.forgetting(measured)) if len(measured) > 1 else None
         for bound in described["results"].keys() & {"naive", "joint"}:
-            found[bound] = described["results"][bound]["average_accuracy"]["mean"]
-    return found
+            evaluation[bound] = described["results"][bound]["average_accuracy"]["mean"]
+    return evaluation
 
 
 def verify(name: str) -> list[str]:
-    """What is wrong with an entry; empty where its files are those of the card and it performs as the card says.
+    """The problems of an entry; empty if its files and its accuracy match the card.
 
     Without the data there is no knowing how it performs, and that is named too.
 

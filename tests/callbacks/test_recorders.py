@@ -102,7 +102,7 @@ def test_a_resumed_stream_without_its_records_says_so(benchmark: object, tmp_pat
         WeightChange(folder=tmp_path / "other"),
         ContinualEvaluation(benchmark.test_stream, every_n_steps=1),  # type: ignore[attr-defined]
     ):
-        with pytest.raises(ValueError, match="the stream goes on at experience 1"):
+        with pytest.raises(ValueError, match="the stream resumes at experience 1"):
             fit_stream(module(), benchmark, run_dir=tmp_path, resume=True, callbacks=[callback], accelerator="cpu")
 
 

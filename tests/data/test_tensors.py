@@ -81,5 +81,5 @@ def test_a_scale_that_makes_no_sense_is_refused(standardize, message) -> None:
 
 
 def test_one_scale_at_a_time() -> None:
-    with pytest.raises(ValueError, match="give one of them"):
+    with pytest.raises(ValueError, match="pass only one of them"):
         scenario("split-digits", standardize="train", input_range=(-1, 1))

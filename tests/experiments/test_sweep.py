@@ -134,7 +134,7 @@ def test_a_sweep_that_was_stopped_goes_on_to_the_same_trials(
     # As a crash within a trial leaves it: asked for, never told.
     study = optuna.load_study(study_name="ewc-digits", storage=f"sqlite:///{tmp_path / 'study.db'}")
     study.ask()
-    with pytest.raises(FileExistsError, match="go on with --resume"):
+    with pytest.raises(FileExistsError, match="continue it with --resume"):
         run_sweep(make(), tmp_path, accelerator="cpu")
     with pytest.raises(ValueError, match="of another sweep"):
         run_sweep(make(validation=0.3), tmp_path, accelerator="cpu", resume=True)
@@ -246,7 +246,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert load_experiment(facts["config"]).name == "ewc-digits"
     assert main(command) == 1
-    assert "go on with --resume" in " ".join(capsys.readouterr().err.split())
+    assert "continue it with --resume" in " ".join(capsys.readouterr().err.split())
     config.write_text("colour: red")
     assert main(["sweep", str(config)]) == 1
     assert "a sweep has no key 'colour'" in " ".join(capsys.readouterr().err.split())

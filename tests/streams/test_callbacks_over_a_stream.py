@@ -155,5 +155,5 @@ def test_a_module_that_makes_a_new_rule_for_every_fit_is_refused(stream):
         def configure_callbacks(self):
             return [Metaplasticity(EWC(), network="network")]
 
-    with pytest.raises(ValueError, match="would forget all experiences before"):
+    with pytest.raises(ValueError, match="would forget all previous experiences"):
         fit_stream(Forgetful(), stream, accelerator="cpu")

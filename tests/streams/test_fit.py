@@ -155,7 +155,7 @@ def test_something_that_is_no_benchmark_is_refused(thing):
 
 
 def test_a_bare_network_is_refused_with_the_way_to_wrap_it(stream):
-    with pytest.raises(TypeError, match=r"wrap it, MetaplasticModule\(network\)"):
+    with pytest.raises(TypeError, match=r"wrap it as MetaplasticModule\(network\)"):
         fit_stream(module().network, stream)
 
 

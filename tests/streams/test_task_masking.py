@@ -174,7 +174,7 @@ def test_what_cannot_be_told_is_refused(learner, error, message):
 
 def test_evaluation_within_experiences_is_refused(told):
     evaluation = ContinualEvaluation(told.test_stream, every_n_steps=5)
-    with pytest.raises(ValueError, match="cannot tell the task"):
+    with pytest.raises(ValueError, match="cannot provide the task"):
         fit_stream(module(), told, callbacks=[evaluation], accelerator="cpu")
 
 

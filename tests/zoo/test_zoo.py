@@ -152,7 +152,7 @@ def test_an_entry_of_ones_own_is_kept_outside_the_installed_package_and_found_th
 
 
 def test_nothing_that_is_added_stands_in_for_an_entry_of_the_package(installed):
-    with pytest.raises(ValueError, match="comes with lit_meta"):
+    with pytest.raises(ValueError, match="included in lit_meta"):
         zoo.add(finished_run(installed / "run", "ewc-mlp-digits"))
     assert not (installed / "mine").exists()
 

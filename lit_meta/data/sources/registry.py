@@ -1,4 +1,4 @@
-"""The registry of data sources: one line for each; other packages add theirs by the entry-point group ``lit_meta.sources``."""
+"""The registry of data sources, one line each; other packages add theirs through the entry-point group ``lit_meta.sources``."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def source_names() -> tuple[str, ...]:
 
 
 def load_source(spec: Specification | Source, root: str | Path | None = None) -> Source:
-    """Loads a data set as tensors in [0, 1], with the test split that its publication or this project fixed.
+    """Loads a dataset as tensors in [0, 1], with the test split defined by its publication or by this project.
 
-    The two sources used last are kept in memory, and shared: treat their tensors as read-only.
+    The two sources used last are cached and shared: treat their tensors as read-only.
 
     Args:
         spec: one of `source_names`, ``{"name": ..., arguments}`` or ``{"class_path": ..., "init_args": ...}`` of a function
-            that returns a `Source`; a source is returned as it is.
-        root: the folder that holds the data sets, for sources that have an argument of that name; `data_root` where absent.
+            that returns a `Source`; a source is returned unchanged.
+        root: the folder of the datasets, for sources that have an argument of that name; by default `data_root`.
 
     Returns:
         The source.
@@ -53,7 +53,7 @@ def load_source(spec: Specification | Source, root: str | Path | None = None) ->
         KeyError: there is no source of that name.
         FileNotFoundError: its files are absent and cannot be downloaded; the message says how to get them.
         ValueError: its files are damaged.
-        TypeError: what the spec names does not return a source.
+        TypeError: the spec does not build a source.
 
     Example:
         >>> source = load_source("digits")
@@ -77,5 +77,5 @@ def _load(described: str, root: Path) -> Source:
     spec = json.loads(described)
     source = build(spec, SOURCES, offered={"root": root})
     if not isinstance(source, Source):
-        raise TypeError(f"source {spec!r} gave a {type(source).__name__}, not a lit_meta.data.Source")
+        raise TypeError(f"source {spec!r} returned a {type(source).__name__}, not a lit_meta.data.Source")
     return source
