@@ -79,7 +79,7 @@ def test_callbacks_that_test_without_tasks_are_refused_where_tasks_are_told(call
         rule = XdG()
     learner = module(rule)
     before = [parameter.detach().clone() for parameter in learner.parameters()]
-    with pytest.raises(ValueError, match="cannot provide the task of a test sample"):
+    with pytest.raises(ValueError, match="the task of a test sample"):
         fit_stream(learner, stream, accelerator="cpu", callbacks=[callback(stream.test_stream)])
     assert all(torch.equal(p, b) for p, b in zip(learner.parameters(), before, strict=True))
 

@@ -183,7 +183,7 @@ def test_an_experiment_that_is_told_is_not_tested_by_batching():
         name="told", scenario={"name": "split-digits", "experiences": 5, "form": "task"}, network={"name": "mlp"}
     )
     assert experiment.tasks_told
-    with pytest.raises(ValueError, match="without the tasks"):
+    with pytest.raises(ValueError, match="without the task of each sample"):
         replace(experiment, batching=True)
 
 
