@@ -72,7 +72,7 @@ def test_an_optimizer_is_an_optimizer():
         optimizer_factory({"class_path": "torch.nn.Linear"})
     with pytest.raises(TypeError, match="did you mean 'momentum'"):
         optimizer_factory({"name": "sgd", "lr": 0.1, "momentun": 0.9})
-    with pytest.raises(TypeError, match="(built|returned) a str"):
+    with pytest.raises(TypeError, match="returned a str"):
         optimizer_factory({"class_path": "os.path.basename"})("path")
 
 
