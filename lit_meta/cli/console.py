@@ -23,7 +23,7 @@ def error_console() -> Console:
 
 
 def printable(text: str) -> str:
-    """Text whose control characters are written out: what a file holds must not steer the terminal.
+    r"""Text whose control characters are written out: what a file holds must not steer the terminal.
 
     Example:
         >>> printable("\x1b[2Jdigits")

@@ -186,5 +186,5 @@ def test_a_memory_that_is_not_there_is_never_a_zero(make_network, three):
     network = make_network()
     train(network, three[:1], MetaplasticityPlugin(rule))
     held = copy.deepcopy(rule.state["importance"])
-    with pytest.raises(KeyError, match="no 'importance' for parameter 'other'"):
+    with pytest.raises(KeyError, match="no 'importance' of parameter 'other'"):
         rule.state.tensors("importance", [*held, "other"])

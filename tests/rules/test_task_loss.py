@@ -262,7 +262,7 @@ def test_rules_that_read_no_batch_take_any(situation, rule):
 
 def test_the_second_of_three_parts_is_not_taken_for_labels():
     with pytest.raises(
-        TypeError, match=r"NACA needs to know inputs and labels, and a batch of 3 parts .* \(the argument unpack\)"
+        TypeError, match=r"NACA needs to know inputs and labels, and a batch of 3 parts .* as the argument unpack"
     ):
         fitted("two inputs", NACA(classes=2))
 

@@ -150,7 +150,7 @@ def test_resuming_a_complete_run_reports_the_same_cost(tmp_path):
 
 @pytest.mark.parametrize("thing", (None, "split-digits", [(torch.rand(4, 64), torch.arange(4))]))
 def test_something_that_is_no_benchmark_is_refused(thing):
-    with pytest.raises(TypeError, match=r"as lit_meta\.scenario makes it"):
+    with pytest.raises(TypeError, match=r"see lit_meta\.scenario"):
         fit_stream(module(), thing)
 
 
