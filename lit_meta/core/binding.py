@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
 from lit_meta.core.rule import Synapses
@@ -40,23 +40,36 @@ def newcomers(network: nn.Module, known: Synapses) -> Synapses:
 
 
 def replaced(before: Synapses, now: Synapses) -> list[str]:
-    """Names of parameters that are different objects with the same shape and different values: freshly initialised ones.
+    """Names of parameters that are other objects with other values: freshly initialised ones.
 
-    A layer of another size counts as the old one grown, since layers grow by being built anew.
+    A parameter that has grown keeps its old values in the part that it had; one that does not is fresh, whatever its size. One
+    that has become smaller is left to `State.grow`, which refuses it.
 
     Example:
-        >>> old, new = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+        >>> old, new = nn.Linear(2, 1, bias=False), nn.Linear(2, 3, bias=False)
         >>> replaced(trainable(old), trainable(new))
         ['weight']
-        >>> new.load_state_dict(old.state_dict())
-        <All keys matched successfully>
+        >>> with torch.no_grad():
+        ...     _ = new.weight[:1].copy_(old.weight)
         >>> replaced(trainable(old), trainable(new))
         []
     """
     old = dict(zip(before.names, before.parameters, strict=True))
     pairs = [(name, old[name], p) for name, p in zip(now.names, now.parameters, strict=True) if name in old]
-    grown = {_layer(name) for name, o, p in pairs if o.shape != p.shape}
-    return [n for n, o, p in pairs if o is not p and _layer(n) not in grown and not torch.equal(o.to(p), p)]
+    refused = {_layer(name) for name, o, p in pairs if not _fits_into(o, p)}
+    return [
+        n
+        for n, o, p in pairs
+        if o is not p and _layer(n) not in refused and not torch.equal(o.to(p), _part(p, o.shape))
+    ]
+
+
+def _fits_into(old: Tensor, new: Tensor) -> bool:
+    return old.dim() == new.dim() and all(o <= n for o, n in zip(old.shape, new.shape, strict=True))
+
+
+def _part(tensor: Tensor, shape: torch.Size) -> Tensor:
+    return tensor[tuple(slice(size) for size in shape)]
 
 
 def has_gradient(synapses: Synapses) -> bool:

@@ -148,14 +148,15 @@ def test_what_is_frozen_inside_an_experience_is_consolidated_as_well(rule, make_
         assert float(rule.state["importance"][name].abs().sum()) > 0
 
 
+@pytest.mark.parametrize("classes", (4, 7))
 @pytest.mark.parametrize("rule", (EWC(), SI(), BGD()), ids=repr)
-def test_a_fresh_head_does_not_inherit_what_the_old_one_was_worth(rule, make_network, tasks):
-    network = make_network()
+def test_a_fresh_head_does_not_inherit_what_the_old_one_was_worth(rule, classes, make_network, tasks):
+    rule, network = rule.clone(), make_network()
     module, callback = UserModule(network), Metaplasticity(rule, network="body")
     trainer(callbacks=[callback]).fit(module, tasks[0])
     quantity = "deviation" if isinstance(rule, BGD) else "importance"
     kept = rule.state[quantity]["0.weight"].clone()
-    network[4] = nn.Linear(10, 4)
+    network[4] = nn.Linear(10, classes)
     fresh = network[4].weight.detach().clone()
     with pytest.warns(UserWarning, match=r"4\.weight, 4\.bias were replaced by new parameters"):
         callback.session.begin_experience()

@@ -14,6 +14,15 @@ from torch.utils.data import DataLoader, TensorDataset
 from lit_meta import FabricSession, Metaplasticity, MetaplasticityPlugin, MetaplasticModule, Session
 from lit_meta.rules import Rule
 
+
+def grown(old: nn.Module, new: nn.Module) -> nn.Module:
+    """A layer of a larger size with the old one's values in the part that it had."""
+    with torch.no_grad():
+        for before, now in zip(old.parameters(), new.parameters(), strict=True):
+            now[tuple(slice(size) for size in before.shape)] = before
+    return new
+
+
 Data = list[tuple[Tensor, Tensor]]
 BATCH, EPOCHS = 9, 2
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import BGD, EWC, MESU, SI, Session
+from tests.rules import drivers
 
 X = torch.tensor([[1.0, 0.5], [-0.5, 2.0], [0.3, -1.0]], dtype=torch.float64)
 Y = torch.tensor([[0.3], [-0.6], [0.2]], dtype=torch.float64)
@@ -188,7 +189,7 @@ class TestGaussianSynapses:
             network(X).square().mean().backward()
         learned = rule.state["deviation"]["0.weight"].clone()
         assert not torch.equal(learned, torch.full_like(learned, 0.3))
-        network[0] = nn.Linear(2, 3).double()
+        network[0] = drivers.grown(network[0], nn.Linear(2, 3).double())
         session.begin_experience()
         grown = rule.state["deviation"]["0.weight"]
         assert torch.equal(grown[:2], learned)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from lit_meta import HLOP, Session
 from lit_meta.core.rule import Layer
 from lit_meta.networks import LIFMLP
+from tests.rules import drivers
 
 
 def drawn(*shape, seed=0):
@@ -167,7 +168,7 @@ def test_a_layer_that_gains_inputs_keeps_its_neurons():
     session = Session(network, rule)
     learn(session, low_rank(2, 0), drawn(40, 3, seed=2), steps=2)
     old = rule.state["learning"]["0"].clone()
-    network[0] = nn.Linear(9, 3, bias=False).double()
+    network[0] = drivers.grown(network[0], nn.Linear(9, 3, bias=False).double())
     session.begin_experience()
     assert torch.equal(rule.state["subspace"]["0"][:, :8], old)
     assert (rule.state["subspace"]["0"][:, 8] == 0).all()

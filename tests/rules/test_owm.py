@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lit_meta import OWM, Session
 from lit_meta.core.rule import Synapses
 from lit_meta.rules._coverage import coverage
+from tests.rules import drivers
 
 
 def learn(session, x, y, *, optimizer=None, steps=5, batch=None):
@@ -190,7 +191,7 @@ def test_a_layer_that_gains_inputs_has_no_memory_of_them():
     session = Session(network, rule)
     learn(session, drawn(4, 3), drawn(4, 2, seed=1))
     old = rule.state["projector"]["0"].clone()
-    network[0] = nn.Linear(5, 2).double()
+    network[0] = drivers.grown(network[0], nn.Linear(5, 2).double())
     session.begin_experience()
     grown = rule.state["projector"]["0"]
     assert torch.equal(grown[:4, :4], old)

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lit_meta import HLOP, OWM, Session
+from tests.rules import drivers
 
 
 class Recurrent(nn.Module):
@@ -275,9 +276,7 @@ def test_new_rows_of_a_kept_parameter_learn():
     learn(session, x, y)
     old = network[1].weight.detach().clone()
     for index, layer in ((0, nn.Linear(4, 5)), (1, nn.PReLU(5)), (2, nn.Linear(5, 2))):
-        network[index] = layer
-    with torch.no_grad():
-        network[1].weight[:3] = old
+        network[index] = drivers.grown(network[index], layer)
     learn(session, x, y)
     assert torch.equal(network[1].weight[:3], old)
     assert (network[1].weight[3:] != 0.25).all()

@@ -187,6 +187,7 @@ def test_parameters_frozen_and_thawed_between_experiences(rule, make_network, tw
     assert plastic(rule, {"0.weight", "0.bias"}, "4.", later=True) <= changed(network, before)
 
 
+@pytest.mark.filterwarnings("ignore:.*were replaced by new parameters")  # Layers behind the new one have another name.
 def test_layers_added_between_experiences(rule, make_network, two_experiences):
     network = make_network()
     session = Session(network, rule)
