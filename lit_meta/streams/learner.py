@@ -101,11 +101,6 @@ class StreamLearner:
             stack.enter_context(callback.context(self.module, experiences))
         return stack
 
-    @property
-    def epochs(self) -> int:
-        """Epochs of the last experience; fewer than its ``max_epochs`` if a callback stopped it."""
-        return _lightning.completed_epochs(self.trainer)
-
     def test(self, experiences: Sequence[tuple[Tensor, Tensor]], protocol: Protocol) -> Tensor:
         """Accuracy on each of some experiences, (experiences,), as of `lit_meta.evaluation.accuracy.accuracy_of`."""
         self.dynamic.grow_for_test()
