@@ -11,7 +11,7 @@ from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.bench._work import batch, begun, plain_step, session_step, sgd, squared_error
 from lit_meta.cost.memory import SavedTensors
 from lit_meta.networks import build_network
-from lit_meta.networks.spiking import Learning
+from lit_meta.networks.spiking_options import Learning
 from lit_meta.rules import NACA
 
 _BATCH = 64

@@ -22,6 +22,7 @@ from lit_meta.core._buffers import Recycled
 from lit_meta.core._linear_block import simple_block
 from lit_meta.core.errors import DivergedError
 from lit_meta.core.layers import Layer, auxiliary_layers, check_unshared, compiled_parts, fingerprint, weight_layers
+from lit_meta.core.local_steps import is_outside_rules
 from lit_meta.core.trees import tensors
 from lit_meta.utils.validation import all_finite
 
@@ -137,8 +138,8 @@ class LayerWatch:
     def _pre_hook(self, layer: Layer) -> Callable[[nn.Module, tuple[object, ...]], tuple[object, ...] | None]:
         @torch.compiler.disable  # type: ignore[untyped-decorator]
         def hook(module: nn.Module, arguments: tuple[object, ...]) -> tuple[object, ...] | None:
-            # A spiking network runs all but its last time step without gradients: those steps are not recorded.
-            if not self._active or not torch.is_grad_enabled():
+            # A spiking network runs all but its last time step without gradients, or for its membranes' own graph only.
+            if not self._active or not torch.is_grad_enabled() or is_outside_rules():
                 return None
             if not arguments or not isinstance(arguments[0], Tensor):
                 raise TypeError(f"layer {layer.name!r} must be called with a tensor as its first positional argument")

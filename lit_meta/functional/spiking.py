@@ -90,6 +90,7 @@ def lif_step(
     threshold: float = 0.5,
     surrogate: Surrogate | None = None,
     lens: float = 0.2,
+    before: Tensor | None = None,
 ) -> tuple[Tensor, LIFState]:
     """One step of leaky integrate-and-fire neurons that reset after a spike.
 
@@ -106,13 +107,16 @@ def lif_step(
             ``"rectangular"`` is ``[|V_t − threshold| < lens] / (2 lens)``.
         lens: half-width of the surrogate below (and, for the rectangle, above) the threshold, in units of V,
             above 0.
+        before: S_{t−1} of the surrogate ``"stdp"``, the shape of `current`, where it is not the spike that resets: behind a
+            gate, the spike that fired and the one that was sent differ. None takes `state.spikes`.
 
     Returns:
         The spikes S_t, in the shape and type of `current`, and the state to pass to the next step. The state
         keeps its graph for backpropagation through time; detach it to truncate.
 
     Raises:
-        ValueError: an unknown surrogate, a lens that is not positive, or a state of another shape.
+        ValueError: an unknown surrogate, a lens that is not positive, a state of another shape, or `before` with another
+            surrogate than ``"stdp"``.
 
     Source: Zhang et al., Science Advances 9(34) eadi2947, 2023; the rectangle: Wu et al., Frontiers in
     Neuroscience 12:331, 2018.
@@ -134,9 +138,12 @@ def lif_step(
             f"the state has shape {tuple(state.potential.shape)} and the current {tuple(current.shape)}: "
             "start every batch from rest (state=None)."
         )
+    if before is not None and surrogate == "rectangular":
+        raise ValueError("before is the last spike of the surrogate 'stdp'; 'rectangular' does not look at it.")
     potential = torch.addcmul(current, state.potential, 1.0 - state.spikes, value=decay)
     if surrogate == "stdp":
-        spikes = _STDPSpike.apply(potential, state.spikes.detach(), threshold, lens)
+        last = state.spikes if before is None else before
+        spikes = _STDPSpike.apply(potential, last.detach(), threshold, lens)
     elif surrogate == "rectangular":
         spikes = _RectangularSpike.apply(potential, threshold, lens)
     else:

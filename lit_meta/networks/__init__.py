@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
     from lit_meta.networks.patches import RandomExpansion as RandomExpansion
     from lit_meta.networks.snn import LIFMLP as LIFMLP
     from lit_meta.networks.snn import LIFConvNet as LIFConvNet
-    from lit_meta.networks.spiking import Encoding as Encoding
-    from lit_meta.networks.spiking import LIFParameters as LIFParameters
     from lit_meta.networks.spiking import SpikingNetwork as SpikingNetwork
+    from lit_meta.networks.spiking_options import Encoding as Encoding
+    from lit_meta.networks.spiking_options import LIFParameters as LIFParameters
     from lit_meta.networks.spiking_patches import SpikingPatchNet as SpikingPatchNet
     from lit_meta.networks.stepwise import Stepwise as Stepwise
 
@@ -39,8 +39,8 @@ _PARTS = (
     "gates:InputGate",
     "patches:PatchConv2d",
     "patches:RandomExpansion",
-    "spiking:Encoding",
-    "spiking:LIFParameters",
+    "spiking_options:Encoding",
+    "spiking_options:LIFParameters",
     "spiking:SpikingNetwork",
     "stepwise:Stepwise",
 )

@@ -100,8 +100,10 @@ class WeightFactory:
             if layer.bias is not None:
                 layer.bias.uniform_(-bound, bound, generator=self._generator)
 
-    def linear(self, inputs: int, outputs: int, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
-        layer = skip_init(kind, inputs, outputs, bias=self._bias)
+    def linear(
+        self, inputs: int, outputs: int, kind: type[nn.Linear] = nn.Linear, *, bias: bool | None = None
+    ) -> nn.Linear:
+        layer = skip_init(kind, inputs, outputs, bias=self._bias if bias is None else bias)
         assert isinstance(layer, nn.Linear)
         self._fill(layer)
         return layer

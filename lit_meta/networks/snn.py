@@ -19,7 +19,8 @@ from lit_meta.networks._build import (
 )
 from lit_meta.networks.ann import conv_layers
 from lit_meta.networks.gates import GateKind, GateOptions, InputGate
-from lit_meta.networks.spiking import Encoding, EncodingKind, LIFParameters, SpikingNetwork
+from lit_meta.networks.spiking import SpikingNetwork
+from lit_meta.networks.spiking_options import Encoding, EncodingKind, LIFParameters
 from lit_meta.utils.options import grouped
 
 
@@ -36,6 +37,7 @@ class LIFMLP(SpikingNetwork):
         encoding: `Encoding`, a mapping of its fields, or a name.
         gate: `GateOptions`, a mapping of its fields, or a name.
         bias: whether layers have biases.
+        output_bias: whether the output layer has a bias; None is as `bias`. The published code has one there and no other.
         weight_gain: initial weights are uniform on ± this over √fan-in.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
@@ -46,9 +48,9 @@ class LIFMLP(SpikingNetwork):
         ValueError: a value out of range, or an option without effect.
         TypeError: a size that is not a whole number.
 
-    Source: Zhang et al., Science Advances 9(34) eadi2947, 2023. Unlike the code published with it, the
-    membrane is detached between steps, the reset sees the spike before the gate, and input thresholds do not
-    depend on the batch.
+    Source: Zhang et al., Science Advances 9(34) eadi2947, 2023. Unlike in the code published with it, by default the
+    membrane is detached between steps, reset and surrogate see the spike before the gate, the output layer has no bias, and
+    input thresholds do not depend on the batch. `LIFParameters` has the options that follow the code.
 
     Example:
         >>> import torch
@@ -68,6 +70,7 @@ class LIFMLP(SpikingNetwork):
         encoding: Encoding | EncodingKind = Encoding(),
         gate: GateOptions | GateKind = GateOptions(),
         bias: bool = False,
+        output_bias: bool | None = None,
         weight_gain: float = 1.0,
         seed: int | None = None,
         **flat: Any,
@@ -75,7 +78,10 @@ class LIFMLP(SpikingNetwork):
         sizes = [positive("inputs", inputs), *widths("hidden", hidden), class_count(classes)]
         make = WeightFactory(seed, bias=bias, gain=weight_gain)
         super().__init__(
-            layers=nn.ModuleList(make.linear(*pair) for pair in pairwise(sizes)),
+            layers=nn.ModuleList(
+                make.linear(*pair, bias=output_bias if i == len(hidden) else None)
+                for i, pair in enumerate(pairwise(sizes))
+            ),
             gate=InputGate(gate, inputs=inputs, units=sizes[1:-1]),
             neuron=neuron,
             encoding=encoding,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lit_meta.core.local_steps import outside_rules
 from lit_meta.functional.spiking import (
     LIFState,
     Surrogate,
@@ -17,102 +17,13 @@ from lit_meta.functional.spiking import (
     lif_step,
     threshold_encode,
 )
-from lit_meta.networks._build import OutputActivation, make_output_activation, one_of, positive, samples
+from lit_meta.networks._build import make_output_activation, samples
 from lit_meta.networks.gates import InputGate
-from lit_meta.utils.annotations import Options
+from lit_meta.networks.spiking_options import Encoding, EncodingKind, LIFParameters
 from lit_meta.utils.options import grouped
 
-EncodingKind = Literal["bernoulli", "analog", "spikes"]
-Learning = Literal["last_step", "bptt"]
-InputRange = Literal["fixed", "batch"]
-
-
-@dataclass(frozen=True)
-class LIFParameters(Options):
-    """How the neurons of a `SpikingNetwork` integrate, fire and learn.
-
-    ``V_t = decay · V_{t−1} (1 − S_{t−1}) + current(W x_t)``, ``S_t = [V_t > threshold]``, t = 1 ... steps.
-
-    Attributes:
-        steps: T, at least 1.
-        decay: share of the membrane potential kept over a step, from 0 to 1.
-        threshold: the potential above which a neuron fires.
-        surrogate: derivative of the spike, ``"stdp"`` or ``"rectangular"``, as in `lif_step`.
-        lens: reach of the surrogate around the threshold, in units of V, above 0.
-        current: what a layer's weighted input passes before it reaches the membrane, ``"sigmoid"`` or ``"identity"``.
-        learning: ``"last_step"`` or ``"bptt"``, as in `SpikingNetwork`.
-        steps_at_once: steps through a layer together, a trade of memory for speed; ``"bptt"`` takes all at once.
-
-    Raises:
-        KeyError: an unknown name for an option.
-        ValueError: a value out of range.
-        TypeError: a number of steps that is not whole.
-
-    Example:
-        >>> LIFParameters(decay=1.5)
-        Traceback (most recent call last):
-        ...
-        ValueError: decay must be from 0 to 1, got 1.5.
-    """
-
-    steps: int = 20
-    decay: float = 0.2
-    threshold: float = 0.5
-    surrogate: Surrogate = "stdp"
-    lens: float = 0.2
-    current: OutputActivation = "sigmoid"
-    learning: Learning = "last_step"
-    steps_at_once: int = 5
-
-    def __post_init__(self) -> None:
-        one_of("surrogate", self.surrogate, Surrogate)
-        one_of("learning", self.learning, Learning)
-        one_of("output", self.current, OutputActivation)
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"decay must be from 0 to 1, got {self.decay}.")
-        if not self.lens > 0:
-            raise ValueError(f"lens must be positive, got {self.lens}.")
-        positive("steps", self.steps)
-        positive("steps_at_once", self.steps_at_once)
-
-
-@dataclass(frozen=True)
-class Encoding(Options):
-    """How the input of a `SpikingNetwork` becomes spikes.
-
-    Attributes:
-        name: ``"bernoulli"`` turns intensities into spikes; ``"analog"`` applies them as they are at every step, so that
-            the first layer runs once; ``"spikes"`` takes input that is spikes over time already, (batch, steps, ...), such
-            as events in frames.
-        input_low: the intensity that never fires (``"bernoulli"``).
-        input_high: the intensity that always does.
-        input_range: ``"fixed"``, or ``"batch"`` as in the published code: least and greatest value of each batch, so that a
-            prediction depends on the rest of its batch. It takes the place of `input_low` and `input_high`.
-        encoding_seed: chooses the thresholds of evaluation.
-
-    Raises:
-        KeyError: an unknown name for an option.
-        ValueError: a value out of range, or an option without effect.
-    """
-
-    name: EncodingKind = "bernoulli"
-    input_low: float = 0.0
-    input_high: float = 1.0
-    input_range: InputRange = "fixed"
-    encoding_seed: int = 0
-
-    def __post_init__(self) -> None:
-        one_of("encoding", self.name, EncodingKind)
-        one_of("input_range", self.input_range, InputRange)
-        if not self.input_low < self.input_high:
-            raise ValueError(f"input_low must be below input_high, got {self.input_low} and {self.input_high}.")
-        if not 0 <= self.encoding_seed < 2**32:
-            raise ValueError(f"encoding_seed must be from 0 to 2**32 - 1, got {self.encoding_seed}.")
-        unused = self.name != "bernoulli" or self.input_range == "batch"
-        if unused and (self.input_low, self.input_high) != (0.0, 1.0):
-            raise ValueError("input_low and input_high act on encoding='bernoulli' with input_range='fixed' only.")
-        if self.name != "bernoulli" and self.input_range == "batch":
-            raise ValueError("input_range acts on encoding='bernoulli' only.")
+# The state of a layer's neurons, and the last spikes of the surrogate where those are not in it.
+_Membrane = tuple[LIFState, Tensor | None]
 
 
 class SpikingNetwork(nn.Module):
@@ -122,7 +33,9 @@ class SpikingNetwork(nn.Module):
     step after another. Under ``learning="last_step"`` steps 1 ... T − 1 leave no graph and the last one does,
     every weight layer running once with gradients enabled. The value returned is the rate, and its gradient
     goes to the last spike as it is, ``∂rate/∂S_T := 1``: the error ``(Σ_t S_t) / T − y`` is applied to S_T,
-    as in the paper. ``learning="bptt"`` records every step, for comparison.
+    as in the paper. With another ``detach`` than ``"state"`` that gradient also goes back to earlier steps of its own layer,
+    whose currents are then recorded; the layer's hooks see steps 1 ... T − 1 together first, and the last one as before.
+    ``learning="bptt"`` records every step, for comparison.
 
     In training, input spikes are drawn anew in every pass (from torch's global random state, like dropout).
     In evaluation thresholds are fixed by `encoding_seed` and shared by all samples, so that a prediction
@@ -163,6 +76,9 @@ class SpikingNetwork(nn.Module):
         self.steps, self.steps_at_once, self.learning = neuron.steps, neuron.steps_at_once, neuron.learning
         self.decay, self.threshold, self.lens = neuron.decay, neuron.threshold, neuron.lens
         self.surrogate: Surrogate = neuron.surrogate
+        self.detach, self.reset, self.surrogate_spike = neuron.detach, neuron.reset, neuron.surrogate_spike
+        if gate.kind == "none" and "gated" in (self.reset, self.surrogate_spike):
+            raise ValueError("reset='gated' and surrogate_spike='gated' have no effect without a gate: leave them out.")
         self.encoding, self.input_range = encoding.name, encoding.input_range
         self.encoding_seed = encoding.encoding_seed
         self.input_low, self.input_high = float(encoding.input_low), float(encoding.input_high)
@@ -186,7 +102,7 @@ class SpikingNetwork(nn.Module):
             x = intensity = samples(x, self.input_shape)
         # None for the readout, whose spikes are never gated.
         masks = [*self.gate(intensity.flatten(1)), *([None] * (len(self.layers) - len(self.gate.units)))]
-        states: list[LIFState | None] = [None] * len(self.layers)
+        states: list[_Membrane | None] = [None] * len(self.layers)
         self.spike_counts = {}
         bounds = self._bounds(x)
         # Analog input does not change over the steps, so neither does the current of the first layer.
@@ -195,6 +111,10 @@ class SpikingNetwork(nn.Module):
         precision = torch.promote_types(x.dtype, torch.float32)
         if self.learning == "bptt":
             return self._advance(x, first, bounds, masks, states, 0, self.steps).mean(dim=0, dtype=precision)
+        if self.detach != "state" and torch.is_grad_enabled():
+            spikes = self._through_time(x, first, bounds, masks)
+            last = spikes[-1]
+            return spikes.detach().mean(dim=0, dtype=precision) + (last - last.detach())
         spent = torch.zeros((), device=x.device, dtype=precision)
         with torch.no_grad():
             still = None if first is None else first.detach()
@@ -227,42 +147,92 @@ class SpikingNetwork(nn.Module):
         first: Tensor | None,
         bounds: tuple[float | Tensor, float | Tensor],
         masks: Sequence[Tensor | None],
-        states: list[LIFState | None],
+        states: list[_Membrane | None],
         start: int,
         count: int,
     ) -> Tensor:
         """Take `count` steps more, updating `states`; returns output spikes (count, batch, classes)."""
         signal = x
-        surrogate = self.surrogate if torch.is_grad_enabled() else None
         for i, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
             if i == 0 and first is not None:
                 currents: Sequence[Tensor] = [first] * count
             else:
                 if i == 0:
                     signal = self._encode(x, bounds, start, count)
-                sent = self._before(i, signal.flatten(0, 1))
-                if self.record_spikes:
-                    self._record(f"layers.{i}", sent, count)
+                sent = self._sent(i, signal)
                 # Unbound, not indexed: the backward pass of an index fills zeros for all steps at every step.
                 currents = self.current(layer(sent)).unflatten(0, (count, len(x))).unbind(0)
-            spikes = []
-            state = states[i]
-            for current in currents:
-                fired, state = lif_step(
-                    current,
-                    state,
-                    decay=self.decay,
-                    threshold=self.threshold,
-                    surrogate=surrogate,
-                    lens=self.lens,
-                )
-                spikes.append(fired)
-            states[i] = state
-            signal = torch.stack(spikes)
-            if mask is not None:
-                # The gate closes the way out; the neuron itself has fired and is reset all the same.
-                signal = signal * mask
+            signals, states[i] = self._integrate(currents, states[i], mask)
+            signal = torch.stack(signals)
         return signal
+
+    def _through_time(
+        self,
+        x: Tensor,
+        first: Tensor | None,
+        bounds: tuple[float | Tensor, float | Tensor],
+        masks: Sequence[Tensor | None],
+    ) -> Tensor:
+        """All steps with the graph of each layer's own membranes; output spikes (steps, batch, classes).
+
+        The last step of a layer is a call of its own, which rules learn at; what earlier steps sent is a constant.
+        """
+        before = self.steps - 1
+        early, last = x, x
+        for i, (layer, mask) in enumerate(zip(self.layers, masks, strict=True)):
+            if i == 0 and first is not None:
+                currents: Sequence[Tensor] = [first] * self.steps
+            else:
+                if i == 0:
+                    frames = self._encode(x, bounds, 0, self.steps)
+                    early, last = frames[:before], frames[before:]
+                currents = []
+                if before:
+                    with outside_rules():
+                        steps = self.current(layer(self._sent(i, early)))
+                    currents += steps.unflatten(0, (before, len(x))).unbind(0)
+                currents.append(self.current(layer(self._sent(i, last))))
+            signals, _ = self._integrate(currents, None, mask)
+            signal = torch.stack([*(spikes.detach() for spikes in signals[:before]), signals[before]])
+            early, last = signal[:before].detach(), signals[before][None]
+        return signal
+
+    def _sent(self, layer: int, signal: Tensor) -> Tensor:
+        """What a layer takes, (steps * batch, ...), from the spikes below it, (steps, batch, ...)."""
+        sent = self._before(layer, signal.flatten(0, 1))
+        if self.record_spikes:
+            self._record(f"layers.{layer}", sent, len(signal))
+        return sent
+
+    def _integrate(
+        self, currents: Sequence[Tensor], membrane: _Membrane | None, mask: Tensor | None
+    ) -> tuple[list[Tensor], _Membrane]:
+        """The spikes that a layer sends for the currents of consecutive steps, and its membranes after them."""
+        surrogate = self.surrogate if torch.is_grad_enabled() else None
+        state, before = (None, None) if membrane is None else membrane
+        signals = []
+        for current in currents:
+            fired, state = lif_step(
+                current,
+                state,
+                decay=self.decay,
+                threshold=self.threshold,
+                surrogate=surrogate,
+                lens=self.lens,
+                before=before if surrogate == "stdp" else None,
+            )
+            # The gate closes the way out. By default the neuron itself has fired and is reset all the same.
+            signal = fired if mask is None else fired * mask
+            signals.append(signal)
+            if mask is not None:
+                if self.surrogate_spike != self.reset:
+                    before = (signal if self.surrogate_spike == "gated" else fired).detach()
+                if self.reset == "gated":
+                    state = LIFState(state.potential, signal)
+            if self.detach == "potential":
+                state = LIFState(state.potential.detach(), state.spikes)
+        assert state is not None
+        return signals, (state, before)
 
     def _record(self, name: str, sent: Tensor, count: int) -> None:
         active = (sent.detach() != 0).flatten(1).sum(dim=1).unflatten(0, (count, -1)).sum(dim=0)
@@ -271,5 +241,6 @@ class SpikingNetwork(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"steps={self.steps}, decay={self.decay}, threshold={self.threshold}, encoding={self.encoding}, "
-            f"surrogate={self.surrogate}, lens={self.lens}, learning={self.learning}"
+            f"surrogate={self.surrogate}, lens={self.lens}, learning={self.learning}, detach={self.detach}, "
+            f"reset={self.reset}, surrogate_spike={self.surrogate_spike}"
         )
