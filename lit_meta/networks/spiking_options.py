@@ -30,6 +30,7 @@ class LIFParameters(Options):
         lens: reach of the surrogate around the threshold, in units of V, above 0.
         current: what a layer's weighted input passes before it reaches the membrane, ``"sigmoid"`` or ``"identity"``.
         learning: ``"last_step"`` or ``"bptt"``, as in `SpikingNetwork`.
+        steps_at_once: steps through a layer together, a trade of memory for speed; ``"bptt"`` takes all at once.
         detach: what a neuron's step takes over from the step before as a constant, under ``learning="last_step"``:
             ``"state"``, potential and spike, so that the gradient of the last spike goes to the last step alone;
             ``"potential"``, so that it also goes through the resets (1 − S) of earlier steps; ``"none"``, so that it also
@@ -40,7 +41,6 @@ class LIFParameters(Options):
         surrogate_spike: S_{t−1} of the surrogate ``"stdp"`` in a gated layer: ``"fired"``, or ``"gated"``, so that the
             surrogate of closed units, being 1 wherever the neuron fires, does not depend on the step before. A closed unit
             learns in neither case, its error being multiplied by its gate; a unit whose gate is half open does.
-        steps_at_once: steps through a layer together, a trade of memory for speed; ``"bptt"`` takes all at once.
 
     Raises:
         KeyError: an unknown name for an option.
@@ -65,10 +65,10 @@ class LIFParameters(Options):
     lens: float = 0.2
     current: OutputActivation = "sigmoid"
     learning: Learning = "last_step"
+    steps_at_once: int = 5
     detach: Detached = "state"
     reset: Spike = "fired"
     surrogate_spike: Spike = "fired"
-    steps_at_once: int = 5
 
     def __post_init__(self) -> None:
         one_of("surrogate", self.surrogate, Surrogate)
