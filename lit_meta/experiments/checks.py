@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
 
 from lit_meta.data.registry import SCENARIOS, scenario_spec
-from lit_meta.experiments.config import Experiment
+from lit_meta.experiments.config import Experiment, Override
 from lit_meta.integrations.losses import LOSSES
 from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks.registry import NETWORKS, build_network
 from lit_meta.rules.registry import RULES, build_rule
+from lit_meta.utils.arguments import located
 from lit_meta.utils.memory_limit import MemoryLimit
 from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import Specification, check, label
@@ -39,23 +43,81 @@ def check_specs(experiment: Experiment, *, trusted: bool = True) -> None:
         >>> check_specs(load_experiment("ewc-mlp-digits", ["overrides.joint.network.hiden=[3]"]))
         Traceback (most recent call last):
         ...
-        TypeError: network 'mlp' has no argument 'hiden'; did you mean 'hidden'? It takes inputs, hidden, ...
+        TypeError: overrides.joint.network.hiden: network 'mlp' has no argument 'hiden'; did you mean 'hidden'? It takes ...
     """
-    check(scenario_spec(experiment.scenario).to_dict(), SCENARIOS, offered={"seed": 0}, trusted=trusted)
+    with key_named("scenario", experiment.scenario):
+        check(scenario_spec(experiment.scenario).to_dict(), SCENARIOS, offered={"seed": 0}, trusted=trusted)
     networks = []
     for learner in experiment.learners:
-        part = experiment.for_learner(learner)
-        check(part.network, NETWORKS, trusted=trusted)
-        for rule in [part.rule] if isinstance(part.rule, (str, Mapping)) else part.rule or []:
-            check(rule, RULES, trusted=trusted)
-            build_rule(rule, trusted=trusted)
+        where, own = _override_of(experiment, learner)
+        at = partial(key_named, where=where, own=own)
+        # Putting the overrides in place checks them, too: a spec of another form, a number out of range.
+        with located(f"{learner}: " if own is None else where):
+            part = experiment.for_learner(learner)
+        with at("network", part.network):
+            check(part.network, NETWORKS, trusted=trusted)
+        for position, rule in enumerate([part.rule] if isinstance(part.rule, (str, Mapping)) else part.rule or []):
+            with at("rule" if isinstance(part.rule, (str, Mapping)) else f"rule.{position}", rule):
+                check(rule, RULES, trusted=trusted)
+                build_rule(rule, trusted=trusted)
         if part.loss not in LOSSES:
-            raise unknown("loss", part.loss, LOSSES)
-        _check_optimizer(part.optimizer, trusted)
+            with at("loss", part.loss):
+                raise unknown("loss", part.loss, LOSSES)
+        with at("optimizer", part.optimizer):
+            _check_optimizer(part.optimizer, trusted)
         if part.network not in networks:
             networks.append(part.network)
-    for network in networks:
-        _check_network(network, trusted)
+            with at("network", part.network):
+                _check_network(part.network, trusted)
+
+
+def _override_of(experiment: Experiment, learner: str) -> tuple[str, Override | None]:
+    group = "controls" if learner in experiment.controls else "overrides"
+    return f"{group}.{learner}.", getattr(experiment, group).get(learner)
+
+
+@contextmanager
+def key_named(part: str, spec: object, *, where: str = "", own: Override | None = None) -> Iterator[None]:
+    """Puts the dotted key of what is wrong before the message of an error: of the argument of a spec that it speaks of.
+
+    Args:
+        part: of the experiment, such as ``"network"``.
+        spec: of the part.
+        where: where a learner's own settings are, such as ``"overrides.joint."``.
+        own: what they are; the key is there if they have the part.
+
+    Example:
+        >>> with key_named("rule", {"name": "ewc", "strength": -1}):
+        ...     build_rule({"name": "ewc", "strength": -1})
+        Traceback (most recent call last):
+        ...
+        ValueError: rule.strength: strength must be in [0.0, inf], got -1
+    """
+    overridden = own is not None and getattr(own, part.split(".")[0]) is not None
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        if len(error.args) == 1 and isinstance(error.args[0], str):
+            key = f"{where if overridden else ''}{part}{_argument_in(error.args[0], spec)}"
+            error.args = (f"{key}: {error.args[0]}",)
+        raise
+
+
+def _argument_in(message: str, spec: object) -> str:
+    """The end of a dotted key: the argument of a spec that a message speaks of."""
+    if not isinstance(spec, Mapping):
+        return ""
+    inner, prefix = (spec.get("init_args"), ".init_args") if "class_path" in spec else (spec, "")
+    # The name of what is built stands before the colon, and may be the name of an argument as well.
+    said = message.partition(": ")[2] or message
+    said = said.partition(" It takes ")[0]
+    first = len(said)
+    key = ""
+    for name in inner if isinstance(inner, Mapping) else ():
+        found = re.search(rf"(?<![\w.]){re.escape(str(name))}(?!\w)", said)
+        if found and found.start() < first:
+            first, key = found.start(), f"{prefix}.{name}"
+    return key
 
 
 def memory_of_the_machine() -> int:

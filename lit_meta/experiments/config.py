@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from lit_meta.evaluation.protocols import PROTOCOLS, Protocol
 from lit_meta.utils.annotations import annotations_of, described, fits
-from lit_meta.utils.arguments import require_keys, require_one_of
+from lit_meta.utils.arguments import located, require_keys, require_one_of
 from lit_meta.utils.specs import Spec, normalized
 
 LEARNERS = ("rule", "naive", "joint")
@@ -167,16 +167,19 @@ class Experiment:
             by_learner = given.get(part, {})
             if not isinstance(by_learner, Mapping):
                 raise TypeError(f"{part} must be a mapping from learners to what differs for them, got {by_learner!r}")
-            given[part] = {
-                learner: Override(**_known_keys(f"{part}: {learner}", changes, Override))
-                for learner, changes in by_learner.items()
-            }
+            given[part] = {learner: _override(f"{part}.{learner}", changes) for learner, changes in by_learner.items()}
         return cls(**given)
 
 
 def _known_keys(what: str, values: object, cls: type) -> dict[str, Any]:
     needed = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
     return cast(dict[str, Any], require_keys(what, values, [f.name for f in fields(cls)], needed=needed))
+
+
+def _override(where: str, changes: object) -> Override:
+    given = _known_keys(where, changes, Override)
+    with located(f"{where}."):
+        return Override(**given)
 
 
 def _check_types(config: Experiment | Override) -> None:

@@ -16,10 +16,11 @@ from torch import nn
 from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.data.benchmark import Benchmark
 from lit_meta.evaluation.accuracy import accuracy_by_batching
-from lit_meta.experiments.checks import check_specs
+from lit_meta.experiments.checks import check_specs, key_named
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.loading import load_experiment
 from lit_meta.experiments.summary import summary
+from lit_meta.experiments.trial import try_learners
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
@@ -74,7 +75,8 @@ def benchmarks_of(experiment: Experiment) -> dict[int, Benchmark]:
     """
     from lit_meta.data.scenarios import scenario_for_seed
 
-    return {seed: scenario_for_seed(experiment.scenario, seed) for seed in experiment.seeds}
+    with key_named("scenario", experiment.scenario):
+        return {seed: scenario_for_seed(experiment.scenario, seed) for seed in experiment.seeds}
 
 
 def run_seed(
@@ -148,20 +150,27 @@ def run_experiment(
 
     The folder holds ``config.yaml``, ``metrics.json``, ``accuracy_matrix.csv`` and, from the first seed, the network and
     the rules' memory. ``callbacks`` builds the callbacks of one learner and seed from the learner, the folder of the seed and
-    the benchmark. ``benchmarks`` are those of `benchmarks_of`, if the caller has them; they are built before anything is
-    written, so that an unknown scenario or missing data leaves no folder behind.
+    the benchmark. ``benchmarks`` are those of `benchmarks_of`, if the caller has them.
+
+    Everything is checked before anything is written: names, arguments and types (`check_specs`), the data, and one batch of
+    every learner that has not finished (`try_learners`). A run that is refused leaves nothing behind.
 
     Returns:
         The content of ``metrics.json``.
 
     Raises:
         FileExistsError: the folder holds another run and ``resume`` is not set.
+        KeyError, RuntimeError, TypeError, ValueError: the experiment cannot run; the message begins with the key that is wrong.
     """
     from lit_meta.data import experience_tensors
 
     check_specs(experiment)
     if benchmarks is None:
         benchmarks = benchmarks_of(experiment)
+    check_config(experiment, run_dir, resume=resume)
+    try_learners(
+        experiment, benchmarks, _unfinished(experiment, run_dir, learners), accelerator=accelerator, callbacks=callbacks
+    )
     write_config(experiment, run_dir, resume=resume)
     report: dict[str, Any] = {
         "name": experiment.name,
@@ -211,15 +220,13 @@ def run_experiment(
     return report
 
 
-def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Writes the resolved config, or checks that a resumed run has the same one.
+def check_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
+    """Checks that a folder is free, or that a resumed run has the same config.
 
     Raises:
         FileExistsError: the folder holds another run and ``resume`` is not set.
         ValueError: the folder holds a run with another config or without one, or cannot be written to.
     """
-    import yaml
-
     path = run_dir / "config.yaml"
     check_folder(run_dir)
     started = any(run_dir.glob("*/seed-*/*"))
@@ -236,8 +243,28 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
         raise ValueError(
             f"{run_dir} holds checkpoints and no config.yaml that says of which experiment: use another run_dir"
         )
+
+
+def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
+    """Writes the resolved config, or checks that a resumed run has the same one.
+
+    Raises:
+        FileExistsError, ValueError: as of `check_config`.
+    """
+    import yaml
+
+    check_config(experiment, run_dir, resume=resume)
     run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(experiment.to_dict(), sort_keys=False))
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(experiment.to_dict(), sort_keys=False))
+
+
+def _unfinished(experiment: Experiment, run_dir: Path, learners: Sequence[str] | None) -> list[str]:
+    """The learners that have a seed without a result."""
+    return [
+        learner
+        for learner in learners or experiment.learners
+        if not all((run_dir / learner / f"seed-{seed}" / "metrics.json").is_file() for seed in experiment.seeds)
+    ]
 
 
 def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult) -> None:

@@ -10,6 +10,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from numbers import Integral, Number, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -39,6 +40,14 @@ def annotations_of(target: Callable[..., Any]) -> dict[str, Any]:
         >>> annotations_of(scenario)
         {'length': <class 'int'>}
     """
+    try:
+        return dict(_evaluated(target))
+    except TypeError:  # What cannot be hashed.
+        return dict(_evaluated.__wrapped__(target))
+
+
+@lru_cache(maxsize=512)
+def _evaluated(target: Callable[..., Any]) -> dict[str, Any]:
     if isinstance(target, type):
         target = target.__init__  # type: ignore[misc]
     # What has a signature of its own has the annotations to it.

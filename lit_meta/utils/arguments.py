@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from numbers import Real
 
 
@@ -75,3 +76,22 @@ def require_keys(what: str, given: object, known: Sequence[str], *, needed: Sequ
         if key not in given:
             raise ValueError(f"{what} needs {key}")
     return given
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Says where in a config an error comes from: ``where`` is put before its message, and the error stays the same one.
+
+    Example:
+        >>> with located("controls.wide: "):
+        ...     require_in("strength", -1.0, 0.0, 1.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: controls.wide: strength must be in [0.0, 1.0], got -1.0
+    """
+    try:
+        yield
+    except Exception as error:
+        if len(error.args) == 1 and isinstance(error.args[0], str):
+            error.args = (f"{where}{error.args[0]}",)
+        raise

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _LONGEST_YAML = 1_000_000  # Characters; the longest config has 10,000.
+_QUICK_YAML = 10_000
 _MOST_VALUES = 100_000
 
 # PyTorch is imported where tensors are read or written: a command that only reads a config starts without it.
@@ -122,7 +123,9 @@ def parse_yaml(text: str, where: str, load: Callable[[str], Any]) -> Any:
     if len(text) > _LONGEST_YAML:
         raise ValueError(f"{where} has {len(text):,} characters, no config or card has more than {_LONGEST_YAML:,}")
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        # libyaml is ten times as fast; what is nested too deep for Python would overflow its stack.
+        quick = len(text) <= _QUICK_YAML and yaml.__with_libyaml__
+        root = yaml.compose(text, Loader=yaml.CSafeLoader if quick else yaml.SafeLoader)
         if root is not None and _values(root, where, {}) > _MOST_VALUES:
             raise _RefusedYAML(
                 f"{where} repeats itself by aliases to more than {_MOST_VALUES:,} values: write them out"

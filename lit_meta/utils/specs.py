@@ -292,6 +292,8 @@ def _taken(target: Callable[..., Any], offered: Mapping[str, Any]) -> dict[str, 
 def _imported(class_path: str, kind: str) -> Callable[..., Any]:
     module, _, attribute = class_path.rpartition(".")
     try:
+        if not all(part.isidentifier() for part in class_path.split(".")):
+            raise ValueError("it is not a dotted name")
         target = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
