@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from lit_meta.data.scenarios import scenario as scenario
     from lit_meta.data.sources.base import Source as Source
     from lit_meta.data.sources.base import data_root as data_root
+    from lit_meta.data.sources.own.arrays import from_tensors as from_tensors
+    from lit_meta.data.sources.own.hub import from_dataset as from_dataset
+    from lit_meta.data.sources.own.table import from_frame as from_frame
     from lit_meta.data.tensors import joint as joint
     from lit_meta.data.tensors import tensor_benchmark as tensor_benchmark
 
@@ -28,6 +31,9 @@ _PARTS = (
     "scenarios:scenario",
     "sources.base:Source",
     "sources.base:data_root",
+    "sources.own.arrays:from_tensors",
+    "sources.own.hub:from_dataset",
+    "sources.own.table:from_frame",
 )
 __getattr__, __dir__, _names = lazy_exports(__name__, [f"lit_meta.data.{part}" for part in _PARTS])
 __all__ = [*_names, "SCENARIOS", "SOURCES", "load_source", "scenario_names", "source_names"]

@@ -9,8 +9,12 @@ from math import isfinite
 from typing import Literal
 
 import torch
+from torch import Tensor
 
+from lit_meta.data.lazy_samples import LazySamples
 from lit_meta.data.sources.base import Source
+
+_PART = 256  # Samples on the disk that are read at a time.
 
 Standardize = Literal["train"] | Mapping[str, float | Sequence[float]]
 
@@ -43,8 +47,7 @@ def standardized(source: Source, standardize: Standardize) -> Source:
     """
     channels = source.input_shape[0] if len(source.input_shape) > 1 else 1
     if standardize == "train":
-        samples = source.train_x.transpose(0, 1).flatten(1) if channels > 1 else source.train_x.reshape(1, -1)
-        mean, std = samples.double().mean(1).tolist(), samples.double().std(1, correction=0).tolist()
+        mean, std = _statistics(source.train_x, channels)
     elif isinstance(standardize, Mapping) and standardize.keys() == {"mean", "std"}:
         mean, std = (_numbers(name, standardize[name], channels) for name in ("mean", "std"))
     else:
@@ -53,6 +56,21 @@ def standardized(source: Source, standardize: Standardize) -> Source:
         raise ValueError(f"standardize needs finite means and standard deviations above 0, got {mean} and {std}")
     factors = tuple(1 / s for s in std)
     return _affine(source, factors, tuple(-m * factor for m, factor in zip(mean, factors, strict=True)))
+
+
+def _statistics(x: Tensor, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel."""
+    if isinstance(x, LazySamples):
+        total, squares = torch.zeros(2, channels, dtype=torch.float64)
+        for start in range(0, len(x), _PART):
+            part = x[start : start + _PART].double()
+            flat = part.transpose(0, 1).flatten(1) if channels > 1 else part.reshape(1, -1)
+            total, squares = total + flat.sum(1), squares + flat.square().sum(1)
+        count = x.shape.numel() / channels
+        mean = total / count
+        return mean.tolist(), (squares / count - mean.square()).clamp(min=0).sqrt().tolist()
+    samples = x.transpose(0, 1).flatten(1) if channels > 1 else x.reshape(1, -1)
+    return samples.double().mean(1).tolist(), samples.double().std(1, correction=0).tolist()
 
 
 def _numbers(name: str, values: float | Sequence[float], channels: int) -> list[float]:

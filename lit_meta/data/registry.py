@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lit_meta.data.sources.registry import SOURCES
+from lit_meta.data.sources.registry import OWN_DATA, SOURCES, source_names
 from lit_meta.utils.registry import Registry, unknown
 from lit_meta.utils.specs import Spec, Specification
 
@@ -25,7 +25,9 @@ SCENARIOS: Registry[Callable[..., Any]] = Registry(
 
 def scenario_names() -> tuple[str, ...]:
     """The names of the scenarios, in alphabetical order: the registered ones, and those over each source."""
-    over_sources = {f"{form}-{source}" for form in SCENARIOS if not SCENARIOS.is_foreign(form) for source in SOURCES}
+    over_sources = {
+        f"{form}-{source}" for form in SCENARIOS if not SCENARIOS.is_foreign(form) for source in source_names()
+    }
     return tuple(sorted({*SCENARIOS, *over_sources}))
 
 
@@ -39,6 +41,8 @@ def scenario_spec(spec: Specification) -> Spec:
     Example:
         >>> scenario_spec("split-digits").to_dict()
         {'name': 'split', 'source': 'digits'}
+        >>> scenario_spec("split-folder:photos").to_dict()
+        {'name': 'split', 'source': {'name': 'folder', 'path': 'photos'}}
     """
     parsed = Spec.parse(spec, SCENARIOS.kind)
     if parsed.class_path or parsed.name in SCENARIOS:
@@ -48,4 +52,11 @@ def scenario_spec(spec: Specification) -> Spec:
         raise unknown(SCENARIOS.kind, parsed.name, scenario_names())
     if "source" in parsed.arguments:
         raise TypeError(f"scenario {parsed.name!r} names its source: leave out source={parsed.arguments['source']!r}")
-    return Spec(name=form, arguments={"source": source, **parsed.arguments})
+    arguments = dict(parsed.arguments)
+    if source in OWN_DATA:
+        if "path" not in arguments:
+            raise TypeError(
+                f"scenario {parsed.name!r} needs a path: {parsed.name}:PATH, or source={{name: {source}, path: ...}}"
+            )
+        return Spec(name=form, arguments={"source": {"name": source, "path": arguments.pop("path")}, **arguments})
+    return Spec(name=form, arguments={"source": source, **arguments})

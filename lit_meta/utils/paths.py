@@ -1,4 +1,4 @@
-"""The folders of configs and zoo entries: at the top of a checkout, or inside the installed package."""
+"""The folders of configs and zoo entries (at the top of a checkout, or inside the installed package), of data and caches."""
 
 from __future__ import annotations
 
@@ -52,3 +52,16 @@ def own_zoo_folder() -> Path:
         return _PACKAGE.parent / "zoo"
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "lit_meta" / "zoo"
+
+
+def cache_folder() -> Path:
+    """The per-user cache folder of this system; on Linux ``$XDG_CACHE_HOME/lit_meta``, or ``~/.cache/lit_meta``."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("lit_meta", appauthor=False)
+
+
+def data_root() -> Path:
+    """The folder of the data sets: ``$LIT_META_DATA``, or else ``data`` in the per-user cache folder."""
+    root = os.environ.get("LIT_META_DATA")
+    return Path(root).expanduser() if root else cache_folder() / "data"

@@ -1,7 +1,8 @@
 """One language for everything that a config, a card or a call can name.
 
 A spec is a name (``"ewc"``), a mapping with a name (``{"name": "ewc", "strength": 50}``), or a class path as LightningCLI
-writes it (``{"class_path": "my_package.MyRule", "init_args": {...}}``).
+writes it (``{"class_path": "my_package.MyRule", "init_args": {...}}``). ``"folder:photos"`` is short for
+``{"name": "folder", "path": "photos"}``.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Spec:
             ValueError: a key that has no meaning beside the others, which would otherwise be ignored.
 
         Example:
+            >>> Spec.parse("folder:my/photos", "source").to_dict()
+            {'name': 'folder', 'path': 'my/photos'}
             >>> Spec.parse({"name": "ewc", "strength": 50}, "rule").arguments
             {'strength': 50}
             >>> Spec.parse({"class_path": "torch.optim.SGD", "lr": 0.1}, "optimizer")
@@ -59,6 +62,9 @@ class Spec:
             ValueError: optimizer: 'lr' has no meaning beside class_path: arguments go into init_args
         """
         if isinstance(value, str):
+            name, colon, path = value.partition(":")
+            if colon and "." not in name:
+                return cls(name=name, arguments={"path": _text(path, f"{kind} {name!r}: path")})
             return cls(class_path=value) if "." in value else cls(name=value)
         if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
             raise TypeError(

@@ -171,8 +171,16 @@ def test_listings_say_what_there_is_and_where_it_comes_from(command, tmp_path, c
 
 def test_what_sources_declare_is_what_they_load():
     from lit_meta.data.sources import SOURCES, load_source
+    from lit_meta.data.sources.catalog import facts_of
 
-    assert SOURCES["digits"].classes == len(load_source("digits").classes)
+    source = load_source("digits")
+    facts = facts_of(SOURCES, "digits")
+    assert (facts.classes, facts.train, facts.test, facts.shape) == (
+        len(source.classes),
+        len(source.train_y),
+        len(source.test_y),
+        source.input_shape,
+    )
 
 
 def test_a_broken_package_does_not_hide_the_others(tmp_path, monkeypatch):
@@ -202,3 +210,17 @@ def test_help_needs_no_heavy_library():
         "heavy = {'avalanche', 'lightning', 'torch', 'matplotlib', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "command", (["--help"], ["rules"], ["networks"], ["sources"], ["scenarios"]), ids=lambda command: command[0]
+)
+def test_what_only_lists_imports_no_heavy_library(command):
+    # Modules are counted, not seconds, which depend on the machine: PyTorch alone has more than a thousand.
+    code = (
+        "import sys\nbefore = set(sys.modules)\nfrom lit_meta.cli import main\n"
+        f"try:\n    main({command!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'lightning', 'avalanche', 'numpy', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\nassert len(sys.modules) - len(before) < 450, len(sys.modules) - len(before)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_meta.data import load_source
-from lit_meta.data.readers.wav import read_wav
+from lit_meta.data.readers.audio import read_audio
 from lit_meta.functional.audio import hertz_to_mel, log_mel, mel_filterbank, mel_to_hertz
 
 
@@ -99,7 +99,7 @@ def test_a_waveform_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 def test_wav_files_are_read_exactly(tmp_path: Path) -> None:
     samples = np.array([0, 1, -1, 32767, -32768])
     write_wav(tmp_path / "a.wav", samples)
-    waveform, rate = read_wav(tmp_path / "a.wav")
+    waveform, rate = read_audio(tmp_path / "a.wav")
     assert rate == 8000
     assert (waveform * 32768).tolist() == samples.tolist()
 
@@ -107,10 +107,14 @@ def test_wav_files_are_read_exactly(tmp_path: Path) -> None:
 def test_wav_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     write_wav(tmp_path / "stereo.wav", np.zeros(8), channels=2)
     with pytest.raises(ValueError, match="expected mono and 16 bits, got 2 channels"):
-        read_wav(tmp_path / "stereo.wav")
+        read_audio(tmp_path / "stereo.wav")
     (tmp_path / "text.wav").write_text("hello")
-    with pytest.raises(ValueError, match="not a readable WAV file"):
-        read_wav(tmp_path / "text.wav")
+    with pytest.raises(ValueError, match="not a readable recording"):
+        read_audio(tmp_path / "text.wav")
+    write_wav(tmp_path / "short.wav", np.zeros(8))
+    (tmp_path / "short.wav").write_bytes((tmp_path / "short.wav").read_bytes()[:-6])
+    with pytest.raises(ValueError, match="its header announces 8 samples, but 5 follow"):
+        read_audio(tmp_path / "short.wav")
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_fsdd_has_the_official_split_and_is_cached_outside_the_data(recordings: Path) -> None:
     source = load_source("fsdd", root=recordings / "data")
     assert source.train_y.tolist() == source.test_y.tolist() == [d for d in range(10) for _ in range(2)]
-    waveform, _ = read_wav(recordings / "data" / "fsdd" / "recordings" / "3_anna_4.wav")
+    waveform, _ = read_audio(recordings / "data" / "fsdd" / "recordings" / "3_anna_4.wav")
     torch.testing.assert_close(source.test_x[7, 0], log_mel(waveform), rtol=0, atol=0)
     assert len(list((recordings / "cache" / "lit_meta" / "tensors").iterdir())) == 1
     assert {path.name for path in (recordings / "data").iterdir()} == {"fsdd"}
@@ -145,7 +149,7 @@ def test_the_cache_is_used_renewed_and_not_needed(recordings: Path, monkeypatch:
         raise AssertionError(f"{file} was read though it is in the cache")
 
     with monkeypatch.context() as context:
-        context.setattr(spoken_digits, "read_wav", refuse)
+        context.setattr(spoken_digits, "read_audio", refuse)
         again = load_source("fsdd", root=recordings / "data")
     torch.testing.assert_close(again.train_x, first.train_x, rtol=0, atol=0)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-import urllib.error
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lit_meta.data import data_root, load_source, source_names
+from lit_meta.data import data_root, load_source
 from lit_meta.data.readers.idx import read_idx
 from lit_meta.data.sources.base import stratified_split
 
@@ -125,31 +124,6 @@ def test_a_source_is_loaded_once_and_shared() -> None:
 def test_an_unknown_source_names_the_nearest() -> None:
     with pytest.raises(KeyError, match="did you mean 'mnist'"):
         load_source("mnits")
-    assert set(source_names()) == {*FACTS, "cifar10", "dvs-gesture", "tidigits"}
-
-
-ABSENT = ("fsdd", "omniglot-latin", "omniglot-greek", "strokes-latin", "dvs-gesture", "tidigits")
-
-
-@pytest.mark.parametrize("name", ABSENT)
-def test_absent_data_says_what_where_and_how(name: str, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"not found: expected .*https://.*LIT_META_DATA") as caught:
-        load_source(name, root=tmp_path)
-    assert str(tmp_path) in str(caught.value)
-
-
-@pytest.mark.parametrize(("name", "dataset"), (("mnist", "MNIST"), ("cifar10", "CIFAR10")))
-def test_a_download_that_fails_ends_in_a_clear_error(
-    name: str, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torchvision.datasets
-
-    def no_network(*args: object, **kwargs: object) -> None:
-        raise urllib.error.URLError("no network")
-
-    monkeypatch.setattr(torchvision.datasets, dataset, no_network)
-    with pytest.raises(FileNotFoundError, match=r"Downloading it failed .*no network.*LIT_META_DATA"):
-        load_source(name, root=tmp_path)
 
 
 def test_the_data_root_is_the_environment_or_the_user_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

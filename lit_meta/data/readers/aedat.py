@@ -1,4 +1,8 @@
-"""AEDAT 3.1 files, recordings of event cameras."""
+"""AEDAT 3.1 files, recordings of event cameras.
+
+Our own reader: tonic's (1.7) fails on every such file (`read_dvs_ibm` unpacks two of three values), takes packets of all kinds
+for polarity events, and counts events that are marked invalid.
+"""
 
 from __future__ import annotations
 

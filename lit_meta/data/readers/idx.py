@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ def read_idx(file: Path) -> np.ndarray:
     as a big-endian 32-bit integer.
 
     Args:
-        file: an uncompressed IDX file.
+        file: an IDX file, packed with gzip if its name ends in ``.gz``.
 
     Returns:
         A uint8 array of the shape in the header.
@@ -22,7 +24,10 @@ def read_idx(file: Path) -> np.ndarray:
     Raises:
         ValueError: if the file is not IDX, holds another type, or its length does not match its header.
     """
-    content = file.read_bytes()
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{file} cannot be unpacked ({error}); download it again") from None
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(
             f"{file} is not an uncompressed IDX file of unsigned bytes: expected it to begin with 000008, "

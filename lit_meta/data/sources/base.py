@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+
+from lit_meta.data.sources.catalog import Facts
+from lit_meta.utils.paths import cache_folder as cache_folder
+from lit_meta.utils.paths import data_root as data_root
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +46,6 @@ class Source:
     def input_shape(self) -> tuple[int, ...]:
         """The shape of one sample."""
         return tuple(self.train_x.shape[1:])
-
-
-def cache_folder() -> Path:
-    """The per-user cache folder: ``$XDG_CACHE_HOME/lit_meta``, or ``~/.cache/lit_meta``."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lit_meta"
-
-
-def data_root() -> Path:
-    """The folder of the data sets: ``$LIT_META_DATA``, or else ``data`` in the per-user cache folder."""
-    root = os.environ.get("LIT_META_DATA")
-    return Path(root).expanduser() if root else cache_folder() / "data"
 
 
 class MissingDataError(FileNotFoundError):
@@ -90,23 +81,21 @@ def missing(what: str, where: Path, how: str) -> MissingDataError:
 Loader = TypeVar("Loader", bound=Callable[..., Source])
 
 
-def described(*, classes: int, files: Sequence[str] = ()) -> Callable[[Loader], Loader]:
-    """Declares what ``lit-meta sources`` says of a source without loading it.
+def described(facts: Facts) -> Callable[[Loader], Loader]:
+    """Declares what ``lit-meta sources`` says of a source of another package without loading it.
 
     Args:
-        classes: how many there are.
-        files: files or folders in the folder of the data sets, any of which holds the data; none for a source that needs no
-            files of its own.
+        facts: of the source.
 
     Example:
-        >>> @described(classes=10, files=("mine",))
+        >>> @described(Facts(classes=10, train=100, test=20, shape=(3,), licence="MIT", homepage="", files=("mine",)))
         ... def load_mine(root): ...
-        >>> load_mine.classes, load_mine.files
-        (10, ('mine',))
+        >>> load_mine.facts.classes
+        10
     """
 
     def declare(load: Loader) -> Loader:
-        load.classes, load.files = classes, tuple(files)  # type: ignore[attr-defined]
+        load.facts = facts  # type: ignore[attr-defined]
         return load
 
     return declare

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import urllib.error
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from lit_meta.data.sources.base import Source, described, missing, unit_interval
+from lit_meta.data.sources._download import fetch
+from lit_meta.data.sources.base import Source, missing, unit_interval
 
 _CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _HELD_OUT = 5_000
 _OFFICIAL_TEST = 1_000
 
 
-@described(classes=10, files=("cifar10.npz", "cifar-10-batches-py"))
 def load_cifar10(root: Path) -> Source:
     """CIFAR-10 with 45,000 training images and a test set of 6,000.
 
@@ -65,17 +64,14 @@ def load_cifar10(root: Path) -> Source:
 def _torchvision_cifar10(root: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     from torchvision.datasets import CIFAR10
 
-    present = (root / "cifar-10-batches-py").is_dir()
+    fetch("cifar10", root, ("cifar-10-batches-py",), "CIFAR-10")
     try:
         # torchvision verifies the checksum of every file before it unpickles any of them.
-        train = CIFAR10(str(root), train=True, download=not present)
-        test = CIFAR10(str(root), train=False, download=False)
-    except (OSError, RuntimeError, urllib.error.URLError) as error:
-        problem = "The folder cifar-10-batches-py exists but is incomplete" if present else "Downloading it failed"
+        train, test = (CIFAR10(str(root), train=train, download=False) for train in (True, False))
+    except (OSError, RuntimeError) as error:
         raise missing(
             "CIFAR-10",
-            root / "cifar10.npz",
-            f"{problem} ({error}). Put cifar10.npz or the folder cifar-10-batches-py there, for example with "
-            "torchvision.datasets.CIFAR10(root, download=True) on a machine with a network",
+            root / "cifar-10-batches-py",
+            f"The folder is incomplete ({error}): delete it, and it is downloaded; or put cifar10.npz beside it",
         ) from error
     return train.data, np.asarray(train.targets), test.data, np.asarray(test.targets)

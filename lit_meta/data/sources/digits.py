@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 
-from lit_meta.data.sources.base import Source, described, stratified_split
+from lit_meta.data.sources.base import Source, stratified_split
 
 _CLASSES = tuple(str(digit) for digit in range(10))
 _TEST_FRACTION = 0.2
 _SPLIT_SEED = 1797  # The number of images. Never change it: every published number depends on this split.
 
 
-@described(classes=10)
 def load_digits(root: Path) -> Source:
     """scikit-learn's own 1,797 handwritten digits, 8 x 8 pixels, in a fixed stratified 80/20 split.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_meta.data.readers.aedat import Events, read_aedat
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
-from lit_meta.data.sources.base import Source, described, missing
+from lit_meta.data.sources.base import Source, missing
 
 _VERSION = 1  # Of the processing below: increase it with every change, so that no cache goes stale.
 _GESTURES = 11
@@ -85,7 +85,6 @@ def read_gestures(file: Path) -> list[tuple[int, int, int]]:
     ]
 
 
-@described(classes=11, files=("DvsGesture",))
 def load_dvs_gesture(root: Path) -> Source:
     """DvsGesture: 11 gestures by 29 people, recorded by a DVS128 under three lights, with the official split by person.
 

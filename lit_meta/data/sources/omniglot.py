@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_meta.data.readers.strokes import read_strokes
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
-from lit_meta.data.sources.base import Source, described, missing
+from lit_meta.data.sources.base import Source, missing
 
 _VERSION = 1  # Of the processing below: increase it with every change, so that no cache goes stale.
 _CANVAS = 105  # Width and height of the drawings, in pixels.
@@ -98,7 +98,6 @@ def stroke_frames(strokes: list[np.ndarray], *, frames: int = 20, size: int = 28
     return events
 
 
-@described(classes=26, files=("omniglot/images/Latin",))
 def load_omniglot_latin(root: Path) -> Source:
     """The 26 Latin letters of Omniglot by 20 drawers, of whom 16-20 are the test set; 28 x 28 pixels, ink = 1.
 
@@ -114,7 +113,6 @@ def load_omniglot_latin(root: Path) -> Source:
     return _load(root, "omniglot-latin", "images", "Latin", ".png", _read_image, _latin())
 
 
-@described(classes=24, files=("omniglot/images/Greek",))
 def load_omniglot_greek(root: Path) -> Source:
     """The 24 Greek letters of Omniglot by 20 drawers, of whom 16-20 are the test set; 28 x 28 pixels, ink = 1.
 
@@ -130,7 +128,6 @@ def load_omniglot_greek(root: Path) -> Source:
     return _load(root, "omniglot-greek", "images", "Greek", ".png", _read_image, _GREEK)
 
 
-@described(classes=26, files=("omniglot/strokes/Latin",))
 def load_strokes_latin(root: Path) -> Source:
     """The 26 letters of Omniglot's Latin alphabet as pen events over 20 frames; drawers 16-20 are the test set.
 
@@ -143,7 +140,35 @@ def load_strokes_latin(root: Path) -> Source:
     Raises:
         FileNotFoundError: if there are no drawings.
     """
-    return _load(root, "strokes-latin", "strokes", "Latin", ".txt", lambda f: stroke_frames(read_strokes(f)), _latin())
+    return _load(root, "strokes-latin", "strokes", "Latin", ".txt", _read_strokes, _latin())
+
+
+def load_omniglot(root: Path, alphabet: str = "Latin", strokes: bool = False) -> Source:
+    """An alphabet of Omniglot by 20 drawers, of whom 16-20 are the test set: images, or pen strokes over time.
+
+    Args:
+        root: a folder with ``omniglot/images/{alphabet}`` (or ``strokes``), ``character{nn}/{id}_{drawer}.png`` (or ``.txt``).
+        alphabet: the name of its folder, such as ``"Korean"``.
+        strokes: pen events over 20 frames in place of images.
+
+    Returns:
+        Samples of shape ``(1, 28, 28)``, ink = 1; with ``strokes`` ``(20, 1, 28, 28)``, see `stroke_frames`.
+
+    Raises:
+        FileNotFoundError: there are no drawings of that alphabet.
+        ValueError: ``alphabet`` is a path.
+    """
+    if not alphabet or alphabet.startswith(".") or "/" in alphabet or "\\" in alphabet:
+        raise ValueError(f"alphabet must be the name of a folder of Omniglot's, such as 'Korean', got {alphabet!r}")
+    kind, suffix = ("strokes", ".txt") if strokes else ("images", ".png")
+    read = _read_strokes if strokes else _read_image
+    folder = root / "omniglot" / kind / alphabet
+    characters = sorted(path.name for path in folder.glob("character*"))
+    return _load(root, f"omniglot-{kind}-{alphabet.lower()}", kind, alphabet, suffix, read, tuple(characters))
+
+
+def _read_strokes(file: Path) -> Tensor:
+    return stroke_frames(read_strokes(file))
 
 
 def _latin() -> tuple[str, ...]:

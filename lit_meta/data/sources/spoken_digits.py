@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_meta.data.readers.wav import read_wav
+from lit_meta.data.readers.audio import read_audio
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
-from lit_meta.data.sources.base import Source, described, missing
+from lit_meta.data.sources.base import Source, missing
 from lit_meta.functional.audio import log_mel
 
 _VERSION = 1  # Of the processing below: increase it with every change of the features, so that no cache goes stale.
@@ -18,7 +18,6 @@ _FSDD_TEST_INDICES = 5
 _NAME = re.compile(r"(\d)_([a-z]+)_(\d+)\.wav", re.IGNORECASE)
 
 
-@described(classes=10, files=("fsdd/recordings",))
 def load_fsdd(root: Path) -> Source:
     """The Free Spoken Digit Dataset: 10 digits x 6 speakers x 50 recordings, as 30 x 30 log-mel spectrograms.
 
@@ -53,7 +52,7 @@ def _fsdd_tensors(folder: Path) -> dict[str, Tensor]:
         match = _NAME.fullmatch(file.name)
         if match is None:
             raise ValueError(f"{file}: expected a name like 7_jackson_32.wav ({{digit}}_{{speaker}}_{{index}}.wav)")
-        waveform, rate = read_wav(file)
+        waveform, rate = read_audio(file)
         if rate != 8000:
             raise ValueError(f"{file}: expected 8000 samples per second, got {rate}; resample it")
         features.append(log_mel(waveform))

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lit_meta.data.readers.sphere import read_sphere
+from lit_meta.data.readers.audio import read_audio
 from lit_meta.data.sources._cache import cached_tensors, folder_fingerprint
-from lit_meta.data.sources.base import Source, described, missing
+from lit_meta.data.sources.base import Source, missing
 from lit_meta.functional.audio import log_mel
 
 _VERSION = 1  # Of the processing below: increase it with every change of the features, so that no cache goes stale.
@@ -21,7 +21,6 @@ _ONE_DIGIT = re.compile(r"([1-9zo])([ab])\.wav", re.IGNORECASE)
 _SEQUENCE = re.compile(r"[1-9zo]+[ab]\.wav", re.IGNORECASE)
 
 
-@described(classes=11, files=("tidigits",))
 def load_tidigits(root: Path) -> Source:
     """The single digits of TIDigits as 30 x 30 log-mel spectrograms, with the official split by speaker.
 
@@ -83,7 +82,7 @@ def _single_digits(folder: Path, part: str) -> list[Path]:
 
 
 def _features(file: Path) -> Tensor:
-    waveform, rate = read_sphere(file)
+    waveform, rate = read_audio(file)
     if rate != _RATE:
         raise ValueError(f"{file}: expected {_RATE} samples per second, got {rate}; resample it")
     return log_mel(waveform, sample_rate=rate, window=640, hop=200, fft_size=1024)
