@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from torch import Tensor, nn
 
 from lit_meta.core.layers import Layer
-from lit_meta.core.state import State
+from lit_meta.core.state import Kept, State
 
 EVENTS = (
     "begin_experience",
@@ -271,6 +271,14 @@ class Rule:
     def unperturbed(self) -> list[tuple[Tensor, Tensor]]:
         """The parameters that `before_forward` has perturbed for the present pass, each with its unperturbed value."""
         return []
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept] | None:
+        """What is in the rule's memory after it has learned in a network, by ``"quantity/name"``.
+
+        Memory from a file is held to it: a tensor that was dropped, renamed, resized or zeroed would leave the network
+        unprotected. None, the default, if the rule does not say.
+        """
+        return None
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         """Quantities to log, such as the value of a penalty; called at logging steps only."""

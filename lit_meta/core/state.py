@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from weakref import ReferenceType, ref
 
 import torch
@@ -21,6 +22,46 @@ def apart(name: str) -> str:
         '*layer.weight'
     """
     return f"*{name}"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a rule keeps under one key of its memory, once it has learned.
+
+    Attributes:
+        shape: of the tensor; None for a size that depends on the data.
+        always: whether it is there after every experience; what is kept in some situations only may be absent.
+        nonzero: whether all zeros would mean that nothing has been learned.
+    """
+
+    shape: tuple[int | None, ...]
+    always: bool = True
+    nonzero: bool = False
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor has such a shape.
+
+        Example:
+            >>> Kept((None, 3)).fits((5, 3)), Kept((None, 3)).fits((5, 4)), Kept(()).fits((1,))
+            (True, False, False)
+        """
+        return len(shape) == len(self.shape) and all(
+            own in (None, size) for own, size in zip(self.shape, shape, strict=True)
+        )
+
+
+def kept_of_parameters(network: nn.Module, quantity: str, *, nonzero: bool = False) -> dict[str, Kept]:
+    """A quantity of which a rule keeps one tensor for every trainable parameter, of the parameter's shape.
+
+    Example:
+        >>> kept_of_parameters(nn.Linear(3, 2, bias=False), "anchor")
+        {'anchor/weight': Kept(shape=(2, 3), always=True, nonzero=False)}
+    """
+    return {
+        encode_key(quantity, name): Kept(tuple(parameter.shape), nonzero=nonzero)
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 class State:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.state import Kept, kept_of_parameters
 from lit_meta.rules._randomness import draw_normal
 from lit_meta.utils.validation import require_in, require_one_of
 
@@ -74,6 +75,9 @@ class GaussianRule(Rule):
             correlations: E[g ε] = ∂E[−log-likelihood]/∂σ. May be overwritten.
         """
         raise NotImplementedError
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        return {**kept_of_parameters(network, "deviation", nonzero=True), "generator/*": Kept((None,), nonzero=True)}
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if self._stepped:

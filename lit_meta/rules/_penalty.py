@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core._buffers import Scratch
 from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.state import Kept, kept_of_parameters
 from lit_meta.functional.penalty import add_quadratic_penalty_gradient_, quadratic_penalty
 from lit_meta.utils.validation import require_in
 
@@ -46,6 +47,12 @@ class PenaltyRule(Rule):
                 self.strength,
                 scratch=self._differences.copy(known.names, known.parameters),
             )
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        return {
+            **kept_of_parameters(network, "importance", nonzero=True),
+            **kept_of_parameters(network, "anchor", nonzero=True),
+        }
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         known = self._remembered(synapses)

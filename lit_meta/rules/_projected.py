@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Rule, Synapses
-from lit_meta.core.state import apart
+from lit_meta.core.state import Kept, apart
 from lit_meta.rules._coverage import Coverage, coverage
 from lit_meta.rules._receptive import Receptive
 from lit_meta.utils.validation import require_one_of
@@ -179,6 +180,16 @@ class ProjectedRule(Rule):
                 old = tuple(kept[apart(name)].tolist())
                 self._kept[name] = None if old == tuple(parameter.shape) else tuple(slice(size) for size in old)
         self._stopped = [module for name, module in plan.statistics.items() if apart(name) in kept]
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        """What is kept of the rest; a rule adds what it keeps of its layers."""
+        parameters = {encode_key("kept", apart(name)): p.dim() for name, p in network.named_parameters()}
+        modules = {encode_key("kept", apart(name)): 0 for name, _ in network.named_modules()}
+        return {key: Kept((size,), always=False) for key, size in {**modules, **parameters}.items()}
+
+    def receptive(self, network: nn.Module) -> list[Receptive]:
+        """The layers of a network that the rule projects."""
+        return coverage(_trainable(network), attention=self.sees_attention).layers
 
     def memory(self, quantity: str) -> dict[str, Tensor]:
         """One quantity of the state; empty before the rule remembers any."""

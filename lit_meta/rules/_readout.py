@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta.core.errors import DivergedError
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Rule, Synapses
-from lit_meta.core.state import apart
+from lit_meta.core.state import Kept, apart
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
 from lit_meta.utils.validation import check_class_labels
 
@@ -173,6 +174,19 @@ class ReadoutRule(Rule):
             if head.bias is not None:
                 head.bias.copy_(bias - weight @ shift)
         self._solved = (counts, samples, head)
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        head = self._find_head(network)
+        width, blocks = head.in_features, 1 if self.block is None else -(-head.in_features // self.block)
+        sizes = [len(range(first, width, blocks)) for first in range(blocks)]
+        kept = {
+            "shift/*": Kept((width,)),
+            "class_sums/*": Kept((head.out_features, width), nonzero=True),
+            "class_counts/*": Kept((head.out_features,), nonzero=True),
+            "silent/*": Kept((blocks,), always=False),
+            **{encode_key("second_moment", _key(i)): Kept((n, n), nonzero=True) for i, n in enumerate(sizes)},
+        }
+        return kept if self.after == 0 else {**kept, "seen/*": Kept((), nonzero=True)}
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         if "class_counts" not in self.state:

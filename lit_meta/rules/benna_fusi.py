@@ -5,9 +5,10 @@ from __future__ import annotations
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.state import Kept, kept_of_parameters
 from lit_meta.utils.validation import require_in
 
 
@@ -67,6 +68,12 @@ class BennaFusi(Rule):
                     torch.where(levels[name].isnan(), value, levels[name]) if name in levels else value.clone()
                 )
             self.state[quantity] = levels
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        kept: dict[str, Kept] = {}
+        for quantity in self._quantities:
+            kept |= kept_of_parameters(network, quantity, nonzero=True)
+        return kept
 
     def join(self, synapses: Synapses) -> None:
         self.begin_experience(synapses)

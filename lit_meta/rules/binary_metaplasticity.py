@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_meta.core.layers import weight_layers
 from lit_meta.core.rule import Layer, Rule, Synapses
+from lit_meta.core.state import Kept
 from lit_meta.functional.binary import shrinking_step_factor
 from lit_meta.networks.binary import BinaryConv2d, BinaryLinear
 from lit_meta.utils.validation import require_in, require_one_of
@@ -61,6 +62,9 @@ class BinaryMetaplasticity(Rule):
 
     def reads_weights(self, network: nn.Module) -> Iterable[Layer]:
         return self._layers(network)
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        return {}  # The hidden weights are the memory.
 
     def join(self, synapses: Synapses) -> None:
         """All layers are known, whether they learn or not."""

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta.core.layers import AdaptsToDrive, NormalizesContrast, weight_layers
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Rule, Synapses
-from lit_meta.core.state import apart
+from lit_meta.core.state import Kept, apart
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.utils.validation import require_in
 
@@ -181,6 +182,22 @@ class CriticalPeriod(Rule):
             with torch.no_grad():
                 parameter.copy_(before)
         self._undo, self._written = [], []
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        kept = {"samples/*": Kept((), nonzero=True)}
+        for layer in self.sets_weights(network):
+            module: Any = layer.module
+            key = apart(layer.name)
+            units, values = module.weight.shape[0], module.weight[0].numel()
+            shapes: dict[str, tuple[int, ...]] = {"patch_count": ()}
+            if isinstance(module, AdaptsToDrive):
+                shapes |= {"drive_sum": (units,), "drive_square": (units,)}
+            else:
+                shapes |= {"patch_sum": (values,), "patch_moment": (values, values)}
+                shapes |= {"history": (units, values), "direction": (units, values)}
+            for quantity, shape in shapes.items():
+                kept[encode_key(quantity, key)] = Kept(shape, nonzero=quantity not in ("history", "patch_sum"))
+        return kept
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
         if "samples" not in self.state:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Experience, Layer, Synapses
+from lit_meta.core.state import Kept
 from lit_meta.functional.projection import hebbian_subspace_step, less_product, subspace_activity
 from lit_meta.rules._projected import ProjectedRule, Rest, gained
 from lit_meta.rules._receptive import Receptive
@@ -137,6 +139,18 @@ class HLOP(ProjectedRule):
         self.state["subspace"], self.state["learning"] = fixed, learning
         if occurred:
             self.state["occurred"], self.state["occurring"] = occurred, occurring
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        kept = super().remembers(network)
+        for layer in self.receptive(network):
+            if layer.one_hot:
+                for quantity in ("occurred", "occurring"):
+                    kept[encode_key(quantity, layer.name)] = Kept((layer.width,))
+                continue
+            groups = () if layer.groups == 1 else (layer.groups,)
+            for quantity in ("subspace", "learning"):  # Either may be without neurons: no zeros to speak of.
+                kept[encode_key(quantity, layer.name)] = Kept((*groups, None, layer.width), nonzero=True)
+        return kept
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         super().before_forward(synapses, inputs, targets)

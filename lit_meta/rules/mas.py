@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core.rule import Experience, Synapses
+from lit_meta.core.state import Kept
 from lit_meta.functional.sensitivity import output_sensitivity
 from lit_meta.rules._importance import Part, averaged, task_parts
 from lit_meta.rules._penalty import PenaltyRule
@@ -63,6 +64,10 @@ class MAS(PenaltyRule):
         self.interval = interval
         self.needs_boundaries = interval is None
         self.needs_inputs = interval is not None
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        streamed = {} if self.interval is None else {"batches/*": Kept(())}
+        return {**super().remembers(network), **streamed}
 
     def overrides(self, event: str) -> bool:
         # Each of the two forms answers one of these events; the other must have no overhead.

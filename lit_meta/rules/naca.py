@@ -6,10 +6,12 @@ import zlib
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core.layers import units, weight_layers
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Rule, Synapses
+from lit_meta.core.state import Kept
 from lit_meta.functional.neuromodulation import (
     expectation_code,
     modulation_table,
@@ -107,6 +109,15 @@ class NACA(Rule):
         self._width = self.classes or _head_width(synapses)
         # Called for its check: too many classes for the code raise before anything is learned.
         expectation_code(self._width, kind=self.code)
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        layers = weight_layers(network)
+        classes = self.classes or getattr(layers[-1].module, "out_features", None)
+        kept = {}
+        for layer in layers[:-1]:
+            width = getattr(layer.module, "out_features", getattr(layer.module, "out_channels", None))
+            kept[encode_key("projection", layer.name)] = Kept((classes and 2 * classes, width), nonzero=True)
+        return kept
 
     def join(self, synapses: Synapses) -> None:
         """Nothing depends on which layers learn."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Experience, Synapses
+from lit_meta.core.state import Kept
 from lit_meta.functional.projection import gram_rows, shrink_projector
 from lit_meta.rules._coverage import recording
 from lit_meta.rules._projected import ProjectedRule, Rest, gained, grown
@@ -84,6 +86,16 @@ class OWM(ProjectedRule):
                 memory[layer.name] = gained(memory[layer.name], layer.width, layer.name, "OWM")
             else:
                 memory[layer.name] = grown(memory[layer.name], layer.width, layer.name, "OWM")
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        kept = super().remembers(network)
+        for layer in self.receptive(network):
+            if layer.one_hot:
+                kept[encode_key("occurrences", layer.name)] = Kept((layer.width,), nonzero=True)
+            else:
+                groups = () if layer.groups == 1 else (layer.groups,)
+                kept[encode_key("projector", layer.name)] = Kept((*groups, layer.width, layer.width), nonzero=True)
+        return kept
 
     def projected(self, layer: Receptive, step: Tensor) -> Tensor | None:
         if "projector" not in self.state or layer.name not in self.state["projector"]:

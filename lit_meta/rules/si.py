@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core._buffers import Scratch
 from lit_meta.core.rule import Experience, Synapses
+from lit_meta.core.state import Kept, kept_of_parameters
 from lit_meta.rules._penalty import PenaltyRule
 from lit_meta.utils.validation import require_in
 
@@ -61,6 +62,13 @@ class SI(PenaltyRule):
         pairs = list(zip(synapses.names, synapses.parameters, strict=True))
         self.state["start"] = {n: p.detach().clone() for n, p in pairs}
         self.state["path"] = {n: torch.zeros_like(p) for n, p in pairs}
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        return {
+            **super().remembers(network),
+            **kept_of_parameters(network, "start"),
+            **kept_of_parameters(network, "path"),
+        }
 
     def join(self, synapses: Synapses) -> None:
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):

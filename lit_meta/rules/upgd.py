@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
+from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Rule, Synapses
-from lit_meta.core.state import apart
+from lit_meta.core.state import Kept, apart, kept_of_parameters
 from lit_meta.rules._randomness import draw_normal
 from lit_meta.utils.validation import require_in
 
@@ -74,6 +76,13 @@ class UPGD(Rule):
         if self.noise:
             torch._foreach_add_(gradients, draw_normal(self.state, gradients, self.seed), alpha=self.noise)
         torch._foreach_mul_(gradients, gates)
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        utilities = kept_of_parameters(network, "utility", nonzero=True)
+        names = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        weights = {encode_key("weight", apart(name)): Kept((), nonzero=True) for name in names}
+        noise = {"generator/*": Kept((None,), nonzero=True)} if self.noise else {}
+        return {**utilities, **weights, **noise}
 
     def _prepare(self, synapses: Synapses) -> None:
         utilities = dict(self.state["utility"]) if "utility" in self.state else {}

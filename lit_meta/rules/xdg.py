@@ -12,6 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lit_meta.core.layers import units, weight_layers
 from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.state import Kept
 from lit_meta.utils.validation import require_in
 
 
@@ -95,6 +96,9 @@ class XdG(Rule):
             raise ValueError(f"XdG was given the tasks of {len(self.tasks)} experiences, and this is one more")
         self.state.overall["experience"] = torch.tensor(count, device=synapses.parameters[0].device)
         self._start(synapses.network)
+
+    def remembers(self, network: nn.Module) -> dict[str, Kept]:
+        return {"experience/*": Kept(())}
 
     def join(self, synapses: Synapses) -> None:
         """Nothing depends on which layers learn."""

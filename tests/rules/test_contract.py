@@ -179,3 +179,15 @@ def test_hyperparameters_make_the_same_rule_again(name):
     rule = from_config(name)
     assert repr(rule.clone()) == repr(rule)
     assert len(rule.clone().state) == 0
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_says_what_it_remembers(name, make_network, two_experiences):
+    network, rule = make_network(), from_config(name)
+    drivers.plain_loop(network, rule, two_experiences)
+    kept, memory = rule.remembers(network), rule.state.state_dict()
+    assert kept is not None
+    assert {key for key, part in kept.items() if part.always} <= memory.keys() <= kept.keys()
+    for key, tensor in memory.items():
+        assert kept[key].fits(tensor.shape), (key, kept[key], tensor.shape)
+        assert not kept[key].nonzero or bool(tensor.any()) or not tensor.numel(), key
