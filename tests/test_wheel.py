@@ -26,7 +26,7 @@ def test_the_wheel_claims_one_name_and_holds_what_it_needs(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"lit_meta"}
-    for needed in ("py.typed", "zoo_entries/naca-mlp-digits/card.yaml", "configs/rule/naca.yaml"):
+    for needed in ("py.typed", "zoo_entries/naca-mlp-digits/config.json", "configs/rule/naca.yaml"):
         assert f"lit_meta/{needed}" in names
     assert not [
         name for name in names if name.startswith("lit_meta/zoo_entries") and name.endswith((".py", ".pt", ".pkl"))

@@ -8,12 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_meta._version import __version__
-from lit_meta.cli import audit, bench, completion, demo, errors, evaluate, listing, report, run, schema, sweep, zoo
+from lit_meta.cli import (
+    audit,
+    bench,
+    completion,
+    demo,
+    errors,
+    evaluate,
+    listing,
+    predict,
+    report,
+    run,
+    schema,
+    sweep,
+    zoo,
+)
 from lit_meta.cli.console import error_console
 from lit_meta.cli.parsing import CommandParser, chosen
 
 # Each module has add(subparsers), which registers its commands and their functions.
-_COMMANDS = (demo, run, sweep, evaluate, audit, bench, report, zoo, listing, schema, completion)
+_COMMANDS = (demo, run, sweep, evaluate, predict, audit, bench, report, zoo, listing, schema, completion)
 
 
 def parser() -> CommandParser:

@@ -88,6 +88,10 @@ def _trained(name: str) -> tuple[nn.Module, Experiment, int]:
     folder = Path(name)
     if not (folder / "config.yaml").is_file():
         described = zoo.card(name)
+        if described["experiment"] is None:
+            raise ValueError(
+                f"{described['name']} was saved without a run: audit its network in Python, lit_meta.audit"
+            )
         return zoo.load(name), Experiment.from_dict(described["experiment"]), described["seed"]
     experiment = load_experiment(str(folder / "config.yaml"))
     network = build_network(experiment.for_learner("rule").network, trusted=False)

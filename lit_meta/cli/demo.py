@@ -53,7 +53,7 @@ def demo(options: Namespace) -> dict[str, Any]:
     run_dir = Path(options.run_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
     check_folder(run_dir)
     out.print(f"[bold]1.[/bold] zoo.load({_ENTRY!r}), tested again on its Avalanche scenario")
-    entry = zoo.evaluate(_ENTRY)
+    entry = zoo.evaluate(_ENTRY).to_dict()
     out.print(f"   average accuracy {percent(entry['average_accuracy'])} % (its card's seed; {entry['seconds']:.1f} s)")
     out.print(
         "[bold]2.[/bold] the same stream learned now: ten digits, one class at a time, a rule as a callback of the Trainer"

@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         "test a zoo entry anew on its Avalanche scenario",
         example="lit-meta evaluate naca-mlp-digits --json out.json",
     )
-    parser.add_argument("name", help="of the zoo entry")
+    parser.add_argument("name", help="of the zoo entry, its folder, or hf://owner/name")
     parser.add_argument("--scenario", help="another scenario than the one it was trained on")
     parser.add_argument(
         "--protocol", choices=("standard", "paper"), help="how test batches are made (default: the card's)"
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 def evaluate(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
-    facts = zoo.evaluate(options.name, options.scenario, protocol=options.protocol)
+    facts = zoo.evaluate(options.name, options.scenario, protocol=options.protocol).to_dict()
     rows = [
         ("average accuracy (%)", percent(facts["average_accuracy"])),
         ("forgetting (points)", percent(facts["forgetting"])),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
-
-from torch import nn
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Any
 
 from lit_meta.utils.registry import Registry
 from lit_meta.utils.specs import Spec, Specification, check_arguments
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+OptimizerFactory = Callable[[Iterable["nn.Parameter"]], "Optimizer"]
 
 _CLASSES = [
     *("ASGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "LBFGS", "NAdam", "RAdam", "RMSprop"),
@@ -38,6 +39,7 @@ def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool =
         ValueError: a class path does not exist or must not be imported.
 
     Example:
+        >>> from torch import nn
         >>> optimizer_factory({"name": "sgd", "lr": 0.5})(nn.Linear(2, 1).parameters()).defaults["lr"]
         0.5
         >>> optimizer_factory({"class_path": "os.system", "init_args": {}}, trusted=False)
@@ -45,6 +47,8 @@ def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool =
         ...
         ValueError: optimizer 'os.system' is not a registered optimizer, and what a file names is not imported: install ...
     """
+    from torch.optim import Optimizer
+
     if callable(spec) and not isinstance(spec, (str, Mapping)):
         return spec
     parsed = Spec.parse(spec, OPTIMIZERS.kind)
@@ -59,6 +63,8 @@ def optimizer_factory(spec: Specification | OptimizerFactory, *, trusted: bool =
 def _optimizer(
     target: Callable[..., Any], arguments: dict[str, Any], what: str, parameters: Iterable[nn.Parameter]
 ) -> Optimizer:
+    from torch.optim import Optimizer
+
     optimizer = target(parameters, **arguments)
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{what} returned a {type(optimizer).__name__}, not a torch.optim.Optimizer")

@@ -20,6 +20,7 @@ class MemoryLimit(TorchDispatchMode):
     Args:
         most_bytes: of all new tensors together.
         message: of the error.
+        most_operations: of tensors; None for any number. A short list of many small layers costs time rather than memory.
 
     Raises:
         ValueError: inside, once the limit is passed.
@@ -35,15 +36,19 @@ class MemoryLimit(TorchDispatchMode):
         ValueError: too large
     """
 
-    def __init__(self, most_bytes: int, message: str) -> None:
+    def __init__(self, most_bytes: int, message: str, *, most_operations: int | None = None) -> None:
         super().__init__()
         self.left = most_bytes + _SCALARS
+        self.operations_left = math.inf if most_operations is None else most_operations
         self.message = message
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         options = kwargs or {}
+        self.operations_left -= 1
+        if self.operations_left < 0:
+            raise ValueError(self.message)
         fresh = (
             func._schema.returns and func._schema.returns[0].alias_info is None
         )  # Neither a view nor written in place.

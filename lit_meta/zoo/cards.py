@@ -1,83 +1,135 @@
-"""The card of an entry, and the page generated from it."""
+"""The card of an entry, and lists of them; PyTorch is not imported."""
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_meta.experiments.config import is_classification
-from lit_meta.experiments.summary import percent
-from lit_meta.rules.registry import build_rules
-from lit_meta.utils.io import load_yaml
-from lit_meta.utils.paths import own_zoo_folder, zoo_folder
-from lit_meta.utils.registry import unknown
+from lit_meta.utils.io import load_text
 from lit_meta.utils.specs import label
-from lit_meta.zoo.checks import CARD, check_card
+from lit_meta.zoo.layout import CONFIG, LEGACY_CARD, Files, locate, names
+from lit_meta.zoo.schema import check_card
+
+_LONGEST = 1_000_000  # Characters of a card.
 
 
-def names() -> list[str]:
-    """The names of all entries: those included in the package, and the user's own.
+def card(source: str | Path) -> dict[str, Any]:
+    """The description of an entry: network, rule, preprocessing, classes, scenario, results, sha256 of its files.
 
-    Example:
-        >>> "naca-mlp-digits" in names()
-        True
-    """
-    return sorted({path.parent.name for folder in _folders() for path in folder.glob(f"*/{CARD}")})
-
-
-def entry_folder(name: str) -> Path:
-    """Where the files of an entry lie; of one that is not there yet, where they would."""
-    lying = (folder / name for folder in _folders() if (folder / name / CARD).is_file())
-    return next(lying, own_zoo_folder() / name)
-
-
-def _folders() -> tuple[Path, Path]:
-    """The package's zoo comes first, so that no added entry can replace one of its entries."""
-    return zoo_folder(), own_zoo_folder()
-
-
-def card(name: str) -> dict[str, Any]:
-    """The description of an entry: network, rule, scenario, protocol, results, sha256 of its files.
+    Args:
+        source: the name of an entry, the folder of one, or ``"hf://owner/name@revision"``.
 
     Raises:
         KeyError: no entry of that name; the nearest are named.
-        ValueError: the card is damaged, or names what no registry knows; nothing is imported.
+        FileNotFoundError: the folder holds no entry.
+        ValueError: the card is damaged, of a newer format, or names what no registry knows; nothing is imported.
+
+    Example:
+        >>> card("ewc-mlp-digits")["network"]["hidden"]
+        [200]
     """
-    if name not in names():
-        raise unknown("zoo entry", name, names())
-    return check_card(name, load_yaml(entry_folder(name) / CARD))
+    return read_card(locate(source))
 
 
-def readme(described: Mapping[str, Any]) -> str:
-    """The page of an entry, generated from its card."""
-    experiment, results = described["experiment"], described["results"]
-    rules = build_rules(experiment["rule"], trusted=False)
-    length = f"{experiment['scenario'].get('experiences', 'default')} experiences"
-    stream = "all classes in one experience" if is_classification(experiment) else length
-    lines = [
-        f"# {described['name']}",
-        "",
-        f"`{label(experiment['network'])}` trained by `{rules}` on `{label(experiment['scenario'])}` "
-        f"({stream}), protocol `{described['protocol']}`.",
-        "",
-        "| learner | average accuracy (%) | forgetting (points) |",
-        "|---|---|---|",
-    ]
-    for learner, result in results.items():
-        if learner == "seed_average_accuracy":
+def read_card(files: Files) -> dict[str, Any]:
+    """The checked card of located files."""
+    from lit_meta.zoo.legacy import read_legacy_card
+
+    read = _read_json if CONFIG in files.paths else read_legacy_card
+    content = read(files.path(CONFIG if CONFIG in files.paths else LEGACY_CARD))
+    return check_card(content, files.name, in_zoo=files.in_zoo)
+
+
+def list_entries(
+    *, rule: str | None = None, network: str | None = None, scenario: str | None = None, spiking: bool | None = None
+) -> list[str]:
+    """The names of the entries that fit every filter, in alphabetical order.
+
+    An entry whose card cannot be read is left out, with a warning that says why.
+
+    Args:
+        rule: registry name of a rule that the entry learned with.
+        network: registry name of its network.
+        scenario: name of the scenario that it was trained on, or of its data (``"split-mnist"``, ``"mnist"``).
+        spiking: True for spiking networks, False for others.
+
+    Example:
+        >>> list_entries(rule="ewc")
+        ['ewc-mlp-digits']
+        >>> "ewc-mlp-digits" in list_entries(scenario="digits", spiking=True)
+        False
+    """
+    chosen = []
+    for name in names():
+        try:
+            described = card(name)
+        except (ValueError, OSError) as error:
+            warnings.warn(f"{name} is left out of the list: {error}", stacklevel=2)
             continue
-        cells = (percent(result[quantity]) for quantity in ("average_accuracy", "forgetting"))
-        lines += [f"| {learner} | {' | '.join(cells)} |"]
-    lines += [
-        "",
-        f"Mean ± standard deviation over the seeds {experiment['seeds']}; the weights here are of seed {described['seed']}.",
-        *(["", experiment["note"]] if experiment["note"] else []),
-        "",
-        "Remade by:",
-        "",
-        f"    {described['command']}",
-        f"    lit-meta zoo add {described['command'].split('--run_dir ')[-1].split()[0]}",
-        "",
-    ]
-    return "\n".join(lines)
+        if fits(described, rule=rule, network=network, scenario=scenario, spiking=spiking):
+            chosen.append(name)
+    return chosen
+
+
+def rules_of(described: Mapping[str, Any]) -> list[Any]:
+    """The specs of an entry's rules, in order."""
+    rules = described["rule"]
+    return rules if isinstance(rules, list) else [] if rules is None else [rules]
+
+
+def scenario_of(described: Mapping[str, Any]) -> str:
+    """The name of the scenario that an entry was trained on; empty if it was saved without a run.
+
+    Example:
+        >>> scenario_of(card("ewc-mlp-digits"))
+        'split-digits'
+    """
+    return label(described["experiment"]["scenario"]) if described["experiment"] else ""
+
+
+def fits(
+    described: Mapping[str, Any],
+    *,
+    rule: str | None = None,
+    network: str | None = None,
+    scenario: str | None = None,
+    spiking: bool | None = None,
+) -> bool:
+    """Whether an entry fits every filter of `list_entries`."""
+    trained_on = scenario_of(described)
+    return (
+        (rule is None or rule in map(label, rules_of(described)))
+        and (network is None or network == label(described["network"]))
+        and (scenario is None or scenario == trained_on or trained_on.endswith(f"-{scenario}"))
+        and (spiking is None or spiking == described["spiking"])
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Reads a card; no key may be there twice, and no number may be NaN or infinite."""
+    if path.stat().st_size > _LONGEST:
+        raise ValueError(f"{path} is longer than any card: fetch the entry again")
+    try:
+        content = json.loads(load_text(path), object_pairs_hook=_unique, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep for a card") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole card: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} should hold a mapping, it holds a {type(content).__name__}")
+    return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"it gives the key {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return content
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number")

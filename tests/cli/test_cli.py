@@ -65,7 +65,7 @@ def test_run_report_and_zoo_entry(small_config, tmp_path, capsys):
     assert "of another experiment" in capsys.readouterr().err
 
     assert main(["zoo", "add", str(run_dir), "--zoo", str(tmp_path / "zoo")]) == 0
-    card = yaml.safe_load((tmp_path / "zoo" / "small" / "card.yaml").read_text())
+    card = json.loads((tmp_path / "zoo" / "small" / "config.json").read_text())
     assert card["results"]["seed_average_accuracy"] == report["rule"]["average_accuracy"]["values"][0]
 
 
@@ -281,7 +281,7 @@ def test_one_experience_of_all_classes_needs_no_joint_learner_to_enter_the_zoo(s
     learners = ["--learners", "rule", "naive", "frozen"]
     assert main(["run", str(small_config), "--run_dir", str(run_dir), *learners, "--set", *chosen]) == 0
     assert main(["zoo", "add", str(run_dir), "--zoo", str(to)]) == 0
-    card = yaml.safe_load((to / "small" / "card.yaml").read_text())
+    card = json.loads((to / "small" / "config.json").read_text())
     assert list(card["results"]) == ["seed_average_accuracy", "rule", "naive", "frozen"]
     page = (to / "small" / "README.md").read_text()
     assert "all classes in one experience" in page

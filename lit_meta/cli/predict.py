@@ -1,0 +1,40 @@
+"""``lit-meta predict``: the classes of images of one's own, by a zoo entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_meta.cli.console import table
+from lit_meta.cli.parsing import add_command
+
+
+def add(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "predict",
+        predict,
+        "the classes of images of your own, by a zoo entry",
+        example="lit-meta predict recursive-readout-digits digit.png",
+    )
+    parser.add_argument("name", help="of the zoo entry, its folder, or hf://owner/name@revision")
+    parser.add_argument("images", nargs="+", help="image files; .npy files for entries that take arrays")
+
+
+def predict(options: Namespace) -> dict[str, Any]:
+    from lit_meta import zoo
+
+    predictions = zoo.predict(options.name, list(options.images))
+    rows = [
+        (image, prediction.class_name, prediction.second, f"{prediction.margin:.3f}")
+        for image, prediction in zip(options.images, predictions, strict=True)
+    ]
+    caption = (
+        "margin: by how much the output of the first class exceeds that of the second; outputs are no probabilities"
+    )
+    table(f"predicted by {options.name}", ("image", "class", "second", "margin"), rows, caption)
+    return {
+        "name": options.name,
+        "predictions": {image: p.to_dict() for image, p in zip(options.images, predictions, strict=True)},
+    }
