@@ -141,3 +141,12 @@ def test_every_exported_name_exists():
 def test_every_room_is_an_attribute_of_the_package(room):
     code = f"import lit_meta; assert lit_meta.{room}.__name__ == 'lit_meta.{room}'"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_importing_the_package_beside_lightning_adds_next_to_nothing():
+    # Modules are counted, not seconds, which depend on the machine.
+    code = (
+        "import sys, lightning; before = set(sys.modules); import lit_meta; lit_meta.__version__; "
+        "added = set(sys.modules) - before; assert len(added) < 20, sorted(added)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=PACKAGE.parent)

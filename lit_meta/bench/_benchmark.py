@@ -32,7 +32,7 @@ class Benchmark:
         make_subject: prepares the subject; its result is called repeatedly, one unit of work per call.
         make_baseline: likewise for the baseline; a call does the same amount of work.
         target: the largest acceptable ratio subject / baseline; None if there is no target.
-        quantity: ``"seconds"`` times the calls; ``"bytes"`` uses the number that a call returns.
+        quantity: ``"seconds"`` times the calls; ``"bytes"`` and ``"processor seconds"`` use the number that a call returns.
         requires: modules without which the benchmark is skipped, such as ``("snntorch",)``.
 
     Example:
@@ -48,7 +48,7 @@ class Benchmark:
     make_subject: Callable[[], Work]
     make_baseline: Callable[[], Work]
     target: float | None = None
-    quantity: Literal["seconds", "bytes"] = "seconds"
+    quantity: Literal["seconds", "bytes", "processor seconds"] = "seconds"
     requires: tuple[str, ...] = ()
 
     @property
@@ -68,12 +68,12 @@ class Benchmark:
             The ratio with its interval, and whether it meets the target.
 
         Raises:
-            ValueError: fewer than 2 repeats, or a call that returns no number although bytes are counted.
+            ValueError: fewer than 2 repeats, or a call that returns no number although the quantity needs one.
         """
         if repeats < 2:
             raise ValueError(f"a spread needs at least 2 repeats, got {repeats}")
         works = [self.make_subject(), self.make_baseline()]
-        measure = _Timer(works, CLOCKS[clock]) if self.quantity == "seconds" else _Returned(self.id)
+        measure = _Timer(works, CLOCKS[clock]) if self.quantity == "seconds" else _Returned(self.id, self.quantity)
         samples: tuple[list[float], list[float]] = ([], [])
         for repeat in range(repeats):
             for which in (0, 1) if repeat % 2 == 0 else (1, 0):
@@ -219,11 +219,13 @@ class _Timer:
 class _Returned:
     """The number that a call returns."""
 
-    def __init__(self, id: str) -> None:
-        self._id = id
+    def __init__(self, id: str, quantity: str) -> None:
+        self._id, self._quantity = id, quantity
 
     def __call__(self, work: Work) -> float:
         count = work()
         if isinstance(count, bool) or not isinstance(count, (int, float)):
-            raise ValueError(f"benchmark {self._id!r} counts bytes, so a call must return a number, got {count!r}")
+            raise ValueError(
+                f"benchmark {self._id!r} counts {self._quantity}, so a call must return a number, got {count!r}"
+            )
         return float(count)

@@ -36,7 +36,7 @@ def report(options: Namespace) -> dict[str, Any]:
         for run in facts["runs"]
         for learner, found in run["accuracy"].items()
     ]
-    caption = "in brackets: 95 % bootstrap interval over seeds"
+    caption = "in brackets: 95 % t-interval over seeds"
     table("report: average accuracy at the end (%)", ("run", "learner", "accuracy"), rows, caption)
     console().print(f"{len(facts['figures'])} figure files are in the run folders", soft_wrap=True)
     console().print(f"the page is {facts['page']}", soft_wrap=True)

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 
-def bootstrap_interval(
-    values: Tensor, *, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Percentile bootstrap interval of the mean over seeds.
+def t_interval(values: Tensor, *, confidence: float = 0.95) -> tuple[Tensor, Tensor]:
+    """Student's interval of the mean over seeds: ``mean ± t(n - 1) · s / √n``.
 
-    As many seeds as there are get drawn with replacement; the interval spans the middle ``confidence`` of the means of
-    many such draws. With few seeds it is too narrow: with five it covers the true mean of normal values in about 83 % of
-    cases instead of 95 %, and it never extends beyond the smallest and the largest value. Report the number of seeds.
+    Exact for normal values: with five seeds it covers the true mean in 95 % of cases, where a percentile bootstrap covers it in
+    about 83 %. With two or three seeds it is wide, because so few numbers say little of the spread. It may reach beyond the
+    range of the values (an accuracy above 1).
 
     Args:
-        values: ``(seeds, ...)``; further dimensions are treated independently, with the same draws.
-        confidence: share of the draws inside, above 0 and below 1.
-        resamples: number of draws.
-        seed: of the draws; the global random state is untouched.
+        values: ``(seeds, ...)``; further dimensions are treated independently.
+        confidence: probability of covering the true mean, above 0 and below 1.
 
     Returns:
-        ``(low, high)``, each of the shape of ``values[0]``.
+        ``(low, high)``, each of the shape of ``values[0]``; of a single seed, which has no spread, the value itself.
 
     Raises:
-        ValueError: no values, NaN, or an argument out of range.
+        ValueError: no values, NaN, or a confidence out of range.
 
-    Source: Efron & Tibshirani, An introduction to the bootstrap, 1993, chapter 13.
+    Source: Student, The probable error of a mean, Biometrika 6(1), 1908.
 
     Example:
-        >>> low, high = bootstrap_interval(torch.tensor([0.5, 0.6, 0.7]))
-        >>> bool(0.5 <= low < 0.6 < high <= 0.7)
-        True
-        >>> bootstrap_interval(torch.tensor([0.4]))
+        >>> import torch
+        >>> low, high = t_interval(torch.tensor([0.5, 0.6, 0.7]))
+        >>> round(float(low), 3), round(float(high), 3)
+        (0.352, 0.848)
+        >>> t_interval(torch.tensor([0.4]))
         (tensor(0.4000), tensor(0.4000))
     """
     if values.ndim == 0 or len(values) == 0 or not values.is_floating_point():
@@ -46,25 +44,15 @@ def bootstrap_interval(
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be above 0 and below 1, got {confidence}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}")
-    generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(len(values), (resamples, len(values)), generator=generator)
-    # How often each seed appears in each draw, so that one matrix product gives all means.
-    counts = torch.zeros(resamples, len(values), dtype=values.dtype)
-    counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=values.dtype))
-    means = (counts.to(values.device) @ values.reshape(len(values), -1) / len(values)).sort(0).values
-    tail = (1 - confidence) / 2
-    low, high = (_quantile(means, q).reshape(values.shape[1:]) for q in (tail, 1 - tail))
-    return low, high
+    mean = values.mean(0)
+    if len(values) == 1:
+        return mean.clone(), mean.clone()
+    # The quantile alone: scipy.stats takes a second to import.
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
+    half = quantile * values.std(0) / math.sqrt(len(values))
+    return mean - half, mean + half
 
 
-def _quantile(ordered: Tensor, q: float) -> Tensor:
-    """Linear interpolation between order statistics (numpy's default); torch.quantile has a limit on its input's size."""
-    position = q * (len(ordered) - 1)
-    below = int(position)
-    above = min(below + 1, len(ordered) - 1)
-    return torch.lerp(ordered[below], ordered[above], position - below)
-
-
-__all__ = ["bootstrap_interval"]
+__all__ = ["t_interval"]

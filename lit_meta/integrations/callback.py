@@ -70,6 +70,11 @@ class Metaplasticity(L.Callback):
         self._consolidated = torch.zeros(0)
         self._saved: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        rules = ", ".join(map(repr, self.rules))
+        network = "" if self._network is None else f", network={self._network!r}"
+        return f"{type(self).__name__}({rules if len(self.rules) == 1 else f'[{rules}]'}{network})"
+
     @property
     def state_key(self) -> str:
         return _lightning.state_key(self, rules=[type(rule).__name__ for rule in self.rules], network=self._network)

@@ -23,6 +23,8 @@ class CorrectCounts(Metric):
     is_differentiable = False
     higher_is_better: bool | None = True
     full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
 
     correct: Tensor
     total: Tensor

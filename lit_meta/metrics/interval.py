@@ -8,16 +8,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lit_meta.functional.interval import bootstrap_interval
+from lit_meta.functional.interval import t_interval
 
 
 class SeedInterval(Metric):
-    """Mean and percentile bootstrap interval over seeds, see `lit_meta.functional.interval.bootstrap_interval`.
+    """Mean and Student's interval over seeds, see `lit_meta.functional.interval.t_interval`.
 
     Args:
-        confidence: share of the draws inside.
-        resamples: number of draws.
-        seed: of the draws.
+        confidence: probability of covering the true mean.
         **kwargs: arguments of `torchmetrics.Metric`.
 
     Example:
@@ -34,12 +32,10 @@ class SeedInterval(Metric):
 
     values: list[Tensor]
 
-    def __init__(self, *, confidence: float = 0.95, resamples: int = 9999, seed: int = 0, **kwargs: Any) -> None:
+    def __init__(self, *, confidence: float = 0.95, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        bootstrap_interval(torch.zeros(1), confidence=confidence, resamples=1)  # raises on a value out of range
-        if resamples < 1:
-            raise ValueError(f"resamples must be at least 1, got {resamples}")
-        self.confidence, self.resamples, self.seed = confidence, resamples, seed
+        t_interval(torch.zeros(1), confidence=confidence)  # raises on a value out of range
+        self.confidence = confidence
         self.add_state("values", [], dist_reduce_fx="cat")
 
     def update(self, value: Tensor | float) -> None:
@@ -54,5 +50,5 @@ class SeedInterval(Metric):
         if len(self.values) == 0:
             raise ValueError("no seed was added yet: call update first")
         values = torch.cat(self.values) if isinstance(self.values, list) else self.values
-        low, high = bootstrap_interval(values, confidence=self.confidence, resamples=self.resamples, seed=self.seed)
+        low, high = t_interval(values, confidence=self.confidence)
         return {"mean": values.mean(0), "low": low, "high": high}

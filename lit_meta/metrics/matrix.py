@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from lit_meta.functional import matrix as functional
 from lit_meta.metrics._counts import CorrectCounts, check_number
+from lit_meta.utils.show import matrix_frame, matrix_html, plot_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 class AccuracyMatrix(CorrectCounts):
@@ -40,6 +46,35 @@ class AccuracyMatrix(CorrectCounts):
         # Row 0 is the state before any training, row i + 1 the one after training experience i.
         super().__init__((experiences + 1, columns), **kwargs)
         self.experiences, self.test_experiences = experiences, columns
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(experiences={self.experiences}, test_experiences={self.test_experiences})"
+
+    def _repr_html_(self) -> str:
+        return matrix_html(self._accuracies()[1:], repr(self))
+
+    def plot(self, val: Any = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draws the accuracy matrix; the measures of it draw their number, or several as a line, as torchmetrics does.
+
+        Args:
+            val: a value, or values, of `compute`; None calls it.
+            ax: to draw into; None: a new figure.
+
+        Returns:
+            Figure and axes.
+        """
+        if type(self).compute is not AccuracyMatrix.compute:
+            return self._plot(val, ax)  # type: ignore[no-any-return]
+        return plot_matrix(self.compute() if val is None else val, title="accuracy (%)", ax=ax)
+
+    def to_pandas(self) -> DataFrame:
+        """The accuracy matrix as a data frame: row 0 before any training, row i after training experience i.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        accuracies = self._accuracies()
+        return matrix_frame(accuracies[1:], accuracies[0])  # type: ignore[no-any-return]
 
     def update(self, train_experience: int | None, test_experience: int, prediction: Tensor, target: Tensor) -> None:
         """Counts one batch.

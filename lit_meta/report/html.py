@@ -76,7 +76,7 @@ def results_table(runs: Sequence[Run]) -> str:
             rows.append(f'<tr><th scope="row">{label}</th>' + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
         bodies.append(f"<tbody>{''.join(rows)}</tbody>")
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
-    caption = "Means over seeds, with 95 % bootstrap intervals below."
+    caption = "Means over seeds, with 95 % t-intervals below."
     if gaps:
         caption += (
             " The stability gap is what earlier experiences lose while a new one is learned and regain by its end."

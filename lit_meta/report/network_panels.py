@@ -57,7 +57,7 @@ def synapses(run: Run) -> Panel | str:
         "synapses_changed",
         "Synapses changed by each experience",
         "Share of a layer's synapses that moved by more than 1 % of its typical weight while an experience was learned. "
-        "Bands: 95 % bootstrap intervals over seeds.",
+        "Bands: 95 % t-intervals over seeds.",
         f"Line chart. {means}.",
         synapses_changed(layers),
     )

@@ -56,7 +56,7 @@ def along_stream_panel(runs: Sequence[Run]) -> Panel:
     return Panel(
         "side_by_side",
         "Accuracy along the stream, side by side",
-        "Each line is the rule of one run: mean accuracy on the experiences seen so far. Bands: 95 % bootstrap intervals over "
+        "Each line is the rule of one run: mean accuracy on the experiences seen so far. Bands: 95 % t-intervals over "
         "seeds. The runs share scenario, number of experiences and protocol, but not necessarily the network.",
         f"Line chart of {len(runs)} runs. {ends}.",
         accuracy_along_stream(lines, {}),

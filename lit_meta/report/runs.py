@@ -13,14 +13,14 @@ from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
 from lit_meta.callbacks.weight_change import read_weight_change
 from lit_meta.experiments.run import Experiment
 from lit_meta.functional import matrix
-from lit_meta.functional.interval import bootstrap_interval
+from lit_meta.functional.interval import t_interval
 from lit_meta.functional.stability import stability_gap
 from lit_meta.utils.io import load_json, load_yaml
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean over seeds, with a 95 % percentile bootstrap interval.
+    """Mean over seeds, with Student's 95 % interval.
 
     Attributes:
         mean: (...).
@@ -41,7 +41,7 @@ class Estimate:
         Args:
             values: (seeds, ...).
         """
-        low, high = bootstrap_interval(values)
+        low, high = t_interval(values)
         return cls(values.mean(0), low, high, len(values))
 
 

@@ -28,7 +28,7 @@ def along_stream(run: Run) -> Panel:
         "accuracy_along_stream",
         "Accuracy along the stream",
         "After each experience the network is tested on all experiences seen so far. A learner that remembers only the last "
-        "of n experiences falls to 1/n. Bands: 95 % bootstrap intervals over seeds.",
+        "of n experiences falls to 1/n. Bands: 95 % t-intervals over seeds.",
         f"Line chart. {ends}.",
         accuracy_along_stream(lines, bounds),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lit_meta.functional.interval import bootstrap_interval
+from lit_meta.functional.interval import t_interval
 from lit_meta.report.runs import Estimate, LearnerRun, Run
 from lit_meta.utils.specs import label
 
@@ -90,8 +90,8 @@ def summary(run: Run) -> list[str]:
     findings += _by_batching(run, main)
     if len(main.seeds) > 1:
         findings.append(
-            "Brackets hold 95 % bootstrap intervals of the mean over seeds. "
-            + ("With so few seeds, such an interval is somewhat too narrow." if len(main.seeds) < 10 else "")
+            "Brackets hold 95 % intervals of the mean over seeds (Student's t). "
+            + ("With so few seeds they are wide." if len(main.seeds) < 4 else "")
         )
     else:
         findings.append("A single seed says nothing about how much the numbers vary.")
@@ -118,7 +118,7 @@ def _against_naive(main: LearnerRun, naive: LearnerRun) -> str:
     if len(difference) == 1:
         return f"{text}: a difference of {mean:+.1f} points with one seed."
     # Paired: with the same seed, both learners had the same weights, class order and samples.
-    low, high = (100 * float(v) for v in bootstrap_interval(difference))
+    low, high = (100 * float(v) for v in t_interval(difference))
     if low <= 0 <= high:
         verdict = "the two cannot be told apart with these seeds"
     else:

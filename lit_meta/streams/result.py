@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from lit_meta.functional import matrix
 from lit_meta.streams.cost import StreamCost
+from lit_meta.utils.show import matrix_frame, matrix_html, plot_matrix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
-@dataclass
+@dataclass(repr=False)
 class StreamResult:
     """The result of a stream.
+
+    It prints as one line, and in a notebook as its accuracy matrix; `plot` draws it, and `to_pandas` gives a data frame.
 
     Attributes:
         scenario: the benchmark's name.
@@ -23,6 +31,11 @@ class StreamResult:
         cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory; with a
             `CostLedger` among the callbacks, also its counts over the whole stream. A mapping of numbers.
         classes: the labels in each test experience; empty if the benchmark does not list them.
+
+    Example:
+        >>> import torch
+        >>> StreamResult("split-digits", "standard", torch.tensor([[1.0, 0.0], [0.8, 0.9]]), torch.zeros(2))
+        StreamResult(split-digits, 2 experiences: average accuracy 85.0 %, forgetting 20.0 points)
     """
 
     scenario: str
@@ -56,6 +69,39 @@ class StreamResult:
     def _is_stream(self) -> bool:
         rows, columns = self.accuracy_matrix.shape
         return rows == columns and rows > 1
+
+    def __repr__(self) -> str:
+        rows = len(self.accuracy_matrix)
+        lost = "" if self.forgetting is None else f", forgetting {100 * self.forgetting:.1f} points"
+        protocol = "" if self.protocol == "standard" else f", protocol {self.protocol}"
+        return (
+            f"{type(self).__name__}({self.scenario}{protocol}, {rows} experience{'s' if rows > 1 else ''}: "
+            f"average accuracy {100 * self.average_accuracy:.1f} %{lost})"
+        )
+
+    def _repr_html_(self) -> str:
+        labels = [f"classes {', '.join(map(str, of_one))}" for of_one in self.classes]
+        return matrix_html(self.accuracy_matrix, repr(self), labels)
+
+    def plot(self, val: Tensor | None = None, ax: Axes | None = None) -> tuple[Figure, Axes]:
+        """Draws the accuracy matrix; called as a torchmetric's `plot`.
+
+        Args:
+            val: another accuracy matrix to draw.
+            ax: to draw into; None: a new figure.
+
+        Returns:
+            Figure and axes.
+        """
+        return plot_matrix(self.accuracy_matrix if val is None else val, title=f"accuracy (%), {self.scenario}", ax=ax)
+
+    def to_pandas(self) -> DataFrame:
+        """Accuracies as a data frame: row 0 before any learning, row i after experience i; a column for each test experience.
+
+        Raises:
+            ValueError: pandas is not installed.
+        """
+        return matrix_frame(self.accuracy_matrix, self.initial)  # type: ignore[no-any-return]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, lists and strings."""

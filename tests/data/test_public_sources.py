@@ -64,6 +64,7 @@ def md5(file: Path) -> str:
 def test_the_catalogue_describes_every_data_set_and_nothing_else() -> None:
     assert set(CATALOG) == set(source_names())
     assert set(SOURCES) == {*CATALOG, *OWN_DATA}
+    assert {"csv", "events", "folder", "hf", "npz"} <= set(OWN_DATA)
     for name, facts in CATALOG.items():
         assert facts.classes > 1
         assert facts.licence

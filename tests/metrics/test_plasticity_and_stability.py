@@ -11,7 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from lit_meta.functional import plasticity as functional
 from lit_meta.functional import stability
-from lit_meta.functional.interval import bootstrap_interval
+from lit_meta.functional.interval import t_interval
 from lit_meta.metrics import (
     AccuracyTrace,
     DormantUnits,
@@ -105,12 +105,12 @@ def test_rank_of_degenerate_features() -> None:
 
 
 def test_seed_interval() -> None:
-    metric = SeedInterval(seed=3)
+    metric = SeedInterval()
     values = torch.tensor([[0.1, 0.9], [0.2, 0.7], [0.4, 0.8]])
     for row in values:
         metric.update(row)
     interval = metric.compute()
-    low, high = bootstrap_interval(values, seed=3)
+    low, high = t_interval(values)
     torch.testing.assert_close(interval, {"mean": values.mean(0), "low": low, "high": high})
     with pytest.raises(ValueError, match="expected a value of shape"):
         metric.update(0.5)

@@ -36,7 +36,8 @@ def test_measures_of_a_known_run(make_run: MakeRun) -> None:
     assert float(rule.forgetting.mean) == pytest.approx(0.4)  # type: ignore[union-attr]
     np.testing.assert_allclose(rule.seen.mean, [0.9, 0.6])
     assert float(rule.anytime.mean) == pytest.approx(0.75)  # type: ignore[union-attr]
-    assert 0.5 <= float(rule.accuracy.low) < 0.6 < float(rule.accuracy.high) <= 0.7
+    # Student: 0.1 / √3 times 4.303, the quantile of two degrees of freedom.
+    assert float(rule.accuracy.high - rule.accuracy.mean) == pytest.approx(4.3027 * 0.1 / 3**0.5, abs=1e-4)
     assert run.learners["joint"].forgetting is None
     assert rule.gap is None
     assert rule.cost("seconds") == 2.0
@@ -45,11 +46,11 @@ def test_measures_of_a_known_run(make_run: MakeRun) -> None:
 def test_what_the_summary_says(make_run: MakeRun) -> None:
     sentences = summary(read_run(make_run({"rule": RULE, "naive": NAIVE, "joint": JOINT})))
     assert sentences[0] == (
-        "EWC ends at an average accuracy of 60.0 [50.0, 70.0] %. On average, an experience lost 40.0 points of accuracy "
+        "EWC ends at an average accuracy of 60.0 [35.2, 84.8] %. On average, an experience lost 40.0 points of accuracy "
         "after it was learned."
     )
     assert (
-        "50.0 [50.0, 50.0] %: a difference of +10.0 [+0.0, +20.0] points, seed by seed; the two cannot be told"
+        "50.0 [50.0, 50.0] %: a difference of +10.0 [-14.8, +34.8] points, seed by seed; the two cannot be told"
         in sentences[1]
     )
     assert sentences[2].endswith("90.0 [90.0, 90.0] %; the rule closes 25 % of the gap between no rule and this bound.")
@@ -180,7 +181,7 @@ def test_the_command(make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFi
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert Path(facts["page"]) == folder / "report.html"
     assert facts["runs"][0]["accuracy"]["rule"]["mean"] == pytest.approx(0.6)
-    assert "60.0 [50.0, 70.0]" in capsys.readouterr().out
+    assert "60.0 [35.2, 84.8]" in capsys.readouterr().out
     assert main(["report", str(folder), str(folder)]) == 1
     assert "given twice" in capsys.readouterr().err
 

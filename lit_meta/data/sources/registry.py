@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_meta.data.sources.catalog import CATALOG
 from lit_meta.utils.registry import Registry
 from lit_meta.utils.specs import Spec, Specification, build
 
@@ -16,46 +17,44 @@ if TYPE_CHECKING:
 
     from lit_meta.data.sources.base import Source
 
-SOURCES: Registry[Callable[..., Source]] = Registry(
-    "source",
-    {
-        "cifar10": "lit_meta.data.sources.cifar10:load_cifar10",
-        "cifar100": "lit_meta.data.sources.cifar100:load_cifar100",
-        "clear10": "lit_meta.data.sources.photographs:load_clear10",
-        "core50": "lit_meta.data.sources.photographs:load_core50",
-        "csv": "lit_meta.data.sources.own.table:load_csv",
-        "cub200": "lit_meta.data.sources.photographs:load_cub200",
-        "digits": "lit_meta.data.sources.digits:load_digits",
-        "dvs-gesture": "lit_meta.data.sources.dvs_gesture:load_dvs_gesture",
-        "emnist-letters": "lit_meta.data.sources.mnist:load_emnist_letters",
-        "events": "lit_meta.data.sources.own.events:load_events",
-        "fashion-mnist": "lit_meta.data.sources.mnist:load_fashion_mnist",
-        "folder": "lit_meta.data.sources.own.folder:load_folder",
-        "fsdd": "lit_meta.data.sources.spoken_digits:load_fsdd",
-        "hf": "lit_meta.data.sources.own.hub:load_hub",
-        "kmnist": "lit_meta.data.sources.mnist:load_kmnist",
-        "math-greek": "lit_meta.data.sources.math_greek:load_math_greek",
-        "mnist": "lit_meta.data.sources.mnist:load_mnist",
-        "n-mnist": "lit_meta.data.sources.events:load_n_mnist",
-        "npz": "lit_meta.data.sources.own.arrays:load_npz",
-        "omniglot": "lit_meta.data.sources.omniglot:load_omniglot",
-        "omniglot-greek": "lit_meta.data.sources.omniglot:load_omniglot_greek",
-        "omniglot-latin": "lit_meta.data.sources.omniglot:load_omniglot_latin",
-        "shd": "lit_meta.data.sources.events:load_shd",
-        "speech-commands": "lit_meta.data.sources.speech_commands:load_speech_commands",
-        "ssc": "lit_meta.data.sources.events:load_ssc",
-        "strokes-latin": "lit_meta.data.sources.omniglot:load_strokes_latin",
-        "svhn": "lit_meta.data.sources.svhn:load_svhn",
-        "tidigits": "lit_meta.data.sources.tidigits:load_tidigits",
-        "tiny-imagenet": "lit_meta.data.sources.photographs:load_tiny_imagenet",
-        "usps": "lit_meta.data.sources.usps:load_usps",
-    },
-    group="lit_meta.sources",
-)
+_ENTRIES = {
+    "cifar10": "lit_meta.data.sources.cifar10:load_cifar10",
+    "cifar100": "lit_meta.data.sources.cifar100:load_cifar100",
+    "clear10": "lit_meta.data.sources.photographs:load_clear10",
+    "core50": "lit_meta.data.sources.photographs:load_core50",
+    "csv": "lit_meta.data.sources.own.table:load_csv",
+    "cub200": "lit_meta.data.sources.photographs:load_cub200",
+    "digits": "lit_meta.data.sources.digits:load_digits",
+    "dvs-gesture": "lit_meta.data.sources.dvs_gesture:load_dvs_gesture",
+    "emnist-letters": "lit_meta.data.sources.mnist:load_emnist_letters",
+    "events": "lit_meta.data.sources.own.events:load_events",
+    "fashion-mnist": "lit_meta.data.sources.mnist:load_fashion_mnist",
+    "folder": "lit_meta.data.sources.own.folder:load_folder",
+    "fsdd": "lit_meta.data.sources.spoken_digits:load_fsdd",
+    "hf": "lit_meta.data.sources.own.hub:load_hub",
+    "kmnist": "lit_meta.data.sources.mnist:load_kmnist",
+    "math-greek": "lit_meta.data.sources.math_greek:load_math_greek",
+    "mnist": "lit_meta.data.sources.mnist:load_mnist",
+    "n-mnist": "lit_meta.data.sources.events:load_n_mnist",
+    "npz": "lit_meta.data.sources.own.arrays:load_npz",
+    "omniglot": "lit_meta.data.sources.omniglot:load_omniglot",
+    "omniglot-greek": "lit_meta.data.sources.omniglot:load_omniglot_greek",
+    "omniglot-latin": "lit_meta.data.sources.omniglot:load_omniglot_latin",
+    "shd": "lit_meta.data.sources.events:load_shd",
+    "speech-commands": "lit_meta.data.sources.speech_commands:load_speech_commands",
+    "ssc": "lit_meta.data.sources.events:load_ssc",
+    "strokes-latin": "lit_meta.data.sources.omniglot:load_strokes_latin",
+    "svhn": "lit_meta.data.sources.svhn:load_svhn",
+    "tidigits": "lit_meta.data.sources.tidigits:load_tidigits",
+    "tiny-imagenet": "lit_meta.data.sources.photographs:load_tiny_imagenet",
+    "usps": "lit_meta.data.sources.usps:load_usps",
+}
+
+SOURCES: Registry[Callable[..., Source]] = Registry("source", _ENTRIES, group="lit_meta.sources")
 
 
-# Sources of the user's own data: they need a path, and so make no scenario by their name alone.
-OWN_DATA = ("csv", "events", "folder", "hf", "npz")
+# Data of the user's own: these need a path, and so make no scenario by their name alone. All others are in the catalogue.
+OWN_DATA = tuple(name for name in _ENTRIES if name not in CATALOG)
 
 
 def source_names() -> tuple[str, ...]:
