@@ -19,6 +19,7 @@ from lit_meta.streams.checkpoints import Checkpoints, StreamIdentity
 from lit_meta.streams.cost import StreamCost
 from lit_meta.streams.dynamic_models import DynamicModel
 from lit_meta.streams.learner import StreamLearner, make_trainer
+from lit_meta.streams.logging import log_accuracies
 from lit_meta.streams.observer import StreamObservers
 from lit_meta.streams.result import StreamResult
 from lit_meta.streams.sample_count import SampleCount
@@ -64,7 +65,9 @@ def fit_stream(
         run_dir: the folder for a checkpoint of the network and the rules' memory after every experience; None saves none.
         resume: continue after the last checkpoint in ``run_dir``, or from the start if there is none.
         on_experience: called after each experience with its index and its row of the accuracy matrix.
-        **trainer_options: anything else that `lightning.Trainer` takes.
+        **trainer_options: anything else that `lightning.Trainer` takes. Its ``logger`` is also told the accuracies after every
+            experience (``stream/accuracy``, ``stream/accuracy_seen``, ``stream/accuracy_experience_1``, ...), and
+            ``enable_progress_bar=True`` or a progress bar among ``callbacks`` shows each experience as it is learned.
 
     Returns:
         The result over the whole stream.
@@ -118,6 +121,7 @@ def fit_stream(
             counted=observers.experience_cost(),
         )
         rows.append(learner.test(test, protocol))
+        log_accuracies(trainer, rows[-1], len(rows))
         if checkpoints is not None:
             checkpoints.save(
                 module=module, rules=learner.rule_states(), rows=rows, initial=initial, cost=cost, stream=stream
