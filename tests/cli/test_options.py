@@ -213,7 +213,9 @@ def test_help_needs_no_heavy_library():
 
 
 @pytest.mark.parametrize(
-    "command", (["--help"], ["rules"], ["networks"], ["sources"], ["scenarios"]), ids=lambda command: command[0]
+    "command",
+    (["--help"], ["rules"], ["networks"], ["sources"], ["scenarios"], ["zoo", "list"]),
+    ids=lambda command: command[0],
 )
 def test_what_only_lists_imports_no_heavy_library(command):
     # Modules are counted, not seconds, which depend on the machine: PyTorch alone has more than a thousand.
