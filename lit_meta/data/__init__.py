@@ -12,6 +12,8 @@ from lit_meta.data.sources.registry import source_names as source_names
 from lit_meta.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from lit_meta.data.lazy import LazyBenchmark as LazyBenchmark
+    from lit_meta.data.lazy import to_avalanche as to_avalanche
     from lit_meta.data.module import ExperienceDataModule as ExperienceDataModule
     from lit_meta.data.module import experience_tensors as experience_tensors
     from lit_meta.data.scenarios import scenario as scenario
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from lit_meta.data.tensors import tensor_benchmark as tensor_benchmark
 
 _PARTS = (
+    "lazy:LazyBenchmark",
+    "lazy:to_avalanche",
     "module:ExperienceDataModule",
     "module:experience_tensors",
     "tensors:joint",

@@ -65,7 +65,7 @@ class BenchmarkView:
     classes: int = 0
 
 
-def benchmark_name(benchmark: Benchmark) -> str:
+def benchmark_name(benchmark: object) -> str:
     """The name of a benchmark, or of its type if it has none.
 
     Example:

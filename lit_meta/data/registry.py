@@ -1,7 +1,7 @@
 """The registry of scenarios; other packages add theirs through the entry-point group ``lit_meta.scenarios``.
 
-A scenario is a function that returns a benchmark. Those of this package take any source, so that ``split-NAME`` and
-``permuted-NAME`` are scenarios for every registered source, including those of other packages.
+A scenario is a function that returns a benchmark. Those of this package take any source, so that ``split-NAME``,
+``online-NAME`` and so on are scenarios for every registered source, including those of other packages.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ from lit_meta.utils.specs import Spec, Specification
 SCENARIOS: Registry[Callable[..., Any]] = Registry(
     "scenario",
     {
+        "blurry": "lit_meta.data.class_streams:blurry",
+        "corrupted": "lit_meta.data.domain_streams:corrupted",
+        "gradual": "lit_meta.data.domain_streams:gradual",
+        "online": "lit_meta.data.boundary_free:online",
         "permuted": "lit_meta.data.scenarios:permuted",
+        "repeated": "lit_meta.data.class_streams:repeated",
+        "rotated": "lit_meta.data.domain_streams:rotated",
         "split": "lit_meta.data.scenarios:split",
+        "unbounded": "lit_meta.data.boundary_free:unbounded",
+        "unequal": "lit_meta.data.class_streams:unequal",
     },
     group="lit_meta.scenarios",
 )

@@ -9,11 +9,10 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_meta.data._scaling import Standardize, rescaled, standardized
+from lit_meta.data._building import class_order_of, described, length_of, loaded, parts_of
+from lit_meta.data._scaling import Standardize
 from lit_meta.data.registry import SCENARIOS, scenario_spec
-from lit_meta.data.sources import load_source
-from lit_meta.data.sources.base import Source, stratified_split
-from lit_meta.data.tensors import benchmark_of, describe
+from lit_meta.data.sources.base import Source
 from lit_meta.data.view import TensorView
 from lit_meta.utils.specs import Specification, build
 
@@ -81,6 +80,8 @@ def split(
     source: Specification | Source,
     *,
     experiences: int | None = None,
+    first: int | None = None,
+    sizes: Sequence[int] | None = None,
     form: Form | None = None,
     seed: int = 0,
     class_order: Sequence[int] | None = None,
@@ -106,6 +107,9 @@ def split(
     Args:
         source: a source, or its spec; see `load_source`.
         experiences: length of the stream, a divisor of the number of classes. Default: one class per experience.
+        first: number of classes in the first experience, a large base; the other experiences share the rest equally. The
+            field's B50-10 of 100 classes, a base of 50 and ten increments, is ``first=50, experiences=11``.
+        sizes: number of classes in each experience, instead of ``experiences`` and ``first``.
         form: ``"class"``, ``"domain"`` or ``"task"``.
         seed: determines the order of the classes and the validation samples.
         class_order: the order of the classes, instead of the seed's.
@@ -127,24 +131,20 @@ def split(
     """
     if form is not None and form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
-    data = _loaded(source, root, validation, input_range, standardize)
+    data = loaded(source, root, validation, input_range, standardize)
     name = f"split-{data.name}"
-    length = len(data.classes) if experiences is None else _length(experiences)
-    order = _class_order(data, class_order, torch.Generator().manual_seed(seed))
-    if len(order) % length:
-        divisors = [n for n in range(1, len(order) + 1) if len(order) % n == 0]
+    order = class_order_of(data, class_order, torch.Generator().manual_seed(seed))
+    groups = torch.tensor(order).split(_sizes(name, len(order), experiences, first, sizes))
+    if form == "domain" and len({len(group) for group in groups}) > 1:
+        raise ValueError("with form='domain' all experiences need the same number of classes")
+    if form == "domain" and len(groups[0]) == 1:
         raise ValueError(
-            f"{name} has {len(order)} classes, which {length} experiences cannot share equally; "
-            f"choose one of {', '.join(map(str, divisors))}"
+            f"with form='domain' an experience needs two classes or more; {len(groups)} experiences have one each"
         )
-    groups = torch.tensor(order).reshape(length, -1)
-    if form == "domain" and groups.shape[1] == 1:
-        raise ValueError(
-            f"with form='domain' an experience needs two classes or more; {length} experiences have one each"
-        )
-    parts = _parts(data, validation, seed)
+    parts = parts_of(data, validation, seed)
     position = torch.empty(len(order), dtype=torch.long)
-    position[groups] = torch.arange(groups.shape[1]).expand_as(groups)
+    for group in groups:
+        position[group] = torch.arange(len(group))
     labels = {id(y): position[y] if form == "domain" else y for _, y, _ in parts.values()}
     streams = {
         stream: [TensorView(x, labels[id(y)], index[torch.isin(y[index], group)]) for group in groups]
@@ -152,8 +152,34 @@ def split(
     }
     class_names = data.classes
     if form == "domain":
-        class_names = tuple("/".join(data.classes[c] for c in column) for column in groups.T.tolist())
-    return _described(streams, name, form or "class", class_names, order, data)
+        class_names = tuple("/".join(data.classes[c] for c in column) for column in torch.stack(groups).T.tolist())
+    return described(streams, name, form or "class", class_names, order, data)
+
+
+def _sizes(
+    name: str, classes: int, experiences: int | None, first: int | None, sizes: Sequence[int] | None
+) -> list[int]:
+    """The number of classes of each experience."""
+    if sizes is not None:
+        if experiences is not None or first is not None:
+            raise ValueError("sizes are of all experiences: leave out experiences and first")
+        counts = [length_of(size, "sizes") for size in sizes]
+        if sum(counts) != classes:
+            raise ValueError(f"{name} has {classes} classes, and sizes {counts} add up to {sum(counts)}")
+        return counts
+    if first is not None and not 1 <= length_of(first, "first") < classes:
+        raise ValueError(f"{name} has {classes} classes: first must be from 1 to {classes - 1}, got {first}")
+    base = [] if first is None else [first]
+    rest = classes - sum(base)
+    length = rest if experiences is None else length_of(experiences) - len(base)
+    if length < 1 or rest % length:
+        divisors = [n + len(base) for n in range(1, rest + 1) if rest % n == 0]
+        of = f"{classes} classes" if not base else f"{rest} classes after the first {first}"
+        raise ValueError(
+            f"{name} has {of}, which {experiences} experiences cannot share equally; "
+            f"choose one of {', '.join(map(str, divisors))}"
+        )
+    return base + [rest // length] * length
 
 
 def permuted(
@@ -186,79 +212,15 @@ def permuted(
         ValueError: an argument out of range.
         FileNotFoundError: the data is absent.
     """
-    length = _length(experiences)
-    data = _loaded(source, root, validation, input_range, standardize)
+    length = length_of(experiences)
+    data = loaded(source, root, validation, input_range, standardize)
     permutations = _permutations(length, data, torch.Generator().manual_seed(seed))
     streams = {
         stream: [TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations]
-        for stream, (x, y, index) in _parts(data, validation, seed).items()
+        for stream, (x, y, index) in parts_of(data, validation, seed).items()
     }
     order = tuple(range(len(data.classes)))
-    return _described(streams, f"permuted-{data.name}", "domain", data.classes, order, data)
-
-
-def _length(experiences: object) -> int:
-    if isinstance(experiences, bool) or not isinstance(experiences, int) or experiences < 1:
-        raise ValueError(f"expected experiences to be a positive integer, got {experiences!r}")
-    return experiences
-
-
-def _loaded(
-    source: Specification | Source,
-    root: str | Path | None,
-    validation: float,
-    input_range: Sequence[float] | None,
-    standardize: Standardize | None,
-) -> Source:
-    if not 0 <= validation < 1:
-        raise ValueError(f"expected a validation fraction of at least 0 and below 1, got {validation}")
-    if input_range is not None and standardize is not None:
-        raise ValueError("input_range and standardize both set the scale of the samples: pass only one of them")
-    data = load_source(source, root)
-    if standardize is not None:
-        return standardized(data, standardize)
-    return data if input_range is None else rescaled(data, input_range)
-
-
-def _parts(data: Source, validation: float, seed: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """For each stream: the source's samples, their labels, and the indices of those in the stream."""
-    train = torch.arange(len(data.train_y))
-    parts = {"train": (data.train_x, data.train_y, train)}
-    if validation:
-        # A separate generator: the order of classes must be the same with and without validation.
-        train, held_out = stratified_split(data.train_y, validation, torch.Generator().manual_seed(seed))
-        parts["train"] = (data.train_x, data.train_y, train)
-        parts["validation"] = (data.train_x, data.train_y, held_out)
-    parts["test"] = (data.test_x, data.test_y, torch.arange(len(data.test_y)))
-    return parts
-
-
-def _described(
-    streams: dict[str, list[Any]],
-    name: str,
-    form: str,
-    class_names: tuple[str, ...],
-    order: tuple[int, ...],
-    data: Source,
-) -> Any:
-    return describe(
-        benchmark_of(streams),
-        name=name,
-        form=form,
-        class_names=class_names,
-        class_order=order,
-        input_shape=data.input_shape,
-    )
-
-
-def _class_order(source: Source, class_order: Sequence[int] | None, generator: torch.Generator) -> tuple[int, ...]:
-    number = len(source.classes)
-    if class_order is None:
-        return tuple(torch.randperm(number, generator=generator).tolist())
-    order = tuple(int(label) for label in class_order)
-    if sorted(order) != list(range(number)):
-        raise ValueError(f"expected class_order to hold each of 0..{number - 1} once, got {order}")
-    return order
+    return described(streams, f"permuted-{data.name}", "domain", data.classes, order, data)
 
 
 def _permutations(length: int, source: Source, generator: torch.Generator) -> list[Tensor]:

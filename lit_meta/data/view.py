@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ class TensorView(Dataset):
         permutations: pixel permutations, int64, ``(groups, pixels)``; ``None`` leaves pixels in place.
         group: the permutation of each sample in the view, int64, ``(n,)``; ``None`` if and only if
             ``permutations`` is.
+        change: what is done to a batch of samples last, given the samples and their positions in ``x``: a rotation, a
+            corruption. It depends on nothing else.
 
     Raises:
         ValueError: if only one of ``permutations`` and ``group`` is given, or if their shapes do not match.
@@ -41,6 +43,8 @@ class TensorView(Dataset):
         index: Tensor,
         permutations: Tensor | None = None,
         group: Tensor | None = None,
+        *,
+        change: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         if (permutations is None) != (group is None):
             raise ValueError("expected permutations and group together, got only one of them")
@@ -52,6 +56,7 @@ class TensorView(Dataset):
             raise ValueError(f"expected one group per sample, got {tuple(group.shape)} for {tuple(index.shape)}")
         self.x, self.y, self.index = x, y, index
         self.permutations, self.group = permutations, group
+        self.change = change
 
     @property
     def targets(self) -> Tensor:
@@ -76,11 +81,11 @@ class TensorView(Dataset):
                 x = flat.index_select(1, self.permutations[0]).reshape(x.shape)
             else:
                 x = flat.gather(1, self.permutations[self.group[positions]]).reshape(x.shape)
-        return x, self.y[chosen]
+        return x if self.change is None else self.change(x, chosen), self.y[chosen]
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All samples and labels of the view, in order: ``(n, *shape)`` and ``(n,)``."""
-        if self.permutations is None:
+        if self.permutations is None and self.change is None:
             return self.batch(torch.arange(len(self)))
         x = torch.empty((len(self), *self.x.shape[1:]), dtype=self.x.dtype)
         # In parts, since the indices of all permuted pixels at once take twice the memory of the samples.
@@ -118,7 +123,10 @@ def concatenate(views: Sequence[TensorView]) -> TensorView:
     if len(shapes := {tuple(v.x.shape[1:]) for v in views}) > 1:
         raise ValueError(f"expected samples of one shape, got {sorted(shapes)}")
     if any(
-        v.x is not first.x or v.y is not first.y or (v.permutations is None) != (first.permutations is None)
+        v.x is not first.x
+        or v.y is not first.y
+        or (v.permutations is None) != (first.permutations is None)
+        or v.change is not None
         for v in views
     ):
         parts = [v.tensors() for v in views]

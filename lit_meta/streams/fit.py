@@ -97,6 +97,7 @@ def fit_stream(
     )
     dynamic = DynamicModel(module, train=train, test=list(benchmark.test_stream), seed=seed)
     learner = StreamLearner(trainer, module, task_outputs(module, benchmark), dynamic)
+    learner.check_boundaries(benchmark)
     observers.check(tells_tasks=learner.tells_tasks)
     stream = StreamIdentity(
         benchmark_name(benchmark), len(train), len(test), seed, stream_classes(benchmark.train_stream)

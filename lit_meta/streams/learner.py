@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lit_meta.data.benchmark import benchmark_name
 from lit_meta.evaluation.accuracy import Protocol, accuracy_of
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.integrations import _lightning
@@ -84,6 +85,20 @@ class StreamLearner:
                     "which would forget all previous experiences: build it once, in __init__"
                 )
             callback.check_alone(_lightning.callbacks_of(self.trainer))
+
+    def check_boundaries(self, benchmark: object) -> None:
+        """Checks that no rule waits for the end of an experience in a stream whose experiences mean nothing.
+
+        Raises:
+            ValueError: one does.
+        """
+        if getattr(benchmark, "boundaries", True):
+            return
+        for rule in [rule for callback in self.plasticity for rule in callback.rules if rule.needs_boundaries]:
+            raise ValueError(
+                f"{type(rule).__name__} consolidates at the end of experiences, and {benchmark_name(benchmark)} has no "
+                "boundaries: use a rule that needs none (lit-meta rules lists them)"
+            )
 
     @property
     def tells_tasks(self) -> bool:
