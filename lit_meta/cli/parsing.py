@@ -101,6 +101,16 @@ def add_command(commands: Any, name: str, function: Function | None, help: str, 
     return parser
 
 
+def add_jobs(parser: CommandParser) -> None:
+    """The options of what runs side by side."""
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="how many fits run side by side (default: 1)")
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="run the jobs on the Dask cluster of this scheduler, such as tcp://node1:8786",
+    )
+
+
 def chosen(parser: CommandParser, options: Namespace) -> tuple[Function, Namespace]:
     """The function of the command that was given, and the command's options."""
     while parser.function is None:

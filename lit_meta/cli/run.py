@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from jsonargparse import Namespace
 
 from lit_meta.cli.console import console, progress, table
-from lit_meta.cli.parsing import CommandParser, add_command, command_line
+from lit_meta.cli.parsing import CommandParser, add_command, add_jobs, command_line
 
 if TYPE_CHECKING:
     from lightning import Callback
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 
 # Options that affect only the device and the output, not the results.
-_NO_PART_OF_RESULTS = {"json": None, "resume": None, "accelerator": None, "print_config": None}
+_NO_PART_OF_RESULTS = {
+    "json": None,
+    "resume": None,
+    "accelerator": None,
+    "print_config": None,
+    "jobs": None,
+    "cluster": None,
+}
 
 
 def add(commands: Any) -> None:
@@ -56,6 +63,7 @@ def add(commands: Any) -> None:
         metavar="A",
         help="end an experience once its own training samples reach this accuracy; max_epochs is then the most",
     )
+    add_jobs(parser)
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
     _add_settings(parser)
 
@@ -125,6 +133,8 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
                 f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
             ),
             benchmarks=benchmarks,
+            jobs=options.jobs,
+            cluster=options.cluster,
         )
     rows = []
     for learner in learners:

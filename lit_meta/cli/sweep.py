@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_meta.cli.console import console, percent, progress, table
-from lit_meta.cli.parsing import add_command
+from lit_meta.cli.parsing import add_command, add_jobs
 
 
 def add(commands: Any) -> None:
@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/sweep-NAME)")
     parser.add_argument("--trials", type=int, help="how many settings to try, in all (default: the config's)")
     parser.add_argument("--resume", action="store_true", help="continue the sweep in DIR")
+    add_jobs(parser)
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
 
 
@@ -41,6 +42,8 @@ def sweep(options: Namespace) -> dict[str, Any]:
             run_dir,
             resume=options.resume,
             accelerator=options.accelerator,
+            jobs=options.jobs,
+            cluster=options.cluster,
             on_trial=lambda number, accuracy: advance(f"sweep: trial {number}, {percent(accuracy)} %"),
         )
     ranked = sorted(facts["trials"], key=lambda trial: -trial["accuracy"])[:5]

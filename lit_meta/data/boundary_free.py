@@ -90,8 +90,8 @@ def unbounded(
     """A stream without an end or a boundary: which classes are frequent changes slowly, for ever.
 
     Class c has the weight ``exp(3 sin(2 pi (i / period + phase_c)))`` in experience i, with random phases; samples are drawn
-    with replacement. A longer stream of the same seed begins with the shorter one, and its length costs nothing. All test samples
-    are one test experience.
+    with replacement. A longer stream of the same seed begins with the shorter one, and its length costs nothing. All test
+    samples are one test experience.
 
     Args:
         source: a source, or its spec; see `load_source`.

@@ -90,8 +90,8 @@ def corrupted(
     """All classes of a source in every experience, under a corruption of its own.
 
     Domain-incremental. At severity s, from 1 to 5: Gaussian noise of standard deviation 0.08 s; a mean over (2 s' + 1) squared
-    pixels, s' = (s + 1) // 2; contrast times 1 - 0.18 s; brightness plus 0.1 s; a square of s / 10 of the image's height set to 0
-    at its centre. Values stay in [0, 1].
+    pixels, s' = (s + 1) // 2; contrast times 1 - 0.18 s; brightness plus 0.1 s; a square of s / 10 of the image's height set
+    to 0 at its centre. Values stay in [0, 1].
 
     Args:
         source: a source of images, or its spec; see `load_source`.

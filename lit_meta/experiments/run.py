@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,20 @@ import lightning as L
 import torch
 from torch import nn
 
-from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.data.benchmark import Benchmark
-from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.checks import check_specs, key_named
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.loading import load_experiment
+from lit_meta.experiments.parallel import check_jobs
 from lit_meta.experiments.summary import summary
-from lit_meta.experiments.trial import try_learners
+from lit_meta.experiments.trial import MakeCallbacks, try_learners
+from lit_meta.experiments.units import Outcome, Unit, run_units
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
 from lit_meta.rules.registry import build_rules
 from lit_meta.streams.fit import StreamResult, fit_stream
-from lit_meta.utils.io import check_folder, load_yaml, save_json, save_tensors
+from lit_meta.utils.io import check_folder, load_yaml, save_json
 from lit_meta.utils.modes import matmul_precision
 from lit_meta.utils.specs import Specification
 
@@ -143,14 +142,20 @@ def run_experiment(
     accelerator: str = "auto",
     command: str = "",
     on_experience: Callable[[str, int, int, torch.Tensor], None] | None = None,
-    callbacks: Callable[[str, Path, Benchmark], Sequence[L.Callback]] | None = None,
+    callbacks: MakeCallbacks | None = None,
     benchmarks: Mapping[int, Benchmark] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """Runs learners (by default all) with every seed into a run folder.
 
     The folder holds ``config.yaml``, ``metrics.json``, ``accuracy_matrix.csv`` and, from the first seed, the network and
     the rules' memory. ``callbacks`` builds the callbacks of one learner and seed from the learner, the folder of the seed and
     the benchmark. ``benchmarks`` are those of `benchmarks_of`, if the caller has them.
+
+    Learners and seeds are independent: ``jobs`` of them run side by side, each in a process of its own with its share of the
+    threads, or on the Dask cluster whose scheduler is at the address ``cluster``. Results are those of a run with one job and
+    as many threads a job, bit for bit. ``on_experience`` is called in this process in any case.
 
     Everything is checked before anything is written: names, arguments and types (`check_specs`), the data, and one batch of
     every learner that has not finished (`try_learners`). A run that is refused leaves nothing behind.
@@ -162,8 +167,7 @@ def run_experiment(
         FileExistsError: the folder holds another run and ``resume`` is not set.
         KeyError, RuntimeError, TypeError, ValueError: the experiment cannot run; the message begins with the key that is wrong.
     """
-    from lit_meta.data import experience_tensors
-
+    check_jobs(jobs, cluster)
     check_specs(experiment)
     if benchmarks is None:
         benchmarks = benchmarks_of(experiment)
@@ -172,6 +176,39 @@ def run_experiment(
         experiment, benchmarks, _unfinished(experiment, run_dir, learners), accelerator=accelerator, callbacks=callbacks
     )
     write_config(experiment, run_dir, resume=resume)
+    units = units_of(
+        experiment, run_dir, learners=learners, resume=resume, accelerator=accelerator, callbacks=callbacks
+    )
+
+    def progress(unit: Unit, index: int, row: torch.Tensor) -> None:
+        if on_experience is not None:
+            on_experience(unit.learner, unit.seed, index, row)
+
+    outcomes = run_units(units, jobs=jobs, cluster=cluster, on_experience=progress, benchmarks=benchmarks)
+    return write_report(experiment, run_dir, units, outcomes, command=command)
+
+
+def units_of(
+    experiment: Experiment,
+    run_dir: Path,
+    *,
+    learners: Sequence[str] | None = None,
+    resume: bool = False,
+    accelerator: str = "auto",
+    callbacks: MakeCallbacks | None = None,
+) -> list[Unit]:
+    """The parts of a run, each of one learner and one seed; arguments as of `run_experiment`."""
+    return [
+        Unit(experiment, learner, seed, run_dir, resume, accelerator, callbacks)
+        for learner in learners or experiment.learners
+        for seed in experiment.seeds
+    ]
+
+
+def write_report(
+    experiment: Experiment, run_dir: Path, units: Sequence[Unit], outcomes: Sequence[Outcome], *, command: str = ""
+) -> dict[str, Any]:
+    """Writes ``metrics.json`` of a whole run from the outcomes of its units; returns its content."""
     report: dict[str, Any] = {
         "name": experiment.name,
         "command": command,
@@ -182,36 +219,12 @@ def run_experiment(
         "seeds": experiment.seeds,
         "versions": versions(),
     }
-    for learner in learners or experiment.learners:
-        results: list[StreamResult] = []
-        batchings: list[dict[str, float]] = []
-        for seed in experiment.seeds:
-            folder = run_dir / learner / f"seed-{seed}"
-
-            def progress(index: int, row: torch.Tensor, learner: str = learner, seed: int = seed) -> None:
-                if on_experience is not None:
-                    on_experience(learner, seed, index, row)
-
-            result, module = run_seed(
-                experiment,
-                learner,
-                seed,
-                run_dir=folder,
-                resume=resume,
-                accelerator=accelerator,
-                on_experience=progress,
-                callbacks=None if callbacks is None else partial(callbacks, learner, folder),
-                benchmark=benchmarks[seed],
-            )
-            save_json(folder / "metrics.json", result.to_dict())
-            if learner == "rule" and seed == experiment.seeds[0]:
-                _keep_network(run_dir, module, result)
-            results.append(result)
-            if experiment.batching:
-                test = [experience_tensors(experience) for experience in benchmarks[seed].test_stream]
-                with matmul_precision(experiment.matmul_precision):
-                    batchings.append(accuracy_by_batching(module.network, test, seed=seed))
-        report[learner] = summarize(results)
+    by_learner: dict[str, list[Outcome]] = {}
+    for unit, outcome in zip(units, outcomes, strict=True):
+        by_learner.setdefault(unit.learner, []).append(outcome)
+    for learner, group in by_learner.items():
+        report[learner] = summarize([outcome.result for outcome in group])
+        batchings = [outcome.batching for outcome in group if outcome.batching is not None]
         if batchings:
             report[learner]["accuracy_by_batching"] = {
                 batching: summary([by_batching[batching] for by_batching in batchings]) for batching in batchings[0]
@@ -265,11 +278,3 @@ def _unfinished(experiment: Experiment, run_dir: Path, learners: Sequence[str] |
         for learner in learners or experiment.learners
         if not all((run_dir / learner / f"seed-{seed}" / "metrics.json").is_file() for seed in experiment.seeds)
     ]
-
-
-def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult) -> None:
-    save_tensors(run_dir / "model.safetensors", module.network.state_dict())
-    rules = module.plasticity.rules if module.plasticity is not None else ()
-    save_tensors(run_dir / "rule.safetensors", encode_numbered(rule.state.state_dict() for rule in rules))
-    rows = [",".join(f"{v:.6f}" for v in row) for row in result.accuracy_matrix.tolist()]
-    (run_dir / "accuracy_matrix.csv").write_text("\n".join(rows) + "\n")

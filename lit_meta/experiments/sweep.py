@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 
 from lit_meta.core.errors import DivergedError
 from lit_meta.data.benchmark import Benchmark, BenchmarkView
+from lit_meta.experiments.parallel import check_jobs, side_by_side
 from lit_meta.experiments.run import Experiment, build_module
 from lit_meta.experiments.sweep_config import Dimension, Sweep
 from lit_meta.streams.fit import fit_stream
@@ -59,8 +62,10 @@ def run_sweep(
     resume: bool = False,
     accelerator: str = "auto",
     on_trial: Callable[[int, float], None] | None = None,
+    jobs: int = 1,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
-    """Tries settings one after another, and writes the best as an experiment.
+    """Tries settings, and writes the best as an experiment.
 
     The folder holds ``sweep.yaml`` (resolved), ``study.db`` (Optuna's), ``trials.json`` and ``best.yaml``, which
     ``lit-meta run`` takes. A resumed sweep makes the same trials as an uninterrupted one. A setting whose network diverges
@@ -72,6 +77,10 @@ def run_sweep(
         resume: continue the sweep in the folder, up to ``sweep.trials`` in total.
         accelerator: Lightning's name of the device.
         on_trial: called after each trial with its number, from 1, and its validation accuracy.
+        jobs: fits that run side by side, in processes of their own: the seeds of a trial and, where there are more jobs than
+            seeds, several trials, which then do not see each other's results. Up to as many jobs as seeds the trials are those
+            of one job.
+        cluster: the address of a Dask scheduler to run them on.
 
     Returns:
         ``best`` (values, accuracy), ``trials`` (values and accuracies by seed), ``config`` (path of best.yaml).
@@ -82,38 +91,44 @@ def run_sweep(
         ValueError: the folder holds a sweep of other settings.
     """
     optuna = _optuna()
+    check_jobs(jobs, cluster)
+    for seed in sweep.seeds:  # Before anything is written.
+        _benchmark_of(sweep, seed)
     _write_config(sweep, run_dir, resume=resume)
-    benchmarks = {
-        seed: validation_benchmark(
-            sweep.experiment, seed=seed, experiences=sweep.experiences, validation=sweep.validation
-        )
-        for seed in sweep.seeds
-    }
     with _quiet(optuna):
         storage = optuna.storages.RDBStorage(f"sqlite:///{(run_dir / 'study.db').resolve()}")
         study = optuna.create_study(
             storage=storage, study_name=sweep.experiment.name, direction="maximize", load_if_exists=True
         )
         complete, running, failed = (getattr(optuna.trial.TrialState, s) for s in ("COMPLETE", "RUNNING", "FAIL"))
-        for stopped in study.get_trials(states=(running,)):
-            study.tell(stopped.number, state=failed)
+        together = max(1, jobs // len(sweep.seeds))
         while (done := len(study.get_trials(states=(complete,)))) < sweep.trials:
-            # A new sampler for each trial, so that its seed and the previous trials determine it, not where a run stopped.
-            study.sampler = optuna.samplers.TPESampler(seed=sweep.seed + done, n_startup_trials=_RANDOM_TRIALS)
-            trial = study.ask()
-            values = {
-                path: dimension.value(_suggest(trial, path, dimension)) for path, dimension in sweep.space.items()
-            }
-            accuracies = [_accuracy(sweep, values, seed, benchmarks[seed], accelerator) for seed in sweep.seeds]
-            trial.set_user_attr("accuracies", accuracies)
-            study.tell(trial, statistics.fmean(accuracies))
-            if on_trial is not None:
-                on_trial(done + 1, statistics.fmean(accuracies))
+            batch = _stopped(study, sweep, running, failed)
+            # Trials of a batch see the results of earlier batches only. Each has a sampler of its own, so that its seed and
+            # these results determine it, not where a run stopped.
+            for number in range(done + len(batch), min(done - done % together + together, sweep.trials)):
+                study.sampler = optuna.samplers.TPESampler(seed=sweep.seed + number, n_startup_trials=_RANDOM_TRIALS)
+                trial = study.ask()
+                for path, dimension in sweep.space.items():
+                    _suggest(trial, path, dimension)
+                batch.append(study.trials[trial.number])
+            calls = [
+                partial(_accuracy, sweep, _values(sweep, trial.params), seed, accelerator)
+                for trial in batch
+                for seed in sweep.seeds
+            ]
+            found = side_by_side(calls, jobs=jobs, cluster=cluster)
+            for position, trial in enumerate(batch):
+                accuracies = found[position * len(sweep.seeds) : (position + 1) * len(sweep.seeds)]
+                storage.set_trial_user_attr(trial._trial_id, "accuracies", accuracies)
+                study.tell(trial.number, statistics.fmean(accuracies))
+                if on_trial is not None:
+                    on_trial(done + position + 1, statistics.fmean(accuracies))
         trials = study.get_trials(states=(complete,))
         storage.engine.dispose()
     records = [
         {
-            "values": {path: dimension.value(trial.params[path]) for path, dimension in sweep.space.items()},
+            "values": _values(sweep, trial.params),
             "accuracy": trial.value,
             **trial.user_attrs,
         }
@@ -141,7 +156,36 @@ def best_experiment(sweep: Sweep, best: dict[str, Any], trials: int) -> Experime
     return experiment
 
 
-def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, benchmark: Benchmark, accelerator: str) -> float:
+def _stopped(study: Any, sweep: Sweep, running: Any, failed: Any) -> list[Any]:
+    """Trials that an earlier run began and did not finish: they are made again with the same settings."""
+    whole = []
+    for trial in study.get_trials(states=(running,)):
+        if trial.params.keys() == sweep.space.keys():
+            whole.append(trial)
+        else:
+            study.tell(trial.number, state=failed)
+    return whole
+
+
+def _values(sweep: Sweep, suggested: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: dimension.value(suggested[path]) for path, dimension in sweep.space.items()}
+
+
+def _benchmark_of(sweep: Sweep, seed: int) -> Benchmark:
+    described = json.dumps({**sweep.experiment.to_dict(), "overrides": {}, "controls": {}}, sort_keys=True)
+    return _benchmark(described, seed, sweep.experiences, sweep.validation)
+
+
+@lru_cache(maxsize=8)
+def _benchmark(experiment: str, seed: int, experiences: int, validation: float) -> Benchmark:
+    """The benchmark of a seed, built once in each process."""
+    return validation_benchmark(
+        Experiment.from_dict(json.loads(experiment)), seed=seed, experiences=experiences, validation=validation
+    )
+
+
+def _accuracy(sweep: Sweep, values: dict[str, Any], seed: int, accelerator: str) -> float:
+    benchmark = _benchmark_of(sweep, seed)
     part = sweep.with_values(values).for_learner(sweep.learner)
     try:
         with matmul_precision(part.matmul_precision):
