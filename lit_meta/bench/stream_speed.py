@@ -39,7 +39,9 @@ def stream(samples: int = 5120, tests: int = 512) -> Any:
 
 def network() -> nn.Module:
     """784-1000-1000-10 with ReLUs."""
-    return build_network("mlp", inputs=784, hidden=[1000, 1000], classes=10, activation="relu", output="identity", seed=0)
+    return build_network(
+        "mlp", inputs=784, hidden=[1000, 1000], classes=10, activation="relu", output="identity", seed=0
+    )
 
 
 def through_fit_stream(benchmark: Any, model: nn.Module, rule: Rule | None = None) -> Work:

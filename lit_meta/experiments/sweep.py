@@ -92,6 +92,7 @@ def run_sweep(
     """
     optuna = _optuna()
     check_jobs(jobs, cluster)
+    _benchmark.cache_clear()
     for seed in sweep.seeds:  # Before anything is written.
         _benchmark_of(sweep, seed)
     _write_config(sweep, run_dir, resume=resume)

@@ -106,7 +106,7 @@ def test_poisoned_test_data_changes_nothing(
 ) -> None:
     import importlib
 
-    module = importlib.import_module("lit_meta.data.scenarios")
+    module = importlib.import_module("lit_meta.data._building")
     load = module.load_source
 
     def poisoned(name: str, root: Any = None) -> Any:
