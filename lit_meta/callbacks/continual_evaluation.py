@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lit_meta.data.module import experience_index
 from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_of
+from lit_meta.functional.stability import average_anytime_accuracy
 from lit_meta.utils.io import save_json
 from lit_meta.utils.validation import require_one_of
 
@@ -85,6 +86,18 @@ class ContinualEvaluation(L.Callback):
         if not self.rows:
             raise ValueError("no experience has been learned yet")
         return torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True, padding_value=float("nan"))
+
+    @property
+    def average_anytime_accuracy(self) -> float:
+        """AAA: mean accuracy at all evaluations; see `lit_meta.functional.stability.average_anytime_accuracy`.
+
+        Where training and test experiences do not belong together one by one, it is the accuracy on all test experiences.
+
+        Raises:
+            ValueError: no experience has been learned yet.
+        """
+        trace = self.trace
+        return float(average_anytime_accuracy(trace, of_all=trace.shape[0] > trace.shape[2]))
 
     def check_stream(self, *, tells_tasks: bool) -> None:
         """Checks that samples can be tested without their task.

@@ -126,6 +126,47 @@ def worst_case_accuracy(trace: Tensor) -> Tensor:
     return learned if rows == 1 else learned / rows + (1 - 1 / rows) * minimum_accuracy_within(trace)
 
 
+def average_anytime_accuracy(trace: Tensor, *, of_all: bool = False) -> Tensor:
+    r"""AAA: the accuracy at any time of the stream, on what has been presented by then.
+
+    The mean over all evaluations, of all experiences, of the mean accuracy on the test experiences 0 to i, with i the training
+    experience that is being learned: ``mean_(i, n) mean_(j <= i) A[i, n, j]``.
+
+    Args:
+        trace: accuracies A, ``(training experiences, evaluations, test experiences)``, evaluated within the experiences.
+        of_all: take the mean over all test experiences instead, as for a stream in which no training experience belongs to a
+            test experience.
+
+    Returns:
+        A scalar in [0, 1].
+
+    Raises:
+        ValueError: not such a trace, or one that is not square without ``of_all``.
+
+    Source: Caccia, Aljundi, Asadi, Tuytelaars, Pineau & Belilovsky, New insights on reducing abrupt representation change in
+        online continual learning, ICLR 2022. Evaluated at equal distances it is the area under the curve of Koh, Kim, Ha &
+        Choi, Online continual learning on class incremental blurry task configuration with anytime inference, ICLR 2022.
+
+    Example:
+        >>> trace = torch.tensor([[[0.5, 0.0], [1.0, 0.0]], [[0.5, 0.5], [0.0, 1.0]]])
+        >>> average_anytime_accuracy(trace)  # (0.5 + 1 + 0.5 + 0.5) / 4
+        tensor(0.6250)
+    """
+    counts = _evaluations(trace)
+    if int(counts.sum()) == 0:
+        raise ValueError("nothing was evaluated: every entry of the trace is NaN")
+    experiences, evaluations, tests = trace.shape
+    if not of_all and experiences > tests:
+        raise ValueError(
+            f"{experiences} training experiences do not belong to the {tests} test experiences one by one: pass of_all=True"
+        )
+    seen = torch.ones(experiences, tests, dtype=torch.bool, device=trace.device)
+    seen = seen if of_all else seen.tril()
+    means = trace.nan_to_num().mul(seen[:, None]).sum(2) / seen.sum(1, keepdim=True)
+    evaluated = torch.arange(evaluations, device=trace.device) < counts[:, None]
+    return means[evaluated].mean()
+
+
 def _evaluations(trace: Tensor) -> Tensor:
     """Number of evaluations within each training experience, (training experiences,)."""
     if trace.ndim != 3 or not trace.is_floating_point() or 0 in trace.shape:
@@ -161,4 +202,4 @@ def _square_ends(trace: Tensor, name: str) -> Tensor:
     return end_matrix(trace)[:rows]
 
 
-__all__ = ["end_matrix", "minimum_accuracy_within", "stability_gap", "worst_case_accuracy"]
+__all__ = ["average_anytime_accuracy", "end_matrix", "minimum_accuracy_within", "stability_gap", "worst_case_accuracy"]

@@ -11,13 +11,20 @@ from lit_meta.metrics.matrix import (
     MinimumAccuracy,
 )
 from lit_meta.metrics.plasticity import DormantUnits, EffectiveRank, Plasticity
-from lit_meta.metrics.stability import AccuracyTrace, MinimumAccuracyWithin, StabilityGap, WorstCaseAccuracy
+from lit_meta.metrics.stability import (
+    AccuracyTrace,
+    AverageAnytimeAccuracy,
+    MinimumAccuracyWithin,
+    StabilityGap,
+    WorstCaseAccuracy,
+)
 
 __all__ = [
     "AccuracyMatrix",
     "AccuracyTrace",
     "AnytimeAccuracy",
     "AverageAccuracy",
+    "AverageAnytimeAccuracy",
     "BackwardTransfer",
     "DormantUnits",
     "EffectiveRank",

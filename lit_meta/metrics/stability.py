@@ -86,6 +86,14 @@ class MinimumAccuracyWithin(AccuracyTrace):
         return functional.minimum_accuracy_within(super().compute())
 
 
+class AverageAnytimeAccuracy(AccuracyTrace):
+    """AAA, see `lit_meta.functional.stability.average_anytime_accuracy`."""
+
+    def compute(self) -> Tensor:
+        """The measure, a scalar."""
+        return functional.average_anytime_accuracy(super().compute())
+
+
 class WorstCaseAccuracy(AccuracyTrace):
     """WC-ACC, see `lit_meta.functional.stability.worst_case_accuracy`."""
 
