@@ -75,7 +75,7 @@ def sources(options: Namespace) -> dict[str, Any]:
 
 def scenarios(options: Namespace) -> dict[str, Any]:
     from lit_meta.data.registry import SCENARIOS, scenario_names, scenario_spec
-    from lit_meta.data.sources.registry import SOURCES
+    from lit_meta.data.sources.registry import OWN_DATA, SOURCES
 
     own = _facts(SCENARIOS, {"classes": None, "here": None})
     data = {name: _data(SOURCES, name) for name in SOURCES}
@@ -85,10 +85,16 @@ def scenarios(options: Namespace) -> dict[str, Any]:
         facts[name] = dict(own[parsed.name])
         source = parsed.arguments.get("source")
         if isinstance(source, str) and data[source]:
-            # Permuting pixels leaves the classes; a scenario over a source has the source's.
-            facts[name] |= {key: data[source][key] for key in ("classes", "here")}
-    kinds = "; ".join(f"{name}: {fact['summary'].rstrip('.')}" for name, fact in own.items())
-    _show("scenarios", facts, {"classes": "classes", "here": "here"}, f"{_where()}; {kinds}", summary=False)
+            # Every kind of stream leaves the classes; a scenario over a source has the source's.
+            facts[name] |= {key: data[source].get(key) for key in ("classes", "train", "test", "here")}
+    _show("kinds of scenarios; KIND-SOURCE is one, such as split-digits", own, {})
+    sets = {
+        name: {**fact, "foreign": SOURCES.is_foreign(name), "origin": SOURCES.origin(name)}
+        for name, fact in data.items()
+        if name not in OWN_DATA
+    }
+    columns = {"classes": "classes", "train": "train", "test": "test", "here": "here"}
+    _show("sources", sets, columns, f"{_where()}; data of your own: lit-meta sources", summary=False)
     return facts
 
 

@@ -12,6 +12,8 @@ from lit_meta.data.sources.registry import source_names as source_names
 from lit_meta.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from lit_meta.data.exchange import from_data_modules as from_data_modules
+    from lit_meta.data.exchange import to_data_modules as to_data_modules
     from lit_meta.data.lazy import LazyBenchmark as LazyBenchmark
     from lit_meta.data.lazy import to_avalanche as to_avalanche
     from lit_meta.data.module import ExperienceDataModule as ExperienceDataModule
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from lit_meta.data.tensors import tensor_benchmark as tensor_benchmark
 
 _PARTS = (
+    "exchange:from_data_modules",
+    "exchange:to_data_modules",
     "lazy:LazyBenchmark",
     "lazy:to_avalanche",
     "module:ExperienceDataModule",

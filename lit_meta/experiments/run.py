@@ -234,7 +234,9 @@ def write_report(
 
 
 def check_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Checks that a folder is free, or that a resumed run has the same config.
+    """Checks that a folder is free, or that a resumed run has the same config for every learner that has begun.
+
+    What has not run yet may be corrected: a control that failed, the epochs of the joint bound, further controls.
 
     Raises:
         FileExistsError: the folder holds another run and ``resume`` is not set.
@@ -250,11 +252,25 @@ def check_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
             )
     elif path.is_file():
         # Compares the experiments, not the texts: in an older file, a missing argument means its default.
-        if Experiment.from_dict(load_yaml(path)) != experiment:
-            raise ValueError(f"{path} is of another experiment: a run can only be resumed with the same config")
+        saved = Experiment.from_dict(load_yaml(path))
+        for learner in saved.learners:
+            if any(run_dir.glob(f"{learner}/seed-*/*")):
+                _check_same(path, learner, saved, experiment)
     elif resume and started:
         raise ValueError(
             f"{run_dir} holds checkpoints and no config.yaml that says of which experiment: use another run_dir"
+        )
+
+
+def _check_same(path: Path, learner: str, saved: Experiment, given: Experiment) -> None:
+    """Checks that a learner is the same in two experiments."""
+    before = saved.for_learner(learner).to_dict()
+    now = given.for_learner(learner).to_dict() if learner in given.learners else {}
+    different = [key for key in before if now.get(key) != before[key]]
+    if different:
+        raise ValueError(
+            f"{path} is of another experiment: its learner {learner!r} has begun with another {', '.join(different)}, and "
+            "only what has not begun may be changed; use another run_dir"
         )
 
 

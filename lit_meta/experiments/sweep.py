@@ -110,8 +110,8 @@ def run_sweep(
             for number in range(done + len(batch), min(done - done % together + together, sweep.trials)):
                 study.sampler = optuna.samplers.TPESampler(seed=sweep.seed + number, n_startup_trials=_RANDOM_TRIALS)
                 trial = study.ask()
-                for path, dimension in sweep.space.items():
-                    _suggest(trial, path, dimension)
+                for name, dimension in sweep.space.items():
+                    _suggest(trial, name, dimension)
                 batch.append(study.trials[trial.number])
             calls = [
                 partial(_accuracy, sweep, _values(sweep, trial.params), seed, accelerator)

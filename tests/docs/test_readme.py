@@ -33,7 +33,11 @@ def snippets(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
 
 
-SNIPPETS = [(page, i) for page in ("README.md", "CONTRIBUTING.md", "docs/data.md") for i in range(len(snippets(page)))]
+SNIPPETS = [
+    (page, i)
+    for page in ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/streams.md")
+    for i in range(len(snippets(page)))
+]
 
 
 @pytest.mark.filterwarnings("ignore:No loggers specified")

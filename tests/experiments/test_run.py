@@ -135,8 +135,32 @@ def test_a_run_from_before_an_argument_existed_goes_on_with_its_default(experime
     path.write_text(yaml.safe_dump(values))
     write_config(experiment, tmp_path, resume=True)
     assert yaml.safe_load(path.read_text())["matmul_precision"] == "highest"
-    with pytest.raises(ValueError, match="of another experiment"):
+    begun = tmp_path / "rule" / "seed-0" / "metrics.json"
+    begun.parent.mkdir(parents=True)
+    begun.write_text("{}")
+    with pytest.raises(
+        ValueError, match="of another experiment: its learner 'rule' has begun with another matmul_precision"
+    ):
         write_config(replace(experiment, matmul_precision="medium"), tmp_path, resume=True)
+
+
+def test_what_has_not_begun_may_be_corrected_and_what_has_may_not(experiment, tmp_path):
+    learners = ("plain", "naive")
+    first = run_experiment(experiment, tmp_path / "run", learners=("plain",), accelerator="cpu")
+    values = experiment.to_dict()
+    values["controls"]["plasticity-off"]["rule"]["strength"] = 0.5
+    values["overrides"]["naive"]["max_epochs"] = 2
+    values["controls"]["new"] = {"max_epochs": 3}
+    corrected = Experiment.from_dict(values)
+    report = run_experiment(corrected, tmp_path / "run", learners=learners, accelerator="cpu", resume=True)
+    assert report["plain"]["accuracy_matrix"] == first["plain"]["accuracy_matrix"]
+    assert load_experiment(str(tmp_path / "run" / "config.yaml")) == corrected
+    for part in ({"controls": {**values["controls"], "plain": {"rule": [], "max_epochs": 2}}}, {"seeds": [1]}):
+        with pytest.raises(ValueError, match=r"learner .(plain|naive). has begun with another (max_epochs|seeds)"):
+            run_experiment(Experiment.from_dict({**values, **part}), tmp_path / "run", accelerator="cpu", resume=True)
+    del values["controls"]["plain"]
+    with pytest.raises(ValueError, match="learner 'plain' has begun"):
+        run_experiment(Experiment.from_dict(values), tmp_path / "run", accelerator="cpu", resume=True)
 
 
 def test_batching_finds_a_network_that_looks_at_its_neighbours():
