@@ -28,6 +28,7 @@ from .integrations.callback import Metaplasticity as Metaplasticity
 from .integrations.fabric import FabricSession as FabricSession
 from .integrations.module import MetaplasticModule as MetaplasticModule
 from .integrations.sklearn import ContinualClassifier as ContinualClassifier
+from .networks.backbones import backbone as backbone
 from .rules import BGD as BGD
 from .rules import EWC as EWC
 from .rules import HLOP as HLOP

@@ -11,6 +11,9 @@ from lit_meta.utils.lazy import lazy_exports
 if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
     from lit_meta.networks.ann import MLP as MLP
     from lit_meta.networks.ann import ConvNet as ConvNet
+    from lit_meta.networks.backbones import Backbone as Backbone
+    from lit_meta.networks.backbones import Preprocessing as Preprocessing
+    from lit_meta.networks.backbones import backbone as backbone
     from lit_meta.networks.binary import BinaryConv2d as BinaryConv2d
     from lit_meta.networks.binary import BinaryLinear as BinaryLinear
     from lit_meta.networks.binary import BinaryMLP as BinaryMLP
@@ -31,6 +34,8 @@ if TYPE_CHECKING:  # For editors and type checkers; the registry is what counts.
     from lit_meta.networks.stepwise import Stepwise as Stepwise
 
 _PARTS = (
+    "backbones:Preprocessing",
+    "backbones:backbone",
     "binary:BinaryConv2d",
     "binary:BinaryLinear",
     "binary:SignActivation",

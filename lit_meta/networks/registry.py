@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
     "network",
     {
+        "backbone": "lit_meta.networks.backbones.network:Backbone",
         "binary-mlp": "lit_meta.networks.binary:BinaryMLP",
         "context-net": "lit_meta.networks.context:ContextNet",
         "convnet": "lit_meta.networks.ann:ConvNet",

@@ -17,6 +17,7 @@ from lit_meta.evaluation.accuracy import Protocol, accuracy_of
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.integrations import _lightning
 from lit_meta.integrations.callback import Metaplasticity
+from lit_meta.networks.backbones.network import Backbone
 from lit_meta.streams.checkpoints import Saved
 from lit_meta.streams.dynamic_models import DynamicModel
 from lit_meta.streams.task_masking import TaskOutputs
@@ -141,6 +142,8 @@ class StreamLearner:
         """
         with torch.random.fork_rng(), quiet():
             torch.manual_seed(seed)
+            if _only_backbones_evaluate(self.module):
+                warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")
             return self._fit(data, max_epochs, index)
 
     def rule_states(self) -> list[dict[str, Any]]:
@@ -211,3 +214,9 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def _only_backbones_evaluate(module: nn.Module) -> bool:
+    """Whether nothing is in evaluation mode but the pretrained parts of backbones, which stay in it."""
+    frozen = {id(part) for b in module.modules() if isinstance(b, Backbone) for part in b.features.modules()}
+    return all(part.training or id(part) in frozen for part in module.modules())

@@ -25,6 +25,11 @@ Specification = str | Mapping[str, Any]
 _FROM_A_FILE: ContextVar[bool] = ContextVar("from_a_file", default=False)
 
 
+def from_a_file() -> bool:
+    """Whether what is being built now was named by a file of results, so that nothing may be fetched or imported for it."""
+    return _FROM_A_FILE.get()
+
+
 @dataclass(frozen=True)
 class Spec:
     """A thing to build: where it is found, and the arguments it is built with.

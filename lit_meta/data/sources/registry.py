@@ -29,6 +29,7 @@ _ENTRIES = {
     "emnist-letters": "lit_meta.data.sources.mnist:load_emnist_letters",
     "events": "lit_meta.data.sources.own.events:load_events",
     "fashion-mnist": "lit_meta.data.sources.mnist:load_fashion_mnist",
+    "features": "lit_meta.data.features.source:load_features",
     "folder": "lit_meta.data.sources.own.folder:load_folder",
     "fsdd": "lit_meta.data.sources.spoken_digits:load_fsdd",
     "hf": "lit_meta.data.sources.own.hub:load_hub",

