@@ -21,6 +21,7 @@ from lit_meta.networks.backbones.network import Backbone
 from lit_meta.utils.specs import Specification
 from lit_meta.utils.validation import all_finite
 
+_DIGESTED = 1_000  # Samples at a time.
 Progress = Callable[[int, int, float], None]
 
 
@@ -120,7 +121,8 @@ def data_digest(source: Source) -> str:
     digest = hashlib.sha256()
     for tensor in (source.train_x, source.train_y, source.test_x, source.test_y):
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().data)
+        for start in range(0, len(tensor), _DIGESTED):  # Samples may lie on the disk.
+            digest.update(tensor[start : start + _DIGESTED].contiguous().numpy().data)
     return digest.hexdigest()[:16]
 
 
