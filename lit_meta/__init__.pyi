@@ -46,5 +46,6 @@ from .rules import StreamingLDA as StreamingLDA
 from .rules import XdG as XdG
 from .streams.fit import StreamResult as StreamResult
 from .streams.fit import fit_stream as fit_stream
+from .streams.shards import learn_shards as learn_shards
 
 __version__: str

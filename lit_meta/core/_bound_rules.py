@@ -100,7 +100,7 @@ class BoundRules:
         replacements = binding.subset(self.network, [(n, p) for n, p in self.network.named_parameters() if n in names])
         sizes = [len(rule.state.state_dict()) for rule in self.rules]
         for rule in self.rules:
-            rule.forget(replacements)
+            rule.renew(replacements)
         forgetful = [r for r, size in zip(self.rules, sizes, strict=True) if len(r.state.state_dict()) < size]
         if forgetful:
             warnings.warn(

@@ -246,7 +246,7 @@ class Rule:
         """No backward pass followed the last `before_forward`: discards what the rule has recorded of that batch."""
         self.restore(synapses)
 
-    def forget(self, synapses: Synapses) -> None:
+    def renew(self, synapses: Synapses) -> None:
         """Parameters were replaced by new ones of the same name: drops the memory of the old ones.
 
         By default, every tensor stored under the name of such a parameter or of its layer.

@@ -32,11 +32,13 @@ class Kept:
         shape: of the tensor; None for a size that depends on the data.
         always: whether it is there after every experience; what is kept in some situations only may be absent.
         nonzero: whether all zeros would mean that nothing has been learned.
+        former: another shape, in which it was kept before and is still read; None for none.
     """
 
     shape: tuple[int | None, ...]
     always: bool = True
     nonzero: bool = False
+    former: tuple[int, ...] | None = None
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a tensor has such a shape.
@@ -45,6 +47,8 @@ class Kept:
             >>> Kept((None, 3)).fits((5, 3)), Kept((None, 3)).fits((5, 4)), Kept(()).fits((1,))
             (True, False, False)
         """
+        if self.former is not None and tuple(shape) == self.former:
+            return True
         return len(shape) == len(self.shape) and all(
             own in (None, size) for own, size in zip(self.shape, shape, strict=True)
         )
@@ -55,7 +59,7 @@ def kept_of_parameters(network: nn.Module, quantity: str, *, nonzero: bool = Fal
 
     Example:
         >>> kept_of_parameters(nn.Linear(3, 2, bias=False), "anchor")
-        {'anchor/weight': Kept(shape=(2, 3), always=True, nonzero=False)}
+        {'anchor/weight': Kept(shape=(2, 3), always=True, nonzero=False, former=None)}
     """
     return {
         encode_key(quantity, name): Kept(tuple(parameter.shape), nonzero=nonzero)
@@ -108,6 +112,11 @@ class State:
             return False
         self._network = ref(network)
         return True
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The network that this is the memory of, as far as it is known."""
+        return None if self._network is None else self._network()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_meta.functional.scatter import Scatter, solve_regularized
+
 
 class Readout(NamedTuple):
     """A linear readout.
@@ -29,17 +31,17 @@ class CenteredMoments(NamedTuple):
     """Second-order statistics about the mean over all samples.
 
     Attributes:
-        scatter: Σ (h − m)(h − m)ᵀ, (features, features).
+        scatter: Σ (h − m)(h − m)ᵀ, of (features, features).
         class_sums: Σ over the samples of class c of (h − m), (classes, features).
         mean: m, (features,).
     """
 
-    scatter: Tensor
+    scatter: Scatter
     class_sums: Tensor
     mean: Tensor
 
 
-def centered_moments(second_moment: Tensor, class_sums: Tensor, class_counts: Tensor) -> CenteredMoments:
+def centered_moments(second_moment: Scatter | Tensor, class_sums: Tensor, class_counts: Tensor) -> CenteredMoments:
     """Centres raw moments at the mean of all samples.
 
     ``Σ (h − m)(h − m)ᵀ = Σ h hᵀ − n m mᵀ``: a difference that loses digits where the mean is large relative to the
@@ -47,19 +49,19 @@ def centered_moments(second_moment: Tensor, class_sums: Tensor, class_counts: Te
     ``m`` minus that constant.
 
     Args:
-        second_moment: Σ h hᵀ, (features, features); only its lower triangle is read.
+        second_moment: Σ h hᵀ: a `Scatter`, or (features, features), of which only the lower triangle is read. It is not copied.
         class_sums: Σ over the samples of class c of h, (classes, features).
         class_counts: samples of each class, (classes,).
 
     Returns:
-        The centred moments; of the scatter only the lower triangle is meaningful.
+        The centred moments.
 
     Raises:
         ValueError: no samples.
 
     Example:
         >>> h = torch.tensor([[1.0, 0.0], [3.0, 0.0]])
-        >>> centered_moments(h.T @ h, h, torch.tensor([1.0, 1.0])).scatter
+        >>> centered_moments(h.T @ h, h, torch.tensor([1.0, 1.0])).scatter.dense()
         tensor([[2., 0.],
                 [0., 0.]])
     """
@@ -67,7 +69,8 @@ def centered_moments(second_moment: Tensor, class_sums: Tensor, class_counts: Te
     if not samples > 0:
         raise ValueError("there are no samples to centre")
     mean = class_sums.sum(0) / samples
-    scatter = torch.addr(second_moment, mean, mean, alpha=-float(samples))
+    scatter = second_moment if isinstance(second_moment, Scatter) else Scatter.of(second_moment)
+    scatter = scatter.plus(mean.unsqueeze(0), -samples.unsqueeze(0).to(mean.dtype))
     return CenteredMoments(scatter, torch.addr(class_sums, class_counts, mean, alpha=-1.0), mean)
 
 
@@ -78,7 +81,7 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
     samples gets zero weights; since the outputs of each sample add up to 1, it is never predicted.
 
     Args:
-        moments: of the features, from `centered_moments`; overwritten.
+        moments: of the features, from `centered_moments`.
         class_counts: samples of each class, (classes,).
         ridge: λ, above 0.
 
@@ -99,7 +102,7 @@ def ridge_readout(moments: CenteredMoments, class_counts: Tensor, ridge: float) 
         # Constant features carry no information; there is nothing to factorise.
         weight = torch.zeros_like(moments.class_sums)
     else:
-        weight = torch.cholesky_solve(moments.class_sums.T, _regularized_factor(moments.scatter, ridge)).T
+        weight = solve_regularized(moments.scatter, ridge, moments.class_sums.T).T
     return Readout(weight, class_counts / class_counts.sum() - weight @ moments.mean)
 
 
@@ -112,7 +115,8 @@ def cross_validated_ridge(
         tr A(λ) = 1 + \sum_i \frac{s_i}{s_i + λ}
 
     with :math:`s_i` the eigenvalues of the scatter and the 1 for the intercept. There are 8 candidates per decade, from
-    the mean eigenvalue down to the rounding error of the largest. One eigendecomposition, O(features³).
+    the mean eigenvalue down to the rounding error of the largest. One eigendecomposition, which takes O(features³) operations
+    and several square matrices of memory.
 
     Args:
         moments: of the features, from `centered_moments`.
@@ -131,7 +135,7 @@ def cross_validated_ridge(
         >>> cross_validated_ridge(centered_moments(h.T @ h, y.T @ h, y.sum(0)), y.sum(0)) < 10.0
         True
     """
-    eigenvalues, vectors = torch.linalg.eigh(moments.scatter)
+    eigenvalues, vectors = torch.linalg.eigh(moments.scatter.dense())
     eigenvalues = eigenvalues.clamp(min=0.0)
     mean, largest = float(eigenvalues.mean()), float(eigenvalues[-1])
     samples = float(class_counts.sum())
@@ -167,7 +171,7 @@ def discriminant_readout(
     other classes' weights and less than the mean of their biases, so that it is never predicted.
 
     Args:
-        moments: of the features, from `centered_moments`; overwritten.
+        moments: of the features, from `centered_moments`.
         class_counts: samples of each class, (classes,).
         shrinkage: s in (0, 1]; None takes the oracle-approximating shrinkage of the same statistics.
         uniform_prior: takes all classes seen as equally likely, rather than as likely as they were frequent.
@@ -191,18 +195,22 @@ def discriminant_readout(
                 [ 1.5000]])
     """
     seen = class_counts > 0
-    samples, features = float(class_counts.sum()), moments.scatter.shape[0]
+    samples, features = float(class_counts.sum()), moments.scatter.features
     means = moments.class_sums[seen] / class_counts[seen].unsqueeze(1)
-    scaled = means * class_counts[seen].sqrt().unsqueeze(1)
-    within = moments.scatter.addmm_(scaled.T, scaled, alpha=-1.0).div_(samples)
-    trace = float(within.diagonal().sum())
+    within = moments.scatter.plus(means, -class_counts[seen])
+    trace = float(within.diagonal().sum()) / samples
     if shrinkage is None:
-        shrinkage = oracle_approximating_shrinkage(within, samples)
-    if trace > 0:
-        factor = _regularized_factor(within.mul_(1.0 - shrinkage), shrinkage * trace / features)
+        shrinkage = _oracle_shrinkage(float(within.square()) / samples**2, trace, features, samples)
+    if shrinkage <= 0.0:
+        raise ValueError(f"the shrinkage must be above 0, got {shrinkage}")
+    if not trace > 0:
+        seen_weight = means
+    elif shrinkage >= 1.0:
+        seen_weight = means * (features / trace)
     else:
-        factor = torch.eye(features, dtype=within.dtype, device=within.device)
-    seen_weight = torch.cholesky_solve(means.T, factor).T
+        # Σ = (1 − s) / n · (S_W + r I)
+        share = (1.0 - shrinkage) / samples
+        seen_weight = solve_regularized(within, shrinkage * trace / features / share, means.T).T / share
     prior = class_counts[seen].log() - torch.tensor(samples).log()
     seen_bias = -0.5 * (seen_weight * means).sum(1) - seen_weight @ moments.mean
     seen_bias = seen_bias if uniform_prior else seen_bias + prior
@@ -229,23 +237,13 @@ def oracle_approximating_shrinkage(covariance: Tensor, samples: float) -> float:
         >>> oracle_approximating_shrinkage(torch.eye(3), 10.0)
         1.0
     """
-    features = covariance.shape[0]
     diagonal = covariance.diagonal()
-    square = float((2 * covariance.tril(-1).square().sum() + diagonal.square().sum()) / features**2)
-    mean = float(diagonal.mean()) ** 2
+    square = float(2 * covariance.tril(-1).square().sum() + diagonal.square().sum())
+    return _oracle_shrinkage(square, float(diagonal.sum()), covariance.shape[0], samples)
+
+
+def _oracle_shrinkage(square: float, trace: float, features: int, samples: float) -> float:
+    """From the sum of the covariance's squared elements, and its trace."""
+    square, mean = square / features**2, (trace / features) ** 2
     excess = (samples + 1) * (square - mean / features)
     return 1.0 if excess <= 0 else min((square + mean) / excess, 1.0)
-
-
-def _regularized_factor(matrix: Tensor, ridge: float) -> Tensor:
-    """The lower Cholesky factor of ``matrix + ridge I``; overwrites ``matrix``."""
-    if not ridge > 0:
-        raise ValueError(f"the ridge must be above 0, got {ridge}")
-    matrix.diagonal().add_(ridge)
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    if int(failed):
-        raise ValueError(
-            f"the features' second moment cannot be factorised with a ridge of {ridge:.3g}: it is too small for "
-            f"{matrix.dtype}; use a larger ridge"
-        )
-    return factor

@@ -1,29 +1,24 @@
-"""Base class of rules that learn the last layer in closed form: statistics of its input, and when it is solved."""
+"""Base class of rules that learn the last layer in closed form: which samples it counts, and when it is solved."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar
+import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from lit_meta.core.errors import DivergedError
 from lit_meta.core.memory_codec import encode_key
-from lit_meta.core.rule import Layer, Rule, Synapses
-from lit_meta.core.state import Kept, apart
-from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
+from lit_meta.core.rule import Layer, Synapses
+from lit_meta.core.state import Kept
+from lit_meta.functional.packed import packed_size
+from lit_meta.rules._readout_head import check_size, gathered
+from lit_meta.rules._readout_memory import ReadoutMemory
+from lit_meta.rules._readout_sums import block_key
 from lit_meta.utils.validation import check_class_labels
 
-# Products of float32 features are summed in float32 over at most this many samples, then in float64 over all of them.
-_SAMPLES_AT_ONCE = 4096
-# Only the lower triangle of a second moment is computed, in strips of this many rows.
-_ROWS_AT_ONCE = 1024
 
-
-class ReadoutRule(Rule):
+class ReadoutRule(ReadoutMemory):
     """Learns the head from sums over samples of its input h: Σ h hᵀ, Σ h of each class, and the classes' counts.
 
     The sums are float64, whatever the network computes in, and taken about the first batch's mean, so that neither the
@@ -35,52 +30,48 @@ class ReadoutRule(Rule):
     discarded, and with ``freeze`` that of all other parameters too, since features that drift would make the sums
     speak of features that no longer exist.
 
+    What adds up can be merged (`merge`, and the processes of a distributed training), taken back (`forget`, `forget_class`) and
+    weighted (``decay``). Of the symmetric Σ h hᵀ one triangle is stored (`lit_meta.functional.packed`).
+
     Args:
         head: name of the Linear layer to learn; None for the last one of the network.
         freeze: freeze everything else: gradients are discarded, and everything below the head is in evaluation mode while the
             rule learns (batch normalisation, dropout), whatever mode the host sets.
         block: number of features whose correlations are kept; None for all. Wider heads are split into blocks of
             interleaved features, solved separately and averaged (in discriminant analysis: summed), which bounds the
-            memory by ``8 · features · block`` bytes in place of ``8 · features²``.
+            memory by ``4 · features · block`` bytes in place of ``4 · features²``.
         after: number of samples to skip at first, while the features below are still learning: the ``samples`` of a
-            `CriticalPeriod` that lasts longer than one batch. The batch that reaches this number is counted.
+            `CriticalPeriod` that lasts longer than one batch. The batch that reaches this number is counted. A class of which
+            no sample was counted by the end of an experience is named in a warning.
+        exact: sum products in float64 rather than in float32 over each batch, so that sums do not depend on how samples are
+            batched, and forgetting leaves about 14 digits rather than 6. Takes up to twice the time where float64 is slow.
+        per_class: keep Σ h hᵀ of every class apart, for `forget_class`: ``classes`` times the memory.
+        decay: weight of a sample relative to that of the next one, in (0, 1], for streams that drift; 1 weighs all alike.
     """
 
     needs_inputs = False
     needs_labels = True
-    limits: ClassVar[Mapping[str, str]] = {
-        "distributed": "its sums are over the samples of one process",
-    }
 
-    def __init__(self, *, head: str | None, freeze: bool, block: int | None, after: int) -> None:
-        super().__init__()
-        if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
-            raise ValueError(f"block must be a whole number of features, at least 1, or None, got {block!r}")
-        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-            raise ValueError(f"after must be a whole number of samples, at least 0, got {after!r}")
-        self.head = head
-        self.after = after
-        self.freeze = freeze
-        self.head_only = freeze
-        self.block = block
+    def __init__(
+        self,
+        *,
+        head: str | None,
+        freeze: bool,
+        block: int | None,
+        after: int,
+        exact: bool,
+        per_class: bool,
+        decay: float,
+    ) -> None:
+        super().__init__(
+            head=head, freeze=freeze, block=block, after=after, exact=exact, per_class=per_class, decay=decay
+        )
         self._targets: Tensor | None = None
         self._ran_below: set[str] = set()
         self._layer: nn.Linear | None = None
         self._batch: list[tuple[Tensor, Tensor]] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
-        self._solved: tuple[Tensor, int, nn.Linear] | None = None
-
-    # To be given by the rule itself.
-
-    def solve(self, moments: CenteredMoments, class_counts: Tensor) -> Readout:
-        """The readout of one block of features; may overwrite ``moments``."""
-        raise NotImplementedError
-
-    def combine(self, blocks: list[Readout]) -> tuple[Tensor, Tensor]:
-        """Weights (classes, features of all blocks, one block after the other) and bias from those of the blocks."""
-        raise NotImplementedError
-
-    # Events.
+        self._warned: set[int] = set()
 
     def begin_experience(self, synapses: Synapses) -> None:
         self._layer = None
@@ -94,6 +85,7 @@ class ReadoutRule(Rule):
 
     def leave_experience(self) -> None:
         self._layer = None  # The head may be replaced before the next experience.
+        self._warn_of_uncounted()
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         self._layer = self._current_head(synapses.network)
@@ -115,7 +107,7 @@ class ReadoutRule(Rule):
                 f"{tuple(inputs.shape)}; a head that runs at several time steps or positions has no single input to learn"
             )
         features = inputs if inputs.dtype == torch.float64 else inputs.float()
-        _check_size(features, layer.name)
+        check_size(features, layer.name)
         self._targets = None
         # Counted when the step is certain, so that an abandoned one leaves no trace.
         self._batch.append((features, targets))
@@ -127,9 +119,10 @@ class ReadoutRule(Rule):
     def gradient(self, synapses: Synapses) -> None:
         if self._targets is not None:
             raise ValueError(f"the head that {type(self).__name__} learns did not run in the forward pass")
-        for features, targets in self._pending:
-            if self._counts(len(targets)):
-                self._accumulate(features, targets)
+        head = self._layer
+        if head is not None:
+            for features, targets in gathered(self._pending, head):
+                self._count(synapses.network, head, features, targets)
         self._pending = []
         own = set() if self._layer is None else set(self._layer.parameters(recurse=False))
         for parameter in synapses.parameters:
@@ -145,47 +138,25 @@ class ReadoutRule(Rule):
         self._pending = []
 
     def synchronize(self, synapses: Synapses) -> None:
-        if "class_counts" not in self.state:
-            return
-        head = self._find_head(synapses.network)
-        self._grow(head.out_features)
-        counts = self.state.overall["class_counts"]
-        samples = int(counts.sum())
-        if self._solved is not None and self._solved[0] is counts and self._solved[1:] == (samples, head):
-            return
-        shift, class_sums = self.state.overall["shift"], self.state.overall["class_sums"]
-        moments = self.state["second_moment"]
-        columns = list(self._columns(class_sums.shape[1]))
-        solutions = []
-        for number, chosen in enumerate(columns):
-            second_moment, sums = moments[_key(number)], class_sums[:, chosen]
-            silent = float(self.state.overall["silent"][number]) if "silent" in self.state else 0.0
-            if silent:
-                second_moment = second_moment.addr(shift[chosen], shift[chosen], alpha=silent)
-            if head.bias is None:
-                centered = CenteredMoments(second_moment.clone(), sums, torch.zeros_like(sums[0]))
-            else:
-                centered = centered_moments(second_moment, sums, counts)
-            solutions.append(self.solve(centered, counts))
-        weight, bias = self.combine(solutions)
-        weight = torch.empty_like(weight).index_copy_(1, torch.cat(columns), weight)
-        with torch.no_grad():
-            head.weight.copy_(weight)
-            if head.bias is not None:
-                head.bias.copy_(bias - weight @ shift)
-        self._solved = (counts, samples, head)
+        self.write(synapses.network)
 
     def remembers(self, network: nn.Module) -> dict[str, Kept]:
         head = self._find_head(network)
         width, blocks = head.in_features, 1 if self.block is None else -(-head.in_features // self.block)
-        sizes = [len(range(first, width, blocks)) for first in range(blocks)]
         kept = {
             "shift/*": Kept((width,)),
             "class_sums/*": Kept((head.out_features, width), nonzero=True),
             "class_counts/*": Kept((head.out_features,), nonzero=True),
             "silent/*": Kept((blocks,), always=False),
-            **{encode_key("second_moment", _key(i)): Kept((n, n), nonzero=True) for i, n in enumerate(sizes)},
+            "digest/*": Kept((32,), always=False),
+            "skipped/*": Kept((None,), always=False),
         }
+        for block in range(blocks):
+            size = len(range(block, width, blocks))
+            for label in range(head.out_features) if self.per_class else (None,):
+                # Before matrices were packed, they were square.
+                moment = Kept((packed_size(size),), always=label is None, nonzero=True, former=(size, size))
+                kept[encode_key("second_moment", block_key(block, label))] = moment
         return kept if self.after == 0 else {**kept, "seen/*": Kept((), nonzero=True)}
 
     def scalars(self, synapses: Synapses) -> dict[str, Tensor]:
@@ -196,67 +167,28 @@ class ReadoutRule(Rule):
 
     # Inner workings.
 
-    def _counts(self, samples: int) -> bool:
-        """Whether the features of a batch are final."""
-        if self.after == 0:
-            return True
-        seen = self.state.overall["seen"] if "seen" in self.state else torch.zeros((), dtype=torch.long)
-        self.state.overall["seen"] = seen + samples
-        return bool(seen + samples >= self.after)
-
-    def _accumulate(self, features: Tensor, targets: Tensor) -> None:
-        layer = self._layer
-        if layer is None:
-            raise ValueError(f"{type(self).__name__} has seen no forward pass")
-        width = features.shape[1]
-        if "shift" not in self.state:
-            wide = features.double()
-            self.state.overall["shift"] = torch.zeros_like(wide[0]) if layer.bias is None else wide.mean(0)
-            self.state.overall["class_sums"] = wide.new_zeros(layer.out_features, width)
-            self.state.overall["class_counts"] = wide.new_zeros(layer.out_features)
-            sizes = [len(chosen) for chosen in self._columns(width)]
-            self.state["second_moment"] = {_key(i): wide.new_zeros(size, size) for i, size in enumerate(sizes)}
-        self._grow(layer.out_features)
-        shift, sums = self.state.overall["shift"], self.state.overall["class_sums"]
-        if len(shift) != width:
-            raise ValueError(
-                f"the head's input has {width} features, and {len(shift)} before: its width must not change"
+    def _warn_of_uncounted(self) -> None:
+        """Classes all of whose samples so far came before the features were final."""
+        if "skipped" not in self.state:
+            return
+        skipped = self.state.overall["skipped"]
+        counted = torch.zeros_like(skipped)
+        if not self._sums.empty:
+            known = self._sums.class_counts[: len(skipped)].to(skipped)
+            counted[: len(known)] = known
+        lost = [
+            label
+            for label in ((skipped > 0) & (counted == 0)).nonzero().flatten().tolist()
+            if label not in self._warned
+        ]
+        if lost:
+            self._warned.update(lost)
+            warnings.warn(
+                f"{type(self).__name__}(after={self.after}) has counted no sample of class {', '.join(map(str, lost))}: all of "
+                "them came while the features were still learning, and are never predicted; let a first batch as large as the "
+                "critical period be learned from and counted (a larger batch, after=0), or a shorter critical period",
+                stacklevel=2,
             )
-        columns = list(self._columns(width))
-        for part, labels in zip(features.split(_SAMPLES_AT_ONCE), targets.split(_SAMPLES_AT_ONCE), strict=True):
-            one_hot = F.one_hot(labels, sums.shape[0]).to(part.dtype)
-            active = part.any(0) if len(columns) > 1 else None
-            for number, chosen in enumerate(columns):
-                if active is None:
-                    block = part - shift.to(part.dtype)
-                elif bool(active[chosen].any()):
-                    block = part[:, chosen] - shift[chosen].to(part.dtype)
-                else:
-                    # Units of which none was active: their products are known, and added once at the end.
-                    if "silent" not in self.state:
-                        self.state.overall["silent"] = torch.zeros_like(shift[: len(columns)])
-                    self.state.overall["silent"][number] += len(part)
-                    sums[:, chosen] -= torch.outer(one_hot.sum(0), shift[chosen])
-                    continue
-                add_second_moment_(self.state["second_moment"][_key(number)], block)
-                sums[:, chosen] += one_hot.T @ block
-        self.state.overall["class_counts"] += torch.bincount(targets, minlength=sums.shape[0])
-
-    def _grow(self, classes: int) -> None:
-        """Rows for classes that the head has gained."""
-        for quantity in ("class_sums", "class_counts"):
-            rows = self.state.overall[quantity]
-            if classes < len(rows):
-                raise ValueError(f"the head has {classes} outputs, and had {len(rows)}: a head may grow, not shrink")
-            if classes > len(rows):
-                self.state.overall[quantity] = torch.cat([rows, rows.new_zeros(classes - len(rows), *rows.shape[1:])])
-
-    def _columns(self, width: int) -> Iterator[Tensor]:
-        """The features of each block: every k-th one, so that each block sees all parts of the input."""
-        device = self.state.overall["shift"].device
-        blocks = 1 if self.block is None else -(-width // self.block)
-        for first in range(blocks):
-            yield torch.arange(first, width, blocks, device=device)
 
     def _check_last(self, layer: Layer, inputs: Tensor) -> None:
         """Checks that no layer after the head computes the outputs.
@@ -281,61 +213,3 @@ class ReadoutRule(Rule):
 
     def _current_head(self, network: nn.Module) -> nn.Linear:
         return self._find_head(network) if self._layer is None else self._layer
-
-    def _find_head(self, network: nn.Module) -> nn.Linear:
-        if self.head is not None:
-            module = dict(network.named_modules()).get(self.head)
-            if not isinstance(module, nn.Linear):
-                names = [name for name, other in network.named_modules() if isinstance(other, nn.Linear)]
-                raise ValueError(
-                    f"{type(self).__name__} learns a Linear layer, and the network has none named {self.head!r}; "
-                    f"its Linear layers: {', '.join(names) or 'none'}"
-                )
-            return module
-        linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-        if not linear:
-            raise ValueError(f"{type(self).__name__} learns a Linear layer, and {type(network).__name__} has none")
-        return linear[-1]
-
-
-def _check_size(features: Tensor, head: str) -> None:
-    """Checks that the features are finite, and so are the products that are summed.
-
-    A bound on each feature, so that not even the sums over `_SAMPLES_AT_ONCE` samples about a mean of the same size overflow.
-    """
-    # In double precision, the squares of eigenvalues must be finite too.
-    bound = min(math.sqrt(torch.finfo(features.dtype).max) / (4 * math.sqrt(_SAMPLES_AT_ONCE)), 1e60)
-    flat = features.flatten()
-    if float(flat.dot(flat)) < bound * bound:
-        return
-    low, high = (float(extreme) for extreme in torch.aminmax(flat))
-    if -bound < low and high < bound:
-        return
-    what, remedy = f"the input of the head {head!r} is", "nothing was learned from this batch"
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise DivergedError(f"{what} not finite; {remedy}")
-    largest = max(-low, high)
-    raise ValueError(f"{what} as large as {largest:.1e}, and sums of its products overflow: normalise it; {remedy}")
-
-
-def add_second_moment_(total: Tensor, features: Tensor) -> None:
-    """Adds Σ h hᵀ to the lower triangle of ``total``, and some of it to the upper one.
-
-    Args:
-        total: (features, features), changed in place; may be of higher precision.
-        features: h, (samples, features).
-
-    Example:
-        >>> total = torch.zeros(2, 2, dtype=torch.float64)
-        >>> add_second_moment_(total, torch.tensor([[1.0, 2.0]]))
-        >>> total.tril()
-        tensor([[1., 0.],
-                [2., 4.]], dtype=torch.float64)
-    """
-    for start in range(0, features.shape[1], _ROWS_AT_ONCE):
-        stop = min(start + _ROWS_AT_ONCE, features.shape[1])
-        total[start:stop, :stop] += features[:, start:stop].T @ features[:, :stop]
-
-
-def _key(block: int) -> str:
-    return apart(str(block))
