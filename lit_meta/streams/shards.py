@@ -58,15 +58,20 @@ def learn_shards(rule: Readout, network: nn.Module, shards: Sequence[Shard], *, 
     network = uncompiled(network)
     # Without hooks of a session, which neither travel nor matter here.
     plain = copy.deepcopy(network)
-    learned = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_learned)(_fresh(rule), plain, shard) for shard in shards
-    )
     total = _fresh(rule)
     total.state.load_state_dict(rule.state.state_dict())
-    for state in learned:
-        part = _fresh(rule)
-        part.state.load_state_dict(state)
-        total.merge(part)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # For jobs that are threads of this process; see `_learned`.
+    try:
+        learned = Parallel(n_jobs=jobs, return_as="generator")(
+            delayed(_learned)(_fresh(rule), plain, shard) for shard in shards
+        )
+        for state in learned:
+            part = _fresh(rule)
+            part.state.load_state_dict(state)
+            total.merge(part)
+    finally:
+        torch.set_num_threads(threads)
     rule.adopt(total)
     rule.write(network)
     return rule
@@ -77,10 +82,6 @@ def _fresh(rule: Readout) -> Readout:
 
 
 def _learned(rule: ReadoutMemory, network: nn.Module, shard: Shard) -> dict[str, Tensor]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # The order of sums depends on the number of threads.
-    try:
-        rule.learn(network, shard() if callable(shard) else shard)
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # The order in which products are summed depends on the number of threads.
+    rule.learn(network, shard() if callable(shard) else shard)
     return rule.state.state_dict()
