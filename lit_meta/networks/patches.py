@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,7 @@ from lit_meta.networks._build import class_count, image_shape, positive, samples
 
 Precision = Literal["float32", "bfloat16"]
 
-# Larger maps (in bytes) are returned to the system after every batch and would have to be faulted in again.
+# Maps of more images (in bytes) are never in memory together; larger ones would also be faulted in anew for every batch.
 _BYTES_AT_ONCE = 2**24
 
 
@@ -61,8 +61,14 @@ class PatchConv2d(nn.Conv2d):
         self.precision = precision
         self.requires_grad_(False)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """(batch, inputs, height, width) -> (batch, units, height', width')."""
+    def forward(self, inputs: Tensor, outputs: bool = True) -> Tensor:
+        """(batch, inputs, height, width) -> (batch, units, height', width').
+
+        Without ``outputs`` nothing is computed: the call shows the inputs of a whole batch, whose maps are then computed in
+        parts, to a rule that learns this layer.
+        """
+        if not outputs:
+            return inputs.new_empty(len(inputs), self.out_channels, 0, 0)
         side, stride = self.kernel_size[0], self.stride[0]
         padded = F.pad(inputs, (self.padding[0],) * 4)  # type: ignore[arg-type]
         mean = F.avg_pool2d(padded.mean(1, keepdim=True), side, stride)
@@ -222,17 +228,24 @@ class PatchNet(nn.Module):
             )
             self.expansion = expand(features, expansion, expansion_threshold, precision)
             self.head = nn.Linear(expansion or features, self.classes)
-        last = list(self._responses(torch.zeros(1, *self.input_shape)))
-        self._images_at_once = max(1, _BYTES_AT_ONCE // max(maps.numel() * maps.element_size() for _, maps in last))
-        if min(maps.shape[-1] for _, maps in last) < max(self.grids):
-            raise ValueError(f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling")
+        sizes, maps = [], torch.zeros(1, *self.input_shape)
+        for layer in self.layers:
+            last = layer(maps)
+            sizes.append(last.numel() * last.element_size())
+            maps = maps if parallel else F.avg_pool2d(last, self.pooling).float()
+            if (parallel or layer is self.layers[-1]) and last.shape[-1] < max(self.grids):
+                raise ValueError(
+                    f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling"
+                )
+        self._images_at_once = max(1, _BYTES_AT_ONCE // max(sizes))
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), the input of the head."""
         x = samples(x, self.input_shape)
-        # Where it learns, a layer's rule sees the whole batch; the mode does not tell, as frozen layers are in evaluation mode.
-        parts = [x] if torch.is_grad_enabled() else x.split(self._images_at_once)
-        pooled = torch.cat([self._both_ways(part) if self.mirror else self._pooled(part) for part in parts])
+        # Each layer learns from an image and its mirror image at once.
+        pooled = self._pooled(torch.cat([x, x.flip(-1)]) if self.mirror else x)
+        if self.mirror:
+            pooled = pooled.view(2, len(x), -1).mean(0)
         if self.root:
             pooled = pooled.sqrt()
         return pooled.float() if self.expansion is None else self.expansion(pooled).relu_().float()
@@ -241,33 +254,36 @@ class PatchNet(nn.Module):
         """(batch, ...) -> (batch, classes)."""
         return self.head(self.features(x))
 
-    def _both_ways(self, x: Tensor) -> Tensor:
-        """Averages over an image and its mirror image; each layer runs once on both and so learns from both."""
-        return self._pooled(torch.cat([x, x.flip(-1)])).view(2, len(x), -1).mean(0)
-
     def _pooled(self, x: Tensor) -> Tensor:
-        """Rectified responses, averaged over the cells of the grids."""
-        averages = []
-        for layer, maps in self._responses(x):
-            averages.append(self._averages(maps.relu() if self.both_signs else maps.relu_()))
-            if self.both_signs:
-                # The opposite filter with the same bias: −(y − b) + b.
-                offset = 2 * layer.bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[union-attr]
-                averages.append(self._averages(maps.neg_().add_(offset).relu_()))
-        return torch.cat(averages, dim=1)
+        """Rectified responses of the layers that the head sees, averaged over the cells of the grids."""
+        if self.parallel:
+            return torch.cat([self._in_parts(layer, x, self._grid_averages) for layer in self.layers], dim=1)
+        for layer in self.layers[:-1]:
+            x = self._in_parts(layer, x, self._cell_averages)
+        return self._in_parts(self.layers[-1], x, self._grid_averages)
+
+    def _in_parts(self, layer: nn.Module, x: Tensor, pool: Callable[[nn.Module, Tensor], Tensor]) -> Tensor:
+        """Averages of a layer's maps, which are computed for a few images at a time."""
+        if torch.is_grad_enabled():
+            if x.requires_grad or any(parameter.requires_grad for parameter in layer.parameters()):
+                return pool(layer, layer(x))
+            layer(x, outputs=False)
+        with torch.no_grad():
+            return torch.cat([pool(layer, layer(part)) for part in x.split(self._images_at_once)])
+
+    def _cell_averages(self, layer: nn.Module, maps: Tensor) -> Tensor:
+        return F.avg_pool2d(maps.relu_(), self.pooling).float()
+
+    def _grid_averages(self, layer: nn.Module, maps: Tensor) -> Tensor:
+        averages = self._averages(maps.relu() if self.both_signs else maps.relu_())
+        if not self.both_signs:
+            return averages
+        # The opposite filter with the same bias: −(y − b) + b.
+        offset = 2 * layer.bias.to(maps.dtype).view(1, -1, 1, 1)  # type: ignore[operator, union-attr]
+        return torch.cat([averages, self._averages(maps.neg_().add_(offset).relu_())], dim=1)
 
     def _averages(self, maps: Tensor) -> Tensor:
         return torch.cat([F.adaptive_avg_pool2d(maps, grid).flatten(1) for grid in self.grids], dim=1)
-
-    def _responses(self, x: Tensor) -> Iterator[tuple[PatchConv2d, Tensor]]:
-        """The layers visible to the head, in order, each with its responses before rectification."""
-        if self.parallel:
-            for layer in self.layers:
-                yield layer, layer(x)  # type: ignore[misc]
-            return
-        for layer in self.layers[:-1]:
-            x = F.avg_pool2d(layer(x).relu_(), self.pooling).float()
-        yield self.layers[-1], self.layers[-1](x)  # type: ignore[misc]
 
 
 def expand(inputs: int, units: int | None, threshold: float, precision: Precision) -> RandomExpansion | None:
