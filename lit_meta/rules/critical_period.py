@@ -44,7 +44,8 @@ class CriticalPeriod(Rule):
         patches: drawn from each batch of the critical period, for each layer.
         whitening: floor of the eigenvalues of the patches' covariance, above 0; relative to their mean.
         threshold: of the units, in standard deviations of a whitened patch.
-        sweeps: assignments over the patches of one batch.
+        sweeps: assignments over the patches of one batch. 0 leaves the directions as they begin, random whitened patches: the
+            control, and the better choice where the critical period sees few samples.
         head: name of the layer above the features; None for the last Linear layer. It is not learned.
         seed: of the patches drawn and the units' first directions.
 
@@ -84,9 +85,9 @@ class CriticalPeriod(Rule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("samples", samples), ("patches", patches), ("sweeps", sweeps)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
+        for name, value, least in (("samples", samples, 1), ("patches", patches, 1), ("sweeps", sweeps, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")
         require_in("whitening", whitening, 0.0, float("inf"), open_low=True)
         self.samples = samples
         self.patches = patches
