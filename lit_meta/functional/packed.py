@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 # Rows of a panel. It is part of the format: files hold packed matrices.
-PANEL = 512
+PANEL = 256
 
 
 class Panel(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -18,6 +19,8 @@ from lit_meta.utils.validation import require_in
 
 # Patches with less contrast than this, after normalisation, have no structure: features would learn the blank background.
 _FAINTEST = 0.1
+# With fewer samples, random patches have been better: 87.1 against 83.5 % of 17 letters, from 15 images.
+_FEW = 20
 
 
 class CriticalPeriod(Rule):
@@ -125,7 +128,14 @@ class CriticalPeriod(Rule):
                 self.state["patch_count"], self.state["patch_sum"], self.state["patch_moment"] = {}, {}, {}
                 self.state["history"], self.state["direction"] = {}, {}
                 self.state["drive_sum"], self.state["drive_square"] = {}, {}
-            self._keep(self.state.overall, "samples", seen + inputs.shape[0])
+            total = seen + inputs.shape[0]
+            self._keep(self.state.overall, "samples", total)
+            if self.sweeps and self.samples <= total < _FEW:
+                warnings.warn(
+                    f"CriticalPeriod learns features from {int(total)} samples; with fewer than {_FEW}, random patches "
+                    "(sweeps=0) are likely to be better: give it more samples, or compare the two",
+                    stacklevel=2,
+                )
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
         if not self._open or layer.name not in self._learned:

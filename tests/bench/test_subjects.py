@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_meta.bench import benchmarks, naca, readout, rules, spiking
+from lit_meta.bench import benchmarks, naca, readout, rules, spiking, sums
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
 from lit_meta.core.session import Session
 from lit_meta.cost import CostLedger
@@ -110,3 +110,16 @@ def test_the_readout_learns_the_class_that_backpropagation_passes_over_once(monk
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: steps.append(step(self)))
     readout.backpropagate_one_class(channels=(2, 2), hidden=4, samples=600)()
     assert len(steps) == 19  # Batches of 32.
+
+
+def test_a_readout_and_scikit_learns_ridge_find_the_same_weights():
+    ours, theirs = sums.readout(width=40, samples=700)(), sums.sklearn_ridge(width=40, samples=700)()
+    torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_the_recursion_is_ridge_regression_without_an_intercept():
+    x, y = sums._samples(200, 30)
+    h = x.double()
+    ridge = 1e-3 * float(h.square().sum(0).mean()) * torch.eye(30).double()
+    expected = torch.linalg.solve(h.T @ h + ridge, h.T @ nn.functional.one_hot(y, 10).double()).T
+    torch.testing.assert_close(sums.recursion(width=30, samples=200)(), expected, atol=1e-8, rtol=1e-6)

@@ -85,3 +85,17 @@ def test_a_column_of_zeros_gives_zeros(monkeypatch):
     solution = scatter.solve_regularized(scatter.Scatter.of(h.T @ h), 0.1, right)
     assert not solution[:, 1].any()
     torch.testing.assert_close(solution, torch.linalg.solve(h.T @ h + 0.1 * torch.eye(29), right), atol=1e-8, rtol=1e-6)
+
+
+def test_a_million_samples_are_summed_in_float64_because_float32_loses_two_digits():
+    """Products are of float32 either way; what is stored makes the difference."""
+    stored = {dtype: torch.zeros(21, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+    exact, generator = torch.zeros(21, dtype=torch.float64), torch.Generator().manual_seed(0)
+    for _ in range(1000):
+        h = torch.rand(1000, 6, generator=generator) - 0.3
+        for total in stored.values():
+            packed.add_outer_products_(total, h)
+        packed.add_outer_products_(exact, h.double())
+    error = {dtype: float(((total.double() - exact) / exact).abs().max()) for dtype, total in stored.items()}
+    assert error[torch.float64] < 1e-7
+    assert error[torch.float32] > 20 * error[torch.float64]

@@ -98,12 +98,12 @@ def test_layers_with_gradients_are_frozen_too():
     x, y = torch.randn(30, 6, generator=generator), torch.randint(0, 3, (30,), generator=generator)
     network = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     head = network[2].weight.detach().clone()
-    session = learn(network, CriticalPeriod(samples=10), [(x[:10], y[:10])])
+    session = learn(network, CriticalPeriod(samples=20), [(x[:20], y[:20])])
     features = network[0].weight.detach().clone()
     session.begin_experience()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    with session.step(x[10:], y[10:], optimizer):
-        F.cross_entropy(network(x[10:]), y[10:]).backward()
+    with session.step(x[20:], y[20:], optimizer):
+        F.cross_entropy(network(x[20:]), y[20:]).backward()
     assert torch.equal(network[0].weight, features)
     assert not torch.equal(network[2].weight, head)
 
@@ -246,3 +246,18 @@ def test_a_network_without_a_linear_layer_needs_a_named_head():
     with pytest.raises(ValueError, match="no Linear layer can be the head: name it"):
         Session(network, CriticalPeriod()).begin_experience()
     Session(network, CriticalPeriod(head="1")).begin_experience()
+
+
+def test_random_patches_are_the_control_and_few_samples_are_warned_of():
+    x, y = images(15)
+    with pytest.warns(UserWarning, match="learns features from 15 samples; with fewer than 20, random patches"):
+        learn(net(), small_rule(samples=15), [(x, y)])
+    control = small_rule(samples=15, sweeps=0)
+    network = net()
+    learn(network, control, [(x, y)])
+    (history,) = control.state["history"].values()
+    (direction,) = control.state["direction"].values()
+    assert not history.any()
+    # Each is one of the patches drawn, whitened.
+    assert torch.allclose(direction.norm(dim=1), torch.ones(6), atol=1e-5)
+    assert not torch.equal(network.layers[0].weight, net().layers[0].weight)
