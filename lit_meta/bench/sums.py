@@ -31,11 +31,11 @@ def readout(*, width: int, samples: int) -> Work:
     batches = list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
 
     def work() -> Tensor:
-        network = nn.Sequential(nn.Linear(width, _CLASSES))
+        head = nn.Linear(width, _CLASSES)
         rule = RecursiveReadout(ridge=_RIDGE)
-        rule.learn(network, batches)
-        rule.write(network)
-        return network[0].weight.detach()  # type: ignore[return-value]
+        rule.learn(head, batches)
+        rule.write(head)
+        return head.weight.detach()
 
     return work
 

@@ -228,11 +228,11 @@ class PatchNet(nn.Module):
             )
             self.expansion = expand(features, expansion, expansion_threshold, precision)
             self.head = nn.Linear(expansion or features, self.classes)
-        sizes, maps = [], torch.zeros(1, *self.input_shape)
+        sizes, probe = [], torch.zeros(1, *self.input_shape)
         for layer in self.layers:
-            last = layer(maps)
+            last = layer(probe)
             sizes.append(last.numel() * last.element_size())
-            maps = maps if parallel else F.avg_pool2d(last, self.pooling).float()
+            probe = probe if parallel else F.avg_pool2d(last, self.pooling).float()
             if (parallel or layer is self.layers[-1]) and last.shape[-1] < max(self.grids):
                 raise ValueError(
                     f"the last map is smaller than the grid {max(self.grids)}: use smaller strides or pooling"
