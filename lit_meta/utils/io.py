@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_meta.utils.files import write_bytes
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,7 +26,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save
 
     # Copies, because two names may share memory, which the format does not allow.
-    _write(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
+    write_bytes(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -45,16 +47,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
 
 
+def save_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes YAML in the order of its keys, atomically."""
+    import yaml
+
+    write_bytes(path, yaml.safe_dump(dict(content), sort_keys=False).encode())
+
+
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON with a stable layout, atomically: a crash leaves the previous file intact."""
-    _write(path, (json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_bytes(path, (json.dumps(content, indent=1, sort_keys=False, allow_nan=False) + "\n").encode())
 
 
 def load_text(path: Path) -> str:
