@@ -75,6 +75,7 @@ class ContinualEvaluation(L.Callback):
         self._started = 0
         self._steps_now: list[int] = []
         self._rows_now: list[Tensor] = []
+        self._fits = self._goes_on = False
 
     @property
     def trace(self) -> Tensor:
@@ -109,6 +110,9 @@ class ContinualEvaluation(L.Callback):
             raise ValueError("ContinualEvaluation cannot provide the task of a test sample, which this stream needs")
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._fits, goes_on, self._goes_on = True, self._goes_on, False
+        if goes_on:
+            return
         index = experience_index(trainer, len(self.rows))
         if index != len(self.rows):
             self._resume(index)
@@ -132,6 +136,7 @@ class ContinualEvaluation(L.Callback):
         self._test(step, pl_module)
         self.steps.append(self._steps_now)
         self.rows.append(torch.stack(self._rows_now))
+        self._fits = False
         if self.folder is not None and trainer.is_global_zero:
             rows = [[[round(v, 6) for v in row] for row in accuracies.tolist()] for accuracies in self.rows]
             content = {
@@ -141,6 +146,25 @@ class ContinualEvaluation(L.Callback):
                 "rows": rows,
             }
             save_json(self.folder / "continual_evaluation.json", content)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._fits = False
+
+    def state_dict(self) -> dict[str, Any]:
+        present = {"started": self._started, "steps": list(self._steps_now), "rows": list(self._rows_now)}
+        return {
+            "steps": [list(steps) for steps in self.steps],
+            "rows": list(self.rows),
+            "inside": present if self._fits else None,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.steps, self.rows = [list(steps) for steps in state_dict["steps"]], list(state_dict["rows"])
+        inside = state_dict["inside"]
+        self._goes_on = inside is not None
+        if inside is not None:
+            self._started = inside["started"]
+            self._steps_now, self._rows_now = list(inside["steps"]), list(inside["rows"])
 
     def _test(self, step: int, network: L.LightningModule) -> None:
         self._steps_now.append(step)

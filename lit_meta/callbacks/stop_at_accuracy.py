@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning as L
 
 from lit_meta.evaluation.accuracy import accuracy_of
@@ -41,11 +43,26 @@ class StopAtAccuracy(L.Callback):
         require_in("accuracy", accuracy, 0.0, 1.0, open_low=True)
         self.accuracy = accuracy
         self.epochs: list[int] = []
+        self._fits = self._goes_on = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not hasattr(getattr(trainer, "datamodule", None), "train_experience"):
             raise TypeError("StopAtAccuracy needs the experience that is learned: fit an ExperienceDataModule")
-        self.epochs.append(0)
+        if not self._goes_on:
+            self.epochs.append(0)
+        self._fits, self._goes_on = True, False
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._fits = False
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._fits = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": list(self.epochs), "inside": self._fits}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.epochs, self._goes_on = list(state_dict["epochs"]), state_dict["inside"]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         from lit_meta.data import experience_tensors

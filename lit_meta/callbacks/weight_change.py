@@ -59,8 +59,12 @@ class WeightChange(L.Callback):
         self.records: list[dict[str, dict[str, float]]] = []
         self.maps: list[dict[str, Tensor]] = []
         self._before: dict[str, Tensor] = {}
+        self._fits = self._goes_on = False
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._fits, goes_on, self._goes_on = True, self._goes_on, False
+        if goes_on:
+            return
         index = experience_index(trainer, len(self.records))
         if index != len(self.records):
             self._resume(index)
@@ -76,9 +80,25 @@ class WeightChange(L.Callback):
             maps[layer.name] = change_map(before, after, size=self.map_size).cpu()
         self.records.append(record)
         self.maps.append(maps)
+        self._fits = False
         if self.folder is not None and trainer.is_global_zero:
             save_json(self.folder / "weight_change.json", {"threshold": self.threshold, "experiences": self.records})
             save_tensors(self.folder / "weight_change.safetensors", encode_numbered(self.maps))
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._fits = False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "records": list(self.records),
+            "maps": list(self.maps),
+            "before": dict(self._before) if self._fits else None,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.records, self.maps = list(state_dict["records"]), list(state_dict["maps"])
+        self._goes_on = state_dict["before"] is not None
+        self._before = dict(state_dict["before"] or {})
 
     def _resume(self, index: int) -> None:
         """Loads the records of the experiences before ``index``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -106,7 +106,26 @@ def reads_all(loader: DataLoader[Any]) -> bool:
         return not sampler.replacement and sampler.num_samples == size
     if isinstance(sampler, DistributedSampler):
         return sampler.total_size >= size and len(sampler.dataset) == size  # type: ignore[arg-type]
-    return type(sampler) is SequentialSampler
+    return type(sampler) is SequentialSampler or (hasattr(sampler, "order") and len(sampler) == size)  # type: ignore[arg-type]
+
+
+def order_of(loader: DataLoader[Any]) -> Callable[[int], list[list[Any]]] | None:
+    """A function from an epoch to its batches of indices, where the sampler can tell: it has a method ``order(epoch)``.
+
+    None if it cannot, or if another sampler forms the batches.
+    """
+    batching, sampler = _batching(loader), _sampler(loader)
+    order = getattr(sampler, "order", None)
+    if batching is None or order is None:
+        return None
+    size, drop_last = batching.batch_size, batching.drop_last
+
+    def batches(epoch: int) -> list[list[Any]]:
+        indices = list(order(epoch))
+        whole = len(indices) // size * size if drop_last else len(indices)
+        return [indices[start : start + size] for start in range(0, whole, size)]
+
+    return batches
 
 
 def _batching(loader: DataLoader[Any]) -> BatchSampler | None:

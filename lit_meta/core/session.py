@@ -71,7 +71,7 @@ class Session(TrainingSteps):
         loss: Criterion | None = None,
     ) -> None:
         super().__init__(network, rules, unpack, loss)
-        self._resume = False
+        self._resume: int | None = None  # Steps of the experience that a loaded state was saved in.
         self.experiences = 0
 
     def begin_experience(self) -> None:
@@ -87,17 +87,17 @@ class Session(TrainingSteps):
                     f"this {type(rule).__name__} has learned in another network, and its memory is of that one's parameters: "
                     "use a new rule for a new network (rule.clone()), or load a memory into it (rule.state.load_state_dict)"
                 )
-        resumed, self._resume = self._resume, False
+        resumed, self._resume = self._resume, None
         self.drop_unfinished_step()
         self._bind()
         if self._answering["synchronize"]:
             # Rebuilt, since the head may have been replaced; it stays when the experience ends, for the evaluation after it.
             self._close_evaluation()
             self._evaluation = EvaluationWatch(self.network, self._before_evaluation)
-        self._steps = 0
+        self._steps = resumed or 0
         self._in_experience = True
-        self._rehearsed = False
-        if not resumed:
+        self._rehearsed = resumed is not None
+        if resumed is None:
             for begin in self._calls["begin_experience"]:
                 begin(self._all)
 
@@ -197,6 +197,7 @@ class Session(TrainingSteps):
             "rules": [{"name": type(rule).__name__, "state": rule.state.state_dict()} for rule in self.rules],
             "experiences": self.experiences,
             "in_experience": self._in_experience,
+            "steps": self._steps if self._in_experience else 0,
         }
 
     def load_state_dict(self, saved: Mapping[str, object]) -> None:
@@ -212,7 +213,7 @@ class Session(TrainingSteps):
         for rule, entry in zip(self.rules, entries, strict=True):
             rule.state.load_state_dict(entry["state"])  # type: ignore[arg-type]
         self.experiences = int(saved["experiences"])  # type: ignore[call-overload]
-        self._resume = bool(saved["in_experience"])
+        self._resume = int(saved.get("steps", 0)) if saved["in_experience"] else None  # type: ignore[call-overload]
 
     def _past(self, data: Iterable[object] | None) -> PastExperience:
         batches = data if isinstance(data, ExperienceData) else PlainData(self.network, data)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from lit_meta.functional._counting import is_counted
+
 # Moving, creating and viewing numbers is not arithmetic.
 # fmt: off
 _MOVES = frozenset((
@@ -44,7 +46,7 @@ class ArithmeticCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if _is_free(func):
+        if _is_free(func) or not is_counted():
             return result
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -80,6 +81,7 @@ class CostLedger(L.Callback):
         self._present = Cost()
         self._epochs = 0
         self._started = 0.0
+        self._inside: dict[str, Any] | None = None
 
     @property
     def total(self) -> Cost:
@@ -121,6 +123,8 @@ class CostLedger(L.Callback):
         if pl_module.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(pl_module.device)
         self._started = time.perf_counter()
+        if self._inside is not None:
+            self._go_on(self._inside)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for optimizer in trainer.optimizers:
@@ -167,8 +171,32 @@ class CostLedger(L.Callback):
         self.experiences.append(found)
         self._release()
 
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"experiences": [asdict(cost) for cost in self.experiences], "inside": None}
+        if self._counter is not None:
+            state["inside"] = {
+                "present": asdict(self._present),
+                "counts": self._counter.counts(),
+                "rule_operations": self._arithmetic.operations,
+                "epochs": self._epochs,
+                "seconds": time.perf_counter() - self._started,
+            }
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.experiences = [Cost(**cost) for cost in state_dict["experiences"]]
+        self._inside = state_dict["inside"]
+
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._release()
+
+    def _go_on(self, inside: dict[str, Any]) -> None:
+        """Counts on from a checkpoint inside the experience."""
+        self._present, self._epochs = Cost(**inside["present"]), inside["epochs"]
+        self._counting.add(inside["counts"])
+        self._arithmetic.operations = inside["rule_operations"]
+        self._started -= inside["seconds"]
+        self._inside = None
 
     @property
     def _counting(self) -> OperationCounter:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,10 +198,22 @@ class OperationCounter:
                 self._add("local_accumulates", operations)
         self._calls.clear()
 
+    def counts(self) -> dict[str, int]:
+        """The counts since the last call of `cost`, by quantity."""
+        sums = {name: int(torch.stack([v.sum().cpu() for v in values]).sum()) for name, values in self._sparse.items()}
+        return {**self._whole, **sums}
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Counts on from what `counts` gave."""
+        for name, count in counts.items():
+            if name in self._whole:
+                self._whole[name] += count
+            else:
+                self._add(name, torch.tensor(count))
+
     def cost(self) -> Cost:
         """The counts since the last call of this method."""
-        sums = {name: int(torch.stack([v.sum().cpu() for v in values]).sum()) for name, values in self._sparse.items()}
-        cost = Cost(**self._whole, **sums)
+        cost = Cost(**self.counts())
         self._whole = dict.fromkeys(self._whole, 0)
         self._sparse = {}
         return cost

@@ -167,14 +167,19 @@ class EpochSampler(Sampler[int]):
         self._epoch = epoch
         self._announced = True
 
+    def order(self, epoch: int) -> list[int]:
+        """The order of one epoch."""
+        generator = torch.Generator().manual_seed((self.seed + _EPOCH_STRIDE * epoch) % 2**63)
+        return torch.randperm(self.size, generator=generator).tolist()  # type: ignore[no-any-return]
+
     def __len__(self) -> int:
         return self.size
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed((self.seed + _EPOCH_STRIDE * self._epoch) % 2**63)
+        epoch = self._epoch
         if not self._announced:
             self._epoch += 1
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        return iter(self.order(epoch))
 
 
 def _as_it_is(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

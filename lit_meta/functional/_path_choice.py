@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.functional._batch_tree import blank, count_samples, is_blank, sample_leaves, scrambled, take
+from lit_meta.functional._counting import uncounted
 from lit_meta.functional._gradient_paths import (
     Cotangents,
     Path,
@@ -83,7 +84,8 @@ def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
     key = _form(problem, batch, power)
     ways = _ways.setdefault(problem.network, {})
     if key not in ways:
-        ways[key] = _probe(problem, batch, power)
+        with uncounted():
+            ways[key] = _probe(problem, batch, power)
     way = ways[key]
     if way.changing:
         state = ModuleState(problem.owner, way.changing)

@@ -20,6 +20,7 @@ from lit_meta.core.experience_data import (
     in_order,
     loader_in_order,
     loader_of,
+    order_of,
     reads_all,
     reads_in_order,
     rebuildable,
@@ -62,6 +63,9 @@ class LightningData(ExperienceData):
         trainer: that fits.
         module: the LightningModule.
         readers: the rules that will read the data; where there are none, nothing is watched.
+
+    Attributes:
+        batches_of_epochs: how many batches training steps got in each epoch, after a 0.
     """
 
     def __init__(self, trainer: L.Trainer, module: L.LightningModule, readers: list[Rule]) -> None:
@@ -69,7 +73,8 @@ class LightningData(ExperienceData):
         self._module = module
         self._readers = readers
         self._samplers: list[tuple[DataLoader[Any], str, _Watched]] = []
-        self._epochs = [0]
+        self.batches_of_epochs = [0]
+        self._continued = False
         self._end_watch = _lightning.watch_loaders(trainer, self._watch) if readers else _nothing
 
     def close(self) -> None:
@@ -78,12 +83,16 @@ class LightningData(ExperienceData):
         for loader, name, sampler in self._samplers:
             object.__setattr__(loader, name, sampler.watched)
 
+    def continue_from(self, batches_of_epochs: list[int]) -> None:
+        """Takes over the counts of a fit that goes on from inside."""
+        self.batches_of_epochs, self._continued = list(batches_of_epochs), True
+
     def begin_epoch(self) -> None:
-        self._epochs.append(0)
+        self.batches_of_epochs.append(0)
 
     def count(self) -> None:
         """Counts a batch that a training step gets."""
-        self._epochs[-1] += 1
+        self.batches_of_epochs[-1] += 1
 
     def check_end(self) -> None:
         """Checks, before anything is learned, that rules can read the data once more when training ends.
@@ -124,9 +133,9 @@ class LightningData(ExperienceData):
     @property
     def _batches(self) -> int | None:
         """How many batches the fullest epoch had; a training that was cut short has not seen the rest."""
-        seen, limit = max(self._epochs), self._trainer.num_training_batches
-        # An epoch that a checkpoint cut in two began before these counts did.
-        if seen == 0 or _lightning.resumed_inside_epoch(self._trainer):
+        seen, limit = max(self.batches_of_epochs), self._trainer.num_training_batches
+        # An epoch that a checkpoint of an older release cut in two began before these counts did.
+        if seen == 0 or (not self._continued and _lightning.resumed_inside_epoch(self._trainer)):
             return None if limit == float("inf") else int(limit)
         return seen
 
@@ -150,10 +159,15 @@ class LightningData(ExperienceData):
         cut = alone and self._batches is not None and self._batches < len(loader)
         if reads_all(loader) and not cut and not self._limits_of(loader) < len(loader):
             return loader_in_order(loader, drop_last=False)
+        counts = [count for count in self.batches_of_epochs if count]
+        order = order_of(loader)
+        if alone and order is not None:  # Drawn again, since a fit may have gone on from inside of it.
+            epochs = [k - 1 for k, count in enumerate(self.batches_of_epochs) if count]
+            return loader_of(loader, [order(k)[:count] for k, count in zip(epochs, counts, strict=True)])
         drawn = [epoch for other, _, sampler in self._samplers if other is loader for epoch in sampler.epochs]
         if alone:  # What was drawn ahead, and not learned, does not count.
-            counts = [count for count in self._epochs if count]
-            drawn = [epoch[:count] for epoch, count in zip(drawn[-len(counts) :], counts, strict=False)]
+            known = min(len(drawn), len(counts))
+            drawn = [epoch[:count] for epoch, count in zip(drawn[-known:], counts[-known:], strict=True)]
         drawn = [epoch for epoch in drawn if epoch]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             everyone: list[Any] = [None] * torch.distributed.get_world_size()

@@ -199,7 +199,10 @@ class Metaplasticity(L.Callback):
             self.session.close()
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.session is None else self.session.state_dict()
+        if self.session is None:
+            return {}
+        state = self.session.state_dict()
+        return state if self._data is None else {**state, "batches": list(self._data.batches_of_epochs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._saved = dict(state_dict)
@@ -261,6 +264,8 @@ class Metaplasticity(L.Callback):
         # A checkpoint may be read before the network is known.
         if self.session is not None and self._saved:
             self.session.load_state_dict(self._saved)
+            if self._data is not None and self._saved.get("batches"):
+                self._data.continue_from(self._saved["batches"])
             self._saved = None
 
     def _check_beside(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

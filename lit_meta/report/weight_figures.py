@@ -12,7 +12,7 @@ from lit_meta.experiments.run import network_for_seed
 from lit_meta.functional.weight_change import change_map, changed_fraction
 from lit_meta.report.runs import Estimate, Run
 from lit_meta.report.style import SEQUENTIAL, Series, new_figure, plain, styled
-from lit_meta.streams.checkpoints import Checkpoints
+from lit_meta.streams.checkpoints import last_weights
 
 _MAP_SIZE = (40, 64)
 
@@ -33,7 +33,7 @@ def first_and_last(run: Run, learner: str) -> dict[str, tuple[Tensor, Tensor]] |
         ValueError: the checkpoint does not match the network that the config describes.
     """
     seed = run.learners[learner].seeds[0]
-    saved = Checkpoints(seed.folder).latest()
+    saved = last_weights(seed.folder)
     if saved is None:
         return None
     spec = run.experiment.for_learner(learner).network  # type: ignore[arg-type]
@@ -41,9 +41,11 @@ def first_and_last(run: Run, learner: str) -> dict[str, tuple[Tensor, Tensor]] |
     weights = {}
     for layer in weight_layers(network):
         before = network.get_parameter(f"{layer.name}.weight").detach()
-        after = saved.module.get(f"network.{layer.name}.weight")
+        after = saved.get(f"network.{layer.name}.weight")
         if after is None or after.shape != before.shape:
-            raise ValueError(f"{saved.path} has no layer {layer.name!r} of the shape that config.yaml describes")
+            raise ValueError(
+                f"the checkpoint in {seed.folder} has no layer {layer.name!r} of the shape that config.yaml describes"
+            )
         weights[layer.name] = (before, after)
     return weights
 

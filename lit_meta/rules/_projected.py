@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.state import Kept, apart
+from lit_meta.functional._counting import uncounted
 from lit_meta.rules._coverage import Coverage, coverage
 from lit_meta.rules._receptive import Receptive
 from lit_meta.utils.validation import require_one_of
@@ -87,7 +88,8 @@ class ProjectedRule(Rule):
     def layers(self, synapses: Synapses) -> list[Receptive]:
         """The layers that are projected; searched again if the stream was resumed inside an experience."""
         if self._plan is None or self._plan[0] is not synapses.network:
-            self._make_plan(synapses)
+            with uncounted():
+                self._make_plan(synapses)
         assert self._plan is not None
         return self._plan[1].layers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from lit_meta.core.layers import units, weight_layers
 from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.core.state import Kept
+from lit_meta.functional._counting import uncounted
 from lit_meta.functional.neuromodulation import (
     expectation_code,
     modulation_table,
@@ -126,7 +128,8 @@ class NACA(Rule):
         if targets is None:
             raise ValueError("NACA needs labels, and the batch has none")
         if not self._width:  # The stream was resumed from a checkpoint inside an experience.
-            self.begin_experience(synapses)
+            with uncounted():
+                self.begin_experience(synapses)
         check_class_labels(targets, self._width, "NACA")
 
     def local_error(self, layer: Layer, output: Tensor, targets: Tensor) -> Tensor:
@@ -151,7 +154,8 @@ class NACA(Rule):
         if "projection" not in self.state:
             self.state["projection"] = {}
         projections = self.state["projection"]
-        if name not in projections:
+        known = name in projections
+        if not known:
             # Each block draws from a generator of its own: NI depends on neither the host nor the order of blocks.
             generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{name}".encode()))
             drawn = neuromodulator_projection(self._width, width, distribution=self.distribution, generator=generator)
@@ -167,8 +171,9 @@ class NACA(Rule):
         # Halves are for the network's products; an error divided by the batch keeps its digits until then.
         dtype = torch.float64 if output.dtype == torch.float64 else torch.float32
         if held is None or held[0] is not projection or held[1].dtype != dtype:
-            code = expectation_code(self._width, kind=self.code, device=projection.device, dtype=dtype)
-            table = modulation_table(code, projection.to(dtype), inversion=self.inversion, maximum=self.maximum)
+            with uncounted() if known else nullcontext():  # Made again after the stream was resumed.
+                code = expectation_code(self._width, kind=self.code, device=projection.device, dtype=dtype)
+                table = modulation_table(code, projection.to(dtype), inversion=self.inversion, maximum=self.maximum)
             held = (projection, table)
             self._tables[name] = held
         return held[1]

@@ -1,133 +1,237 @@
-"""Checkpoints between the experiences of a stream: tensors as safetensors, the rest as JSON."""
+"""Checkpoints of a stream, between its experiences and inside them: tensors as safetensors, the rest as JSON."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
-from dataclasses import asdict, dataclass, field
+import time
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lit_meta.core.memory_codec import decode_numbered, encode_numbered
 from lit_meta.streams.cost import StreamCost
-from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
+from lit_meta.streams.identity import difference
+from lit_meta.utils.encoding import decode, encode
+from lit_meta.utils.files import read_folder, remove_partial, write_folder
 
-
-@dataclass(frozen=True)
-class StreamIdentity:
-    """What identifies a stream: its scenario's name, the lengths of its two streams, the seed, and the classes.
-
-    Attributes:
-        classes: the labels in each training experience; empty if the benchmark does not list them.
-    """
-
-    scenario: str
-    train: int
-    test: int
-    seed: int
-    classes: list[list[int]] = field(default_factory=list)
+FORMAT = 2
+KEPT = 2
+_NAME = re.compile(r"experience-(\d+)-step-(\d+)")
 
 
 @dataclass
-class Saved:
-    """A checkpoint as read back."""
+class StreamState:
+    """How far a stream has come, and all that it goes on with.
 
-    path: Path
-    module: dict[str, Tensor]
-    rules: list[dict[str, Any]]
-    rows: list[Tensor]
+    Attributes:
+        rows: of the accuracy matrix, of the experiences that have been learned.
+        initial: accuracies before any learning.
+        cost: so far, without the experience that is being learned.
+        host: the state of the module, its rules, the Trainer and its callbacks; None before the first step.
+        inside: what is particular to an experience that is being learned; None between experiences.
+        steps: optimizer steps taken in that experience.
+    """
+
     initial: Tensor
-    cost: StreamCost
-    stream: dict[str, Any]
+    rows: list[Tensor] = field(default_factory=list)
+    cost: StreamCost = field(default_factory=StreamCost)
+    host: dict[str, Any] | None = None
+    inside: dict[str, Any] | None = None
+    steps: int = 0
 
-    def check(self, stream: StreamIdentity) -> None:
-        """Checks that the checkpoint belongs to this stream.
-
-        Raises:
-            ValueError: it belongs to another stream.
-        """
-        now = asdict(stream)
-        # Checkpoints of older releases do not store the classes.
-        different = [name for name in now if name in self.stream and self.stream[name] != now[name]]
-        if different:
-            saved, given = ({name: identity[name] for name in different} for identity in (self.stream, now))
-            raise ValueError(f"{self.path} is a checkpoint of a stream of {saved}, not of {given}: use another run_dir")
+    @property
+    def place(self) -> str:
+        """Where in the stream this is, for a message."""
+        learned = len(self.rows)
+        if self.inside is not None:
+            return f"after {self.steps} steps of experience {learned + 1}"
+        return f"after experience {learned}" if learned else "before the first experience"
 
 
 class Checkpoints:
-    """The checkpoints of one run; only the latest is kept.
+    """The checkpoints of one run, of which the last two are kept.
 
     Args:
-        run_dir: the run's folder; checkpoints are in its ``checkpoints/``.
+        run_dir: the run's folder; checkpoints are in its ``checkpoints/``. Its owner alone may use them, see
+            `lit_meta.utils.locks`.
+        identity: of the run, see `lit_meta.streams.identity`.
+        writes: whether this process writes; of several, one does.
+
+    Attributes:
+        seconds: how long the last save has taken.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, identity: dict[str, Any], *, writes: bool = True) -> None:
+        self.run_dir = run_dir
+        self.writes = writes
         self.folder = run_dir / "checkpoints"
+        self.identity = json.loads(json.dumps(identity))  # As it comes back from a file.
+        self.seconds = 0.0
+        self._kept: list[Path] = []
 
-    def save(
-        self,
-        *,
-        module: nn.Module,
-        rules: list[dict[str, Any]],
-        rows: list[Tensor],
-        initial: Tensor,
-        cost: StreamCost,
-        stream: StreamIdentity,
-    ) -> None:
-        """Writes the checkpoint after the experience of the last row, then removes the previous one.
+    @property
+    def present(self) -> list[Path]:
+        """Everything in the folder that is not the rest of a killed write, the furthest first."""
+        return _present(self.folder)
 
-        ``progress.json`` is written last: a folder without it is not a checkpoint.
-        """
-        path = self.folder / f"experience-{len(rows) - 1:04d}"
-        save_tensors(path / "module.safetensors", module.state_dict())
-        described = []
-        for number, state in enumerate(rules):
-            tensors = encode_numbered(rule["state"] for rule in state.get("rules", []))
-            save_tensors(path / f"rules-{number}.safetensors", tensors)
-            names = [rule["name"] for rule in state.get("rules", [])]
-            described.append({**state, "rules": names})
-        progress = {
-            "stream": asdict(stream),
-            "rows": torch.stack(rows).tolist(),
-            "initial": initial.tolist(),
-            "cost": cost.to_dict(),
-            "rules": described,
-        }
-        save_json(path / "progress.json", progress)
-        for other in self.folder.glob("experience-*"):
-            if other != path:
-                shutil.rmtree(other)
-
-    def latest(self) -> Saved | None:
-        """The last complete checkpoint, or None.
+    def begin(self, *, resume: bool, overwrite: bool) -> StreamState | None:
+        """What the run goes on from; None if it starts afresh.
 
         Raises:
-            ValueError: one of its files is damaged.
+            FileExistsError: there is a run already, and neither ``resume`` nor ``overwrite`` is set.
+            ValueError: see `newest`.
         """
-        complete = sorted(path for path in self.folder.glob("experience-*") if (path / "progress.json").is_file())
-        if not complete:
-            return None
-        path = complete[-1]
-        progress = load_json(path / "progress.json")
-        absent = {"stream", "rows", "initial", "cost", "rules"} - progress.keys()
-        if absent:
-            raise ValueError(
-                f"{path / 'progress.json'} is not a checkpoint of a stream: it lacks {', '.join(sorted(absent))}"
+        if self.writes:
+            remove_partial(self.folder)
+        if resume:
+            return self.newest()
+        if self.writes and self.present:
+            if not overwrite:
+                raise FileExistsError(
+                    f"{self.run_dir} holds a run already: go on with it by resume=True, start afresh by overwrite=True, or use "
+                    "another run_dir"
+                )
+            shutil.rmtree(self.folder)
+        return None
+
+    def save(self, state: StreamState) -> None:
+        """Writes a checkpoint, then removes all but the last two.
+
+        Raises:
+            TypeError: something in the state of a callback, an optimizer or a schedule cannot be saved.
+            OSError: it cannot be written; the former ones are intact.
+        """
+        from safetensors.torch import save
+
+        started = time.perf_counter()
+        if not self.writes:
+            return
+        if state.host is not None and _not_a_number(state.host) is not None:
+            return  # Training has diverged, and to go on from here would be of no use.
+        tensors: dict[str, Tensor] = {}
+        content = {
+            "format": FORMAT,
+            "identity": self.identity,
+            **{name: getattr(state, name) for name in ("initial", "rows", "host", "inside", "steps")},
+            "cost": state.cost.to_dict(),
+        }
+        text = json.dumps(encode(content, tensors))
+        # Copies, because two names may share memory, which the format does not allow.
+        data = save({name: t.cpu().contiguous().clone() for name, t in tensors.items()})
+        path = self.folder / f"experience-{len(state.rows):06d}-step-{state.steps:09d}"
+        write_folder(path, {"state.json": text.encode(), "state.safetensors": data})
+        self._kept = [path, *(p for p in self._kept if p != path)][:KEPT]
+        for other in self.present:
+            if other not in self._kept:
+                _remove(other)
+        self.seconds = time.perf_counter() - started
+
+    def newest(self) -> StreamState | None:
+        """The furthest checkpoint that is whole, or None if there are none at all; a warning says what is passed over.
+
+        Raises:
+            ValueError: it is of another run, or there are some and none is whole.
+        """
+        reasons: list[str] = []
+        for path in self.present:
+            try:
+                content = _read(path)
+            except (ValueError, OSError) as error:
+                reasons.append(str(error))
+                continue
+            self._check_run(content["identity"])
+            self._kept = [path]
+            if reasons:
+                warnings.warn(f"{'; '.join(reasons)}: going on from {path} instead", stacklevel=3)
+            return StreamState(
+                initial=content["initial"],
+                rows=content["rows"],
+                cost=StreamCost.from_dict(content["cost"]),
+                host=content["host"],
+                inside=content["inside"],
+                steps=content["steps"],
             )
-        rules = []
-        for number, state in enumerate(progress["rules"]):
-            tensors = load_tensors(path / f"rules-{number}.safetensors")
-            memories = decode_numbered(tensors, len(state["rules"]))
-            entries = [{"name": name, "state": memory} for name, memory in zip(state["rules"], memories, strict=True)]
-            rules.append({**state, "rules": entries} if entries else {})
-        return Saved(
-            path=path,
-            module=load_tensors(path / "module.safetensors"),
-            rules=rules,
-            rows=list(torch.tensor(progress["rows"])),
-            initial=torch.tensor(progress["initial"]),
-            cost=StreamCost.from_dict(progress["cost"]),
-            stream=progress["stream"],
-        )
+        if reasons:
+            raise ValueError(
+                f"no checkpoint in {self.folder} can be used ({'; '.join(reasons)}): use another run_dir, or start afresh with "
+                "overwrite=True"
+            )
+        return None
+
+    def _check_run(self, identity: Any) -> None:
+        found = difference(identity, self.identity)
+        if found is not None:
+            raise ValueError(
+                f"{self.run_dir} holds another run: {found}; use another run_dir, or start afresh with overwrite=True"
+            )
+
+
+def last_weights(run_dir: Path) -> dict[str, Tensor] | None:
+    """The weights of the furthest checkpoint of any run; None if there is none.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    present = _present(run_dir / "checkpoints")
+    if not present or (host := _read(present[0])["host"]) is None:
+        return None
+    return dict(host["state_dict"])
+
+
+def _present(folder: Path) -> list[Path]:
+    paths = [path for path in folder.glob("*") if not path.name.startswith(".")]
+    return sorted(paths, key=_position, reverse=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint.
+
+    Raises:
+        ValueError: it is damaged, of another release, or holds numbers that are none.
+    """
+    from safetensors.torch import load
+
+    if not _NAME.fullmatch(path.name):
+        raise ValueError(f"{path} is no checkpoint of this release")
+    files = read_folder(path)
+    try:
+        content: dict[str, Any] = decode(json.loads(files["state.json"]), load(files["state.safetensors"]))
+    except Exception as error:
+        raise ValueError(f"{path} is no checkpoint of this release: {error}") from None
+    if content.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of this release: its format is {content.get('format')!r}")
+    if content["host"] is not None and (name := _not_a_number(content["host"])):
+        raise ValueError(f"{path} holds {name}, which is not a number")
+    return content
+
+
+def _not_a_number(host: dict[str, Any]) -> str | None:
+    """The name of a weight, or of a rule's memory, with a value that is NaN."""
+    memories = [
+        (f"the memory {key}", tensor)
+        for state in host["callbacks"].values()
+        if isinstance(state, dict)
+        for rule in state.get("rules", ())
+        for key, tensor in rule["state"].items()
+    ]
+    for name, tensor in (*((f"the weight {n}", t) for n, t in host["state_dict"].items()), *memories):
+        if isinstance(tensor, Tensor) and tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            return name
+    return None
+
+
+def _position(path: Path) -> tuple[int, int, str]:
+    match = _NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2]), path.name) if match else (-1, -1, path.name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ from torch import Tensor, nn
 from lit_meta.data.benchmark import Benchmark, benchmark_name, stream_classes
 from lit_meta.data.module import ExperienceDataModule, experience_tensors
 from lit_meta.evaluation.accuracy import Protocol
-from lit_meta.integrations import _lightning
-from lit_meta.streams.checkpoints import Checkpoints, StreamIdentity
-from lit_meta.streams.cost import StreamCost
+from lit_meta.integrations import _fit_state, _lightning
+from lit_meta.streams.checkpoints import Checkpoints, StreamState
 from lit_meta.streams.dynamic_models import DynamicModel
+from lit_meta.streams.identity import stream_identity
+from lit_meta.streams.interrupts import Interrupts, Stop
 from lit_meta.streams.learner import StreamLearner, make_trainer
 from lit_meta.streams.logging import log_accuracies
 from lit_meta.streams.observer import StreamObservers
 from lit_meta.streams.result import StreamResult
 from lit_meta.streams.sample_count import SampleCount
+from lit_meta.streams.saving import InsideSaver
 from lit_meta.streams.task_masking import task_outputs
 from lit_meta.utils.io import check_folder
+from lit_meta.utils.locks import owned_folder
 
 __all__ = ["StreamResult", "fit_stream"]
 
@@ -41,6 +45,9 @@ def fit_stream(
     callbacks: Sequence[L.Callback] = (),
     run_dir: str | Path | None = None,
     resume: bool = False,
+    overwrite: bool = False,
+    checkpoint_minutes: float = 2.0,
+    checkpoint_steps: int | None = None,
     on_experience: Callable[[int, Tensor], None] | None = None,
     **trainer_options: Any,
 ) -> StreamResult:
@@ -62,8 +69,14 @@ def fit_stream(
         protocol: how test batches are composed.
         accelerator: Lightning's name of the device.
         callbacks: given to the Trainer. They may also take part in the stream, see `lit_meta.streams.observer`.
-        run_dir: the folder for a checkpoint of the network and the rules' memory after every experience; None saves none.
-        resume: continue after the last checkpoint in ``run_dir``, or from the start if there is none.
+        run_dir: the run's folder, for a checkpoint after every experience and now and then inside of one; None saves none.
+            One process owns it while the stream runs. It holds one run: the same module, data, rule and settings.
+        resume: continue from the last checkpoint in ``run_dir``, to the same bits as without the interruption, or from the
+            start if there is none.
+        overwrite: start afresh in a ``run_dir`` that holds checkpoints, which are removed.
+        checkpoint_minutes: between two checkpoints inside an experience; more where saving takes long, so that it never takes
+            more than 3 % of the time.
+        checkpoint_steps: save after this many optimizer steps too; None for minutes alone.
         on_experience: called after each experience with its index and its row of the accuracy matrix.
         **trainer_options: anything else that `lightning.Trainer` takes. Its ``logger`` is also told the accuracies after every
             experience (``stream/accuracy``, ``stream/accuracy_seen``, ``stream/accuracy_experience_1``, ...), and
@@ -73,8 +86,13 @@ def fit_stream(
         The result over the whole stream.
 
     Raises:
-        ValueError: bad arguments, an empty experience, labels outside the head, or a checkpoint of another stream.
-        RuntimeError: Lightning took another number of steps than it should have.
+        ValueError: bad arguments, an empty experience, labels outside the head, or a run_dir of another run or with damaged
+            checkpoints only.
+        FileExistsError: ``run_dir`` holds a run, and neither ``resume`` nor ``overwrite`` is set.
+        RuntimeError: another process owns ``run_dir``, or Lightning took another number of steps than it should have.
+        OSError: a checkpoint cannot be written; the former one is intact.
+        StreamInterrupted, StreamTerminated: a `KeyboardInterrupt` on SIGINT and a `SystemExit` on SIGTERM and SIGHUP, once
+            the present step is finished and saved.
 
     Example:
         >>> from lit_meta import MetaplasticModule, scenario
@@ -88,8 +106,7 @@ def fit_stream(
         raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
     if run_dir is not None:
         check_folder(Path(run_dir))
-    if resume and run_dir is None:
-        raise ValueError("resume=True needs the run_dir of the run to resume")
+    _check_resuming(run_dir, resume, overwrite, checkpoint_minutes, checkpoint_steps)
     observers = StreamObservers(callbacks)
     seen = SampleCount()
     trainer = make_trainer(
@@ -99,45 +116,92 @@ def fit_stream(
     learner = StreamLearner(trainer, module, task_outputs(module, benchmark), dynamic)
     learner.check_boundaries(benchmark)
     observers.check(tells_tasks=learner.tells_tasks)
-    stream = StreamIdentity(
-        benchmark_name(benchmark), len(train), len(test), seed, stream_classes(benchmark.train_stream)
-    )
-    checkpoints = None if run_dir is None else Checkpoints(Path(run_dir))
-    saved = checkpoints.latest() if checkpoints is not None and resume else None
-    if saved is None:
-        rows, initial, cost = [], learner.test(test, protocol), StreamCost()
-    else:
-        saved.check(stream)
-        learner.load(saved)
-        rows, initial, cost = list(saved.rows), saved.initial, saved.cost
-        _check_counted(cost, observers, len(rows), len(train))
-    for index in range(len(rows), len(train)):
-        data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed)
-        started = time.perf_counter()
-        steps = learner.fit(data, max_epochs=max_epochs, index=index, seed=seed + index)
-        cost.add(
-            steps=steps,
-            samples=seen.take(),
-            seconds=time.perf_counter() - started,
-            counted=observers.experience_cost(),
-        )
-        rows.append(learner.test(test, protocol))
-        log_accuracies(trainer, rows[-1], len(rows))
-        if checkpoints is not None:
-            checkpoints.save(
-                module=module, rules=learner.rule_states(), rows=rows, initial=initial, cost=cost, stream=stream
+    interrupts = Interrupts(waits=run_dir is not None)
+    with ExitStack() as stack:
+        checkpoints, saved = None, None
+        if run_dir is not None:
+            _fit_state.check_state_keys(_lightning.callbacks_of(trainer))
+            identity = stream_identity(
+                module,
+                benchmark,
+                test=test,
+                callbacks=callbacks,
+                plasticity=learner.plasticity,
+                settings={"seed": seed, "max_epochs": max_epochs, "batch_size": batch_size, "protocol": protocol},
+                trainer_options=trainer_options,
             )
-        if on_experience is not None:
-            on_experience(index, rows[-1])
+            if trainer.is_global_zero:
+                stack.enter_context(owned_folder(Path(run_dir)))
+            checkpoints = Checkpoints(Path(run_dir), identity, writes=trainer.is_global_zero)
+            saved = checkpoints.begin(resume=resume, overwrite=overwrite)
+        stack.enter_context(interrupts.noted())
+        if saved is None:
+            state = StreamState(initial=learner.test(test, protocol))
+        else:
+            learner.load(saved)
+            state = saved
+        saver = InsideSaver(
+            trainer, module, checkpoints, interrupts, minutes=checkpoint_minutes, steps=checkpoint_steps
+        )
+        for index in range(len(state.rows), len(train)):
+            _end_if_asked(interrupts, state, run_dir)
+            data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed)
+            earlier, started = float((state.inside or {}).get("seconds", 0.0)), time.perf_counter()
+            try:
+                steps = learner.fit(data, max_epochs=max_epochs, state=state, seed=seed + index, saver=saver)
+            except Stop:
+                _end_if_asked(interrupts, saver.reached, run_dir if saver.saved else None)
+                raise
+            state.cost.add(
+                steps=steps,
+                samples=seen.take(),
+                seconds=earlier + time.perf_counter() - started,
+                counted=observers.experience_cost(),
+            )
+            state.rows.append(learner.test(test, protocol))
+            log_accuracies(trainer, state.rows[-1], len(state.rows))
+            state = StreamState(initial=state.initial, rows=state.rows, cost=state.cost)
+            if checkpoints is not None:
+                state.host = _fit_state.dumped(trainer, between=True)
+                checkpoints.save(state)
+                state.host = None
+            if on_experience is not None:
+                on_experience(index, state.rows[-1])
+        _end_if_asked(interrupts, state, run_dir)
+    cost = state.cost
     cost.parameter_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
-    # From the states, not the rules: in a run that was already complete, these have not been attached to a network.
-    states = learner.rule_states() if saved is None or len(saved.rows) < len(train) else saved.rules
-    cost.state_bytes = sum(
-        t.nbytes for state in states for rule in state.get("rules", []) for t in rule["state"].values()
-    )
+    cost.state_bytes = sum(rule.state.bytes for callback in learner.plasticity for rule in callback.rules)
     return StreamResult(
-        stream.scenario, protocol, torch.stack(rows), initial, cost, stream_classes(benchmark.test_stream)
+        benchmark_name(benchmark),
+        protocol,
+        torch.stack(state.rows),
+        state.initial,
+        cost,
+        stream_classes(benchmark.test_stream),
     )
+
+
+def _check_resuming(
+    run_dir: str | Path | None, resume: bool, overwrite: bool, minutes: float, steps: int | None
+) -> None:
+    for name, given in (("resume", resume), ("overwrite", overwrite)):
+        if given and run_dir is None:
+            raise ValueError(f"{name}=True needs the run_dir of the run to {name}")
+    if resume and overwrite:
+        raise ValueError("resume=True goes on with a run and overwrite=True removes it: give one of them")
+    if not minutes > 0:
+        raise ValueError(f"checkpoint_minutes must be above 0, got {minutes!r}")
+    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+        raise ValueError(f"checkpoint_steps must be a positive integer or None, got {steps!r}")
+
+
+def _end_if_asked(interrupts: Interrupts, state: StreamState, saved_in: str | Path | None) -> None:
+    """Ends the stream if a signal has come that asks for it."""
+    if interrupts.received is None:
+        return
+    if saved_in is None:
+        interrupts.end(f"the stream ended {state.place}, and what was learned since its last checkpoint is lost")
+    interrupts.end(f"the stream ended {state.place}; it is saved in {saved_in}, to be resumed from there")
 
 
 def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tuple[Tensor, Tensor]]]:
@@ -153,13 +217,3 @@ def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tup
     if not train:
         raise ValueError("the benchmark's train_stream is empty")
     return train, test
-
-
-def _check_counted(cost: StreamCost, observers: StreamObservers, learned: int, length: int) -> None:
-    """Checks that a resumed stream counts its cost over all of its experiences."""
-    if learned < length and (cost.counted is not None) != observers.counts_cost:
-        before, now = ("without", "with") if observers.counts_cost else ("with", "without")
-        raise ValueError(
-            f"the first {learned} experiences were learned {before} a callback that counts the cost (CostLedger), and the "
-            f"rest would be {now} one: resume with the callbacks that the run started with"
-        )

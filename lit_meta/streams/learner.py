@@ -9,17 +9,18 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 
 from lit_meta.data.benchmark import benchmark_name
 from lit_meta.evaluation.accuracy import Protocol, accuracy_of
 from lit_meta.evaluation.feature_cache import KeptFeatures
-from lit_meta.integrations import _lightning
+from lit_meta.integrations import _fit_state, _lightning
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.networks.backbones.network import Backbone
-from lit_meta.streams.checkpoints import Saved
+from lit_meta.streams.checkpoints import StreamState
 from lit_meta.streams.dynamic_models import DynamicModel
+from lit_meta.streams.random_state import seeded
+from lit_meta.streams.saving import InsideSaver
 from lit_meta.streams.task_masking import TaskOutputs
 
 
@@ -126,50 +127,53 @@ class StreamLearner:
             self._kept.begin()
             network = self._kept
         context = self.context if self.tells_tasks else None
-        return accuracy_of(network, experiences, protocol=protocol, device=device, context=context)
+        with seeded(0):  # A network that draws random numbers gives the same result whenever it is tested.
+            return accuracy_of(network, experiences, protocol=protocol, device=device, context=context)
 
-    def fit(self, data: L.LightningDataModule, *, max_epochs: int, index: int, seed: int) -> int:
+    def fit(
+        self, data: L.LightningDataModule, *, max_epochs: int, state: StreamState, seed: int, saver: InsideSaver
+    ) -> int:
         """One experience; returns the optimizer steps it took.
 
         Args:
             data: of the experience.
             max_epochs: maximum number of passes over it.
-            index: its position in the stream.
+            state: of the stream before it, or inside of it.
             seed: of everything random in it; the global random state is restored.
+            saver: saves inside of it.
 
         Raises:
             RuntimeError: Lightning took another number of steps than it should have.
         """
-        with torch.random.fork_rng(), quiet():
-            torch.manual_seed(seed)
+        with seeded(seed), quiet(), saver.experience(state) as path:
             if _only_backbones_evaluate(self.module):
                 warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode.*")
-            return self._fit(data, max_epochs, index)
+            before = self.trainer.global_step if state.inside is None else int(state.inside["first_step"])
+            return self._fit(data, max_epochs, len(state.rows), before, path)
 
     def rule_states(self) -> list[dict[str, Any]]:
         """The memory of all rules, by callback."""
         return [callback.state_dict() for callback in self.plasticity]
 
-    def load(self, saved: Saved) -> None:
-        """Restores the weights and the rules' memory of a checkpoint.
+    def load(self, state: StreamState) -> None:
+        """Brings the module, its rules and the Trainer to where a checkpoint was saved.
+
+        Of one that was saved inside an experience, the rest is restored when that experience is fitted.
 
         Raises:
             ValueError: the checkpoint is of another network, or of other rules.
         """
-        self.dynamic.regrow(len(saved.rows))
+        self.dynamic.regrow(len(state.rows))
+        if state.host is None or state.inside is not None:
+            return
+        callbacks = list({id(c): c for c in (*_lightning.callbacks_of(self.trainer), *self.plasticity)}.values())
         try:
-            self.module.load_state_dict(saved.module)
+            _fit_state.restore_finished(self.trainer, self.module, state.host, callbacks)
         except RuntimeError as error:
-            raise ValueError(f"{saved.path} is a checkpoint of another network: {error}") from None
-        callbacks = self.plasticity
-        if len(callbacks) != len(saved.rules):
-            raise ValueError(f"the checkpoint holds {len(saved.rules)} rule callbacks, the module has {len(callbacks)}")
-        for callback, state in zip(callbacks, saved.rules, strict=True):
-            callback.load_state_dict(state)
+            raise ValueError(f"the checkpoint is of another network: {error}") from None
 
-    def _fit(self, data: L.LightningDataModule, max_epochs: int, index: int) -> int:
+    def _fit(self, data: L.LightningDataModule, max_epochs: int, index: int, before: int, path: str | None) -> int:
         trainer = self.trainer
-        before = trainer.global_step
         self.dynamic.grow(index)
         # Epochs are counted within the experience, since the optimizer and its schedule are built for it, and callbacks for
         # early stopping and checkpoints act within it.
@@ -181,7 +185,7 @@ class StreamLearner:
             nullcontext() if self.outputs is None else self.outputs.learning(index),
             self.dynamic.learning(index),
         ):
-            trainer.fit(self.module, datamodule=_lightning.datamodule_for(self.module, data))
+            trainer.fit(self.module, datamodule=_lightning.datamodule_for(self.module, data), ckpt_path=path)
         steps = trainer.global_step - before
         expected = _lightning.expected_steps(trainer, self.module, max_epochs)
         if steps == 0 or (expected not in (None, steps) and not trainer.should_stop):
@@ -210,6 +214,8 @@ def quiet() -> Iterator[None]:
             warnings.filterwarnings(
                 "ignore", message=".*number of training batches.*is smaller than the logging interval.*"
             )
+            # They are not read again, see `lit_meta.integrations._fit_state`.
+            warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -26,6 +26,12 @@ class SampleCount(L.Callback):
         if first is not None and first.dim():
             self.samples += len(first) * trainer.world_size
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"samples": self.samples}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.samples = state_dict["samples"]
+
     def take(self) -> int:
         """The samples since the last call."""
         samples, self.samples = self.samples, 0

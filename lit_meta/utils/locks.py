@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def owned_folder(folder: Path) -> Iterator[None]:
         RuntimeError: another process (or another part of this one) owns it.
         OSError: the folder cannot be written to.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
     key = str(path.resolve())
@@ -46,6 +47,9 @@ def owned_folder(folder: Path) -> Iterator[None]:
         # Removed while it is locked, so that nobody owns a file that is no longer there.
         path.unlink(missing_ok=True)
         os.close(descriptor)
+        if made:  # What was refused leaves nothing behind.
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _acquire(path: Path, folder: Path) -> int:

@@ -274,3 +274,47 @@ def test_checkpoints_know_their_step_and_can_be_saved_again_when_training_ends(l
 def test_clipping_by_value_is_told_from_clipping_by_norm(algorithm):
     fitted = trainer(gradient_clip_val=None if algorithm is None else 1.0, gradient_clip_algorithm=algorithm)
     assert _lightning.clips_by_value(fitted) == (algorithm == "value")
+
+
+def test_a_fit_pauses_between_batches_and_goes_on_from_what_it_dumps(loader):
+    from lit_meta.integrations import _fit_state
+
+    class Leave(BaseException):
+        pass
+
+    def fit(module, leave_at=None, content=None):
+        states, fitted = [], trainer(max_epochs=2, callbacks=[])
+
+        def pause():
+            states.append(_fit_state.dumped(fitted))
+            if len(states) == leave_at:
+                raise Leave
+
+        watched = {"go_on": lambda: None, "pause": pause, "is_stopping": lambda: False}
+        with _fit_state.going_on_from(fitted, content) as path, _fit_state.pauses(fitted, **watched):
+            try:
+                fitted.fit(module, loader, ckpt_path=path)
+            except Leave:
+                pass
+        assert not {"on_run_start", "on_advance_end"} & {*vars(fitted.fit_loop), *vars(fitted.fit_loop.epoch_loop)}
+        return states, fitted
+
+    torch.manual_seed(0)
+    module = Module()
+    initial = {name: value.clone() for name, value in module.state_dict().items()}
+    states, fitted = fit(module)
+    assert [state["global_step"] for state in states] == [
+        1,
+        2,
+        3,
+        4,
+        5,
+    ]  # After the last step there is nothing to go on to.
+    for leave_at in range(1, 6):
+        part = Module()
+        part.load_state_dict(initial)
+        content = fit(part, leave_at)[0][-1]
+        _, again = fit(part, content=content)
+        assert again.global_step == fitted.global_step == 6
+        assert again.fit_loop.epoch_progress.current == fitted.fit_loop.epoch_progress.current
+        assert torch.equal(part.layer.weight, module.layer.weight)

@@ -62,9 +62,7 @@ def test_an_incremental_head_grows_with_the_stream_and_memory_grows_with_it(tmp_
     assert float(result.accuracy_matrix.diagonal().mean()) > 0.9
 
     torch.manual_seed(0)
-    again = fit_stream(
-        module(Growing(), EWC(strength=0.01)), stream, max_epochs=3, accelerator="cpu", run_dir=tmp_path, resume=True
-    )
+    again = fit_stream(module(Growing(), EWC(strength=0.01)), stream, **options, resume=True)
     assert torch.equal(again.accuracy_matrix, result.accuracy_matrix)
 
 
