@@ -50,12 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0, 1 for bad input, 2 for wrong usage, 70 for an error of the program's own, 130 when interrupted.
+
+    Raises:
+        SystemExit: a stream was ended by SIGTERM (status 143) or SIGHUP (129); what it has learned is saved.
     """
     # What libraries say to their own developers is no news to a user of the command.
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")
     warnings.filterwarnings("ignore", message="no QP solver found")
+    # What is left is for him: one line.
+    warnings.showwarning = lambda message, *_, **__: errors.say(str(message))
     top = parser()
     everything = top.parse_args(arguments)
     function, options = chosen(top, everything)
@@ -70,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             save_json(Path(options.json), facts)
         return int(facts.get("exit_status", 0)) if isinstance(facts, dict) else 0
-    except KeyboardInterrupt:
-        error_console().print("interrupted")
+    except KeyboardInterrupt as error:
+        if not str(error):  # A stream has said where it ended.
+            error_console().print("interrupted")
         return 130
     except Exception as error:
         if everything.debug:

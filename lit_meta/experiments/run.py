@@ -25,7 +25,7 @@ from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
 from lit_meta.rules.registry import build_rules
 from lit_meta.streams.fit import StreamResult, fit_stream
-from lit_meta.utils.io import check_folder, load_yaml, save_json
+from lit_meta.utils.io import check_folder, load_yaml, save_json, save_yaml
 from lit_meta.utils.modes import matmul_precision
 from lit_meta.utils.specs import Specification
 
@@ -280,11 +280,13 @@ def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None
     Raises:
         FileExistsError, ValueError: as of `check_config`.
     """
-    import yaml
 
     check_config(experiment, run_dir, resume=resume)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(experiment.to_dict(), sort_keys=False))
+    path = run_dir / "config.yaml"
+    # What is there already is not rewritten: a full disk would leave nothing of it.
+    if not path.is_file() or load_yaml(path) != experiment.to_dict():
+        save_yaml(path, experiment.to_dict())
 
 
 def _unfinished(experiment: Experiment, run_dir: Path, learners: Sequence[str] | None) -> list[str]:

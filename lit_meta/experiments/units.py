@@ -23,6 +23,7 @@ from lit_meta.experiments.trial import MakeCallbacks, place_of
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.streams.fit import StreamResult
 from lit_meta.utils.arguments import located
+from lit_meta.utils.files import write_text
 from lit_meta.utils.io import save_json, save_tensors
 from lit_meta.utils.modes import matmul_precision
 
@@ -195,4 +196,4 @@ def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult
     rules = module.plasticity.rules if module.plasticity is not None else ()
     save_tensors(run_dir / "rule.safetensors", encode_numbered(rule.state.state_dict() for rule in rules))
     rows = [",".join(f"{v:.6f}" for v in row) for row in result.accuracy_matrix.tolist()]
-    (run_dir / "accuracy_matrix.csv").write_text("\n".join(rows) + "\n")
+    write_text(run_dir / "accuracy_matrix.csv", "\n".join(rows) + "\n")

@@ -37,25 +37,6 @@ def dumped(trainer: L.Trainer, *, between: bool = False) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in left_out}
 
 
-def check_state_keys(callbacks: list[L.Callback]) -> None:
-    """Checks that no two callbacks save their state under one key, where the second would overwrite the first.
-
-    Raises:
-        ValueError: two do.
-    """
-    known: dict[str, L.Callback] = {}
-    for callback in callbacks:
-        saves = getattr(type(callback), "state_dict", None)
-        if saves is None or str(saves.__module__).endswith("callbacks.callback"):
-            continue
-        if callback.state_key in known:
-            raise ValueError(
-                f"two callbacks save their state as {callback.state_key!r}, so that a checkpoint can hold only one of them: "
-                "give one a state_key of its own"
-            )
-        known[callback.state_key] = callback
-
-
 def restore_finished(
     trainer: L.Trainer, module: L.LightningModule, content: dict[str, Any], callbacks: list[L.Callback]
 ) -> None:

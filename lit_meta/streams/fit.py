@@ -120,7 +120,6 @@ def fit_stream(
     with ExitStack() as stack:
         checkpoints, saved = None, None
         if run_dir is not None:
-            _fit_state.check_state_keys(_lightning.callbacks_of(trainer))
             identity = stream_identity(
                 module,
                 benchmark,

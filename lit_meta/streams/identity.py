@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -29,7 +30,11 @@ _ONLOOKERS = (
     *("ProgressBar", "ModelSummary", "Checkpoint", "Timer", "LearningRateMonitor", "DeviceStatsMonitor"),
     *("ThroughputMonitor", "OnExceptionCheckpoint"),
 )
-_DIGESTS = {"initial weights": "initial weights", "data.train": "training samples", "data.test": "test samples"}
+_DIGESTS = {
+    "initial weights": "initial weights are others (build the network anew, from the seed that the run began with)",
+    "data.train": "training samples are others",
+    "data.test": "test samples are others",
+}
 _LONGEST = 120  # Characters of a value in a message.
 
 
@@ -79,7 +84,7 @@ def difference(saved: Mapping[Any, Any], now: Mapping[Any, Any], *, path: str = 
         >>> difference({"rule": [{"strength": 1.0}]}, {"rule": [{"strength": 2.0}]})
         'its rule.0.strength is 1.0, and not 2.0'
         >>> difference({"initial weights": "a1"}, {"initial weights": "b2"})
-        'its initial weights are others'
+        'its initial weights are others (build the network anew, from the seed that the run began with)'
     """
     for key in [*saved, *(key for key in now if key not in saved)]:
         if key not in saved or key not in now:
@@ -91,7 +96,7 @@ def difference(saved: Mapping[Any, Any], now: Mapping[Any, Any], *, path: str = 
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             return difference(one, other, path=f"{path}{key}.")
         if f"{path}{key}" in _DIGESTS:
-            return f"its {_DIGESTS[f'{path}{key}']} are others"
+            return f"its {_DIGESTS[f'{path}{key}']}"
         return f"its {path}{key} is {_short(old)}, and not {_short(new)}"
     return None
 
@@ -163,9 +168,9 @@ def _rule(rule: Any) -> dict[str, Any]:
 
 
 def _callback(callback: L.Callback) -> dict[str, Any]:
-    # What it counts begins with the same number in every new one; a path may be another.
-    public = {name: value for name, value in vars(callback).items() if not name.startswith("_")}
-    plain = {n: v for n, v in public.items() if type(v) in (bool, int, float, str) and "/" not in str(v)}
+    # Its arguments, where it keeps them under their names; what it counts is no setting, and a path may be another.
+    given = {name: vars(callback).get(name) for name in inspect.signature(type(callback)).parameters}
+    plain = {n: v for n, v in given.items() if type(v) in (bool, int, float, str) and "/" not in str(v)}
     return {"class": _qualified(type(callback)), **plain}
 
 

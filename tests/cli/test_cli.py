@@ -246,15 +246,26 @@ def finished(small_config, tmp_path):
     return run_dir
 
 
-@pytest.mark.parametrize("file", ("progress.json", "module.safetensors", "rules-0.safetensors"))
-@pytest.mark.parametrize("content", (b"", b"{", b"[]", b"{}", b"\xff\xfe\x00"))
-def test_a_damaged_checkpoint_is_named(small_config, finished, file, content, capsys):
-    (path,) = (finished / "rule" / "seed-0" / "checkpoints").glob(f"*/{file}")
-    path.write_bytes(content)
-    arguments = ["--run_dir", str(finished), "--learners", "rule", "--set", "seeds=[0]"]
-    assert main(["run", str(small_config), *arguments, "--resume"]) == 1
+@pytest.mark.parametrize(
+    ("file", "content"), (("state.json", b"{"), ("state.safetensors", b""), ("manifest.json", b"{}"))
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(small_config, finished, file, content, capsys):
+    paths = sorted((finished / "rule" / "seed-0" / "checkpoints").glob(f"*/{file}"))
+    arguments = ["run", str(small_config), "--run_dir", str(finished), "--learners", "rule", "--set", "seeds=[0]"]
+    before = json.loads((finished / "metrics.json").read_text())["rule"]["accuracy_matrix"]
+    assert len(paths) == 2
+    paths[1].write_bytes(content)
+    assert main([*arguments, "--resume"]) == 0
     error = capsys.readouterr().err.strip()
-    assert str(path) in error
+    assert "is damaged" in error
+    assert paths[1].parent.name in error
+    assert len(error.splitlines()) == 1
+    assert json.loads((finished / "metrics.json").read_text())["rule"]["accuracy_matrix"] == before
+    for path in sorted((finished / "rule" / "seed-0" / "checkpoints").glob(f"*/{file}")):
+        path.write_bytes(content)
+    assert main([*arguments, "--resume"]) == 1
+    error = capsys.readouterr().err.strip()
+    assert "no checkpoint in" in error
     assert len(error.splitlines()) == 1
 
 

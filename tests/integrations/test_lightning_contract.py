@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 
 import lightning as L
@@ -276,6 +277,7 @@ def test_clipping_by_value_is_told_from_clipping_by_norm(algorithm):
     assert _lightning.clips_by_value(fitted) == (algorithm == "value")
 
 
+@pytest.mark.filterwarnings("ignore:.*not resumable.*")
 def test_a_fit_pauses_between_batches_and_goes_on_from_what_it_dumps(loader):
     from lit_meta.integrations import _fit_state
 
@@ -291,11 +293,12 @@ def test_a_fit_pauses_between_batches_and_goes_on_from_what_it_dumps(loader):
                 raise Leave
 
         watched = {"go_on": lambda: None, "pause": pause, "is_stopping": lambda: False}
-        with _fit_state.going_on_from(fitted, content) as path, _fit_state.pauses(fitted, **watched):
-            try:
-                fitted.fit(module, loader, ckpt_path=path)
-            except Leave:
-                pass
+        with (
+            contextlib.suppress(Leave),
+            _fit_state.going_on_from(fitted, content) as path,
+            _fit_state.pauses(fitted, **watched),
+        ):
+            fitted.fit(module, loader, ckpt_path=path)
         assert not {"on_run_start", "on_advance_end"} & {*vars(fitted.fit_loop), *vars(fitted.fit_loop.epoch_loop)}
         return states, fitted
 

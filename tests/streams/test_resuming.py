@@ -246,16 +246,6 @@ def test_without_a_folder_a_stream_that_is_terminated_says_what_is_lost(capsys):
     assert "since its last checkpoint is lost" in capsys.readouterr().err
 
 
-def test_callbacks_that_would_overwrite_each_others_state_are_refused(tmp_path):
-    class Keeps(L.Callback):
-        def state_dict(self):
-            return {"a": 1}
-
-    with pytest.raises(ValueError, match="two callbacks save their state as"):
-        fit(run_dir=tmp_path, callbacks=[Keeps(), Keeps()])
-    assert not list(tmp_path.iterdir())
-
-
 def test_state_that_cannot_be_saved_is_told_and_the_stream_goes_on(tmp_path):
     class Odd(torch.optim.lr_scheduler.StepLR):
         def state_dict(self):
