@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run side by side, one thread each.
 WORKERS ?= 2
 
-.PHONY: demo test interop torture check docs clean
+.PHONY: demo test interop torture check docs site clean
 
 demo: $(READY)
 	$(BIN)/lit-meta demo
@@ -30,7 +30,11 @@ check: $(READY)
 
 # Writes the tables and figures of docs/ from the zoo's cards and docs/results/.
 docs: $(READY)
-	for table in results classification leak along interop; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
+	for table in results classification leak along interop choose reference; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
+
+# The site, in site/: every page, search, and a reference made from the docstrings.
+site: $(VENV)/.site
+	$(BIN)/mkdocs build --quiet
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -42,5 +46,9 @@ $(VENV)/.interop: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,interop]"
 	touch $(VENV)/.interop
 
+$(VENV)/.site: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
+	touch $(VENV)/.site
+
 clean:
-	rm -rf $(VENV) runs dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runs dist build site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -77,9 +77,7 @@ def table(rows: Iterable[Mapping[str, Any]]) -> str:
         length = f", {scenario['experiences']} experiences" if "experiences" in scenario else ""
         form = f", {scenario['form']}-incremental" if "form" in scenario else ""
         cells = [
-            f"[`{row['name']}`](../zoo/{row['name']})"
-            if row["zoo"]
-            else f"[`{row['name']}`](results/{row['name']}.json)",
+            f"`{row['name']}`, in the zoo" if row["zoo"] else f"[`{row['name']}`](results/{row['name']}.json)",
             f"{scenario['name']}{length}{form}",
             row["protocol"] + (", tasks given" if is_given_tasks(row["name"]) else ""),
             *accuracies(row),
