@@ -99,7 +99,13 @@ def test_the_demo_does_the_main_job(tmp_path, capsys):
     assert main(["demo", "--run_dir", str(tmp_path / "demo")]) == 0
     shown = capsys.readouterr().out
     assert "joint bound" in " ".join(shown.split())
-    learners = json.loads((tmp_path / "demo" / "metrics.json").read_text())["learners"]
+    facts = json.loads((tmp_path / "demo" / "metrics.json").read_text())
+    assert (
+        facts["backbone"]["recursive readout"]["average_accuracy"]
+        > 0.8
+        > facts["backbone"]["naive"]["average_accuracy"]
+    )
+    learners = facts["learners"]
     assert learners["recursive readout"]["average_accuracy"] > 0.97
     assert learners["joint bound (EWC's network)"]["average_accuracy"] > 0.9
     assert learners["naive (EWC's network)"]["average_accuracy"] < 0.2 < learners["EWC"]["average_accuracy"]

@@ -173,3 +173,15 @@ def test_progress_tells_how_much_is_left(capsys):
     lines = capsys.readouterr().err.split("\r")[1:]
     assert lines[0].strip() == "features of 500 of 2,000 images (10 a second, 2 min left)"
     assert lines[1].endswith("\n")
+
+
+def test_the_features_that_come_with_the_package_are_made_by_a_committed_script(tmp_path):
+    from docs.tables.shipped_features import NAME, make
+
+    shipped = load_source(f"features:{NAME}")
+    assert (shipped.train_x.shape, shipped.test_x.shape) == ((1000, 1280), (500, 1280))
+    store = extract_features(network(), images(), tmp_path, **ONE_FORM)
+    small = make(store, tmp_path / "small", train=9, test=3)
+    assert small.description.parts == {"last": 8}
+    assert torch.allclose(small.source().train_x, store.source(["last"]).train_x[:9], rtol=1e-3)
+    assert torch.equal(small.source().test_y, store.source().test_y[:3])
