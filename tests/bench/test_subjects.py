@@ -9,11 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-<<<<<<< HEAD
 from lit_meta.bench import benchmarks, naca, readout, rules, spiking, sums
-=======
-from lit_meta.bench import backbones, benchmarks, naca, readout, rules, spiking
->>>>>>> 5edf642 (CIFAR-10 on a frozen EfficientNet-Lite0: results, bench rows, and small features for the demo)
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
 from lit_meta.core.session import Session
 from lit_meta.cost import CostLedger
@@ -116,7 +112,6 @@ def test_the_readout_learns_the_class_that_backpropagation_passes_over_once(monk
     assert len(steps) == 19  # Batches of 32.
 
 
-<<<<<<< HEAD
 def test_a_readout_and_scikit_learns_ridge_find_the_same_weights():
     ours, theirs = sums.readout(width=40, samples=700)(), sums.sklearn_ridge(width=40, samples=700)()
     torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-4)
@@ -128,13 +123,3 @@ def test_the_recursion_is_ridge_regression_without_an_intercept():
     ridge = 1e-3 * float(h.square().sum(0).mean()) * torch.eye(30).double()
     expected = torch.linalg.solve(h.T @ h + ridge, h.T @ nn.functional.one_hot(y, 10).double()).T
     torch.testing.assert_close(sums.recursion(width=30, samples=200)(), expected, atol=1e-8, rtol=1e-6)
-=======
-def test_a_step_on_kept_features_learns_what_the_step_on_images_does():
-    sums = []
-    for from_features in (True, False):
-        work = backbones.learn(from_features=from_features)
-        work()
-        session = next(cell.cell_contents for cell in work.__closure__ if isinstance(cell.cell_contents, Session))
-        sums.append(session.rules[0].state.overall["class_sums"] + session.rules[0].state.overall["shift"])
-    torch.testing.assert_close(*sums, rtol=1e-4, atol=1e-5)
->>>>>>> 5edf642 (CIFAR-10 on a frozen EfficientNet-Lite0: results, bench rows, and small features for the demo)
