@@ -46,7 +46,21 @@ def add(commands: Any) -> None:
         example="lit-meta zoo export naca-mlp-digits mine",
     )
     export.add_argument("name", help=_SOURCE)
-    export.add_argument("folder", help="the folder that the entry's own folder goes into")
+    export.add_argument("folder", help="the folder for what is written")
+    export.add_argument(
+        "--format",
+        choices=("safetensors", "torch.export", "onnx", "nir"),
+        default="safetensors",
+        help="safetensors (default): the entry as it is; the others: its network for another program",
+    )
+    overview = add_command(
+        actions,
+        "page",
+        write_page,
+        "one HTML page on all entries, to sort and filter",
+        example="lit-meta zoo page zoo.html",
+    )
+    overview.add_argument("file", help="the page")
     new = add_command(
         actions, "add", add_entry, "make an entry from a finished run", example="lit-meta zoo add runs/mine"
     )
@@ -142,9 +156,22 @@ def verify_entries(options: Namespace) -> dict[str, Any]:
 def export_entry(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
-    target = zoo.export(options.name, options.folder)
+    target = zoo.export(options.name, options.folder, format=options.format)
     console().print(f"{options.name} is in {target}", soft_wrap=True)
     return {"name": options.name, "folder": str(target)}
+
+
+def write_page(options: Namespace) -> dict[str, Any]:
+    from lit_meta.utils.io import check_target
+    from lit_meta.zoo.layout import names
+    from lit_meta.zoo.page import page
+
+    file = Path(options.file)
+    check_target(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(page(), encoding="utf-8")
+    console().print(f"{len(names())} entries are in {file}", soft_wrap=True)
+    return {"file": str(file), "entries": names()}
 
 
 def add_entry(options: Namespace) -> dict[str, Any]:

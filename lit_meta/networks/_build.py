@@ -78,7 +78,7 @@ def samples(x: Tensor, shape: tuple[int, ...]) -> Tensor:
         raise ValueError(
             f"expected a batch of samples of {math.prod(shape)} values (batch, *{shape}), got {tuple(x.shape)}."
         )
-    return x.reshape(len(x), *shape)
+    return x.reshape(x.shape[0], *shape)
 
 
 class WeightFactory:

@@ -11,6 +11,7 @@ from lit_meta.zoo.layout import names as names
 from lit_meta.zoo.preprocessing import Transform as Transform
 
 if TYPE_CHECKING:
+    from lit_meta.zoo.continuation import grow_head as grow_head
     from lit_meta.zoo.entries import load as load
     from lit_meta.zoo.exporting import export as export
     from lit_meta.zoo.hub import from_pretrained as from_pretrained
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
     from lit_meta.zoo.verification import verify as verify
 
 _PARTS = (
-    *("entries:load", "exporting:export", "hub:from_pretrained", "hub:push_to_hub", "pages:readme"),
+    *(
+        "continuation:grow_head",
+        "entries:load",
+        "exporting:export",
+        "hub:from_pretrained",
+        "hub:push_to_hub",
+        "pages:readme",
+    ),
     *("prediction:Prediction", "prediction:predict", "runs:add", "runs:remake", "saving:migrate", "saving:save"),
     *("verification:Evaluation", "verification:evaluate", "verification:verify"),
 )

@@ -1,0 +1,95 @@
+"""Entries in the form of other programs give the same outputs there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_meta import zoo
+from lit_meta.cli import main
+from lit_meta.data import load_source
+from lit_meta.networks import build_network
+
+ANN = "ewc-mlp-digits"
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    return load_source("digits").test_x[:7]
+
+
+@pytest.mark.filterwarnings("ignore")  # Of the exporter's own libraries.
+def test_a_program_of_torch_export_gives_the_same_outputs(tmp_path, inputs, capsys):
+    assert main(["zoo", "export", ANN, str(tmp_path), "--format", "torch.export"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ANN}.pt2"]
+    program = torch.export.load(tmp_path / f"{ANN}.pt2").module()
+    with torch.no_grad():
+        assert torch.allclose(program(inputs), zoo.load(ANN)(inputs), atol=1e-5)
+    with pytest.raises(FileExistsError, match="there already"):
+        zoo.export(ANN, tmp_path, format="torch.export")
+
+
+@pytest.mark.filterwarnings("ignore")  # Of the exporter's own libraries.
+def test_onnx_runtime_gives_the_same_outputs_for_any_batch(tmp_path, inputs):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = zoo.export(ANN, tmp_path, format="onnx")
+    assert [p.name for p in tmp_path.iterdir()] == [f"{ANN}.onnx"]
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for batch in (inputs, inputs[:1]):
+        (outputs,) = session.run(None, {"input": batch.numpy()})
+        with torch.no_grad():
+            assert torch.allclose(torch.from_numpy(outputs), zoo.load(ANN)(batch), atol=1e-4)
+
+
+def spiking():
+    return build_network(
+        "lif-mlp",
+        inputs=64,
+        hidden=[30],
+        classes=10,
+        neuron={"steps": 12, "decay": 0.7, "threshold": 0.6, "current": "identity"},
+        weight_gain=3.0,
+        bias=True,
+        seed=0,
+    ).eval()
+
+
+@pytest.mark.filterwarnings("ignore")  # Of snnTorch's reader.
+def test_snntorch_fires_the_same_spikes(tmp_path, inputs, capsys):
+    nir, import_nir = pytest.importorskip("nir"), pytest.importorskip("snntorch.import_nir")
+    from lit_meta.functional.spiking import encoding_thresholds, threshold_encode
+    from lit_meta.zoo.nir_graph import nir_graph
+
+    network = spiking()
+    nir.write(tmp_path / "network.nir", nir_graph(network))
+    theirs = import_nir.import_from_nir(nir.read(tmp_path / "network.nir"))
+    thresholds = encoding_thresholds((64,), 12, seed=network.encoding_seed, start=0, low=0.0, high=1.0)
+    spikes = threshold_encode(inputs.flatten(1), thresholds)
+    state, counts = None, torch.zeros(7, 10)
+    with torch.no_grad():
+        for step in spikes:
+            output, state = theirs(step, state)
+            counts += output
+        rates = network(inputs)
+    assert 0.02 < float(rates.mean()) < 0.98, "silent or saturated neurons would prove nothing"
+    assert torch.equal(counts, (rates * 12).round())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    ((ANN, "spiking networks of leaky neurons"), ("recursive-readout-snn-digits", "this is SpikingPatchNet")),
+)
+def test_what_nir_does_not_know_is_named(tmp_path, name, message):
+    pytest.importorskip("nir")
+    with pytest.raises(ValueError, match=message):
+        zoo.export(name, tmp_path, format="nir")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"lit-meta\[export\]"):
+        zoo.export(ANN, tmp_path, format="nir")
+    with pytest.raises(ValueError, match="format must be one of"):
+        zoo.export(ANN, tmp_path, format="pickle")
