@@ -40,8 +40,11 @@ from .rules import SI as SI
 from .rules import UPGD as UPGD
 from .rules import BennaFusi as BennaFusi
 from .rules import BinaryMetaplasticity as BinaryMetaplasticity
+from .rules import ContinualBackprop as ContinualBackprop
 from .rules import CriticalPeriod as CriticalPeriod
+from .rules import L2Init as L2Init
 from .rules import RecursiveReadout as RecursiveReadout
+from .rules import ShrinkAndPerturb as ShrinkAndPerturb
 from .rules import StreamingLDA as StreamingLDA
 from .rules import XdG as XdG
 from .streams.fit import StreamResult as StreamResult

@@ -49,6 +49,7 @@ class TrainingSteps(BoundRules):
         self._rehearsed = False
         self._steps = 0
         self._batch_is_open = False
+        self._present: Callable[[], PastExperience] | None = None
         self._passes = 0  # Backward passes since the last step.
         self._needs_backward = [
             rule for rule in self.rules if any(map(rule.overrides, ("after_backward", "local_error", "layer_input")))
@@ -113,6 +114,7 @@ class TrainingSteps(BoundRules):
             self._rehearse(batch())
         self._targets = targets
         self._batch_is_open = True
+        self._present = batch
         for before in self._calls["before_forward"]:
             before(self._all, inputs, targets)
         if self._freezing:
@@ -194,6 +196,10 @@ class TrainingSteps(BoundRules):
             rule.loss_divisor = loss_divisor
         for after in self._calls["after_backward"]:
             after(self._all)
+        present, self._present = self._present, None
+        if present is not None:
+            for repeat in self._calls["repeat"]:
+                repeat(self._all, present())
 
     def before_step(self, optimizer: Optimizer | None = None) -> None:
         """Before the optimizer's step (and before clipping): rules change the gradients.

@@ -86,8 +86,24 @@ class PastExperience:
         finally:
             self._measuring, self._spiking = False, None
 
+    @contextmanager
+    def training(self) -> Iterator[nn.Module]:
+        """A context in which the loss of a batch is computed once more as in training, without logging or stepping.
+
+        Nothing is restored: dropout draws anew, and running statistics count the batch again.
+
+        Yields:
+            The module whose code computes the loss.
+        """
+        self._spiking = SpikingState(self._task.owner)
+        try:
+            with self._task.alone(), torch.enable_grad(), self._spiking.reset_before_calls(self.network):
+                yield self._task.owner
+        finally:
+            self._spiking = None
+
     def loss(self, batch: Any) -> Tensor:
-        """The loss of the training step, with its graph; inside `measuring`."""
+        """The loss of the training step, with its graph; inside `measuring` or `training`."""
         if not self._spiking:
             return self._task.loss(batch)
         # A training step may call the network once per time step, and neurons must keep their state between these calls.

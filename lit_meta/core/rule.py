@@ -20,6 +20,7 @@ EVENTS = (
     "layer_input",
     "local_error",
     "after_backward",
+    "repeat",
     "gradient",
     "update",
     "end_experience",
@@ -79,6 +80,10 @@ class Experience(Protocol):
 
     def measuring(self) -> AbstractContextManager[nn.Module]:
         """A context for running the network in evaluation mode and restoring it; yields the module that computes the loss."""
+        ...
+
+    def training(self) -> AbstractContextManager[nn.Module]:
+        """A context for computing the loss of a batch once more as in training; yields the module that computes it."""
         ...
 
     def loss(self, batch: Any) -> Tensor:
@@ -187,6 +192,14 @@ class Rule:
         """After every backward pass; there are several before one step if gradients are accumulated.
 
         A rule that perturbed the parameters in `before_forward` restores them here.
+        """
+
+    def repeat(self, synapses: Synapses, batch: Experience) -> None:
+        """After `after_backward`: the batch once more, for rules that need its gradient at other weights too.
+
+        Args:
+            synapses: the parameters, with the gradients of the host's backward pass.
+            batch: an experience of this batch alone; `loss` of it inside `training`.
         """
 
     def gradient(self, synapses: Synapses) -> None:

@@ -186,6 +186,8 @@ def permuted(
     source: Specification | Source,
     *,
     experiences: int = 10,
+    samples: int | None = None,
+    test_samples: int | None = None,
     seed: int = 0,
     validation: float = 0.0,
     input_range: Sequence[float] | None = None,
@@ -199,7 +201,9 @@ def permuted(
     Args:
         source: a source, or its spec; see `load_source`.
         experiences: length of the stream.
-        seed: determines the permutations and the validation samples.
+        samples: training samples of each experience, drawn anew for each; None for all.
+        test_samples: test samples of each experience, the same for each; None for all.
+        seed: determines the permutations, the samples that are drawn and the validation samples.
         validation: as of `split`; every experience has the same images.
         input_range: as of `split`.
         standardize: as of `split`.

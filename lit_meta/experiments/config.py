@@ -66,6 +66,8 @@ class Experiment:
             same rule with a part switched off, another rule, another gate.
         batching: also test every learner's last network on class-pure batches, on shuffled ones and on one sample at a time:
             if these differ, the composition of the batch gives the network information that the sample does not.
+        online: also record the accuracy on samples before they are learned, experience by experience, and how many hidden
+            units are dormant; see `lit_meta.callbacks.OnlineAccuracy`.
         matmul_precision: of products of float32 matrices, in training, consolidation and testing, as of
             `torch.set_float32_matmul_precision`: with ``"medium"`` processors that can may round factors to bfloat16 (sums
             stay float32), which is faster and, since rounding depends on the machine, not the same bits everywhere.
@@ -87,6 +89,7 @@ class Experiment:
     overrides: dict[str, Override] = field(default_factory=dict)
     controls: dict[str, Override] = field(default_factory=dict)
     batching: bool = False
+    online: bool = False
     matmul_precision: MatmulPrecision = "highest"
     note: str = ""
 

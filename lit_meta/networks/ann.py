@@ -46,6 +46,7 @@ class MLP(nn.Module):
             The result is the same; it is faster where the gate opens few units and the same ones for most samples, as
             ``"batch"`` does.
         bias: whether layers have biases.
+        weight_gain: initial weights are uniform on ± this over √fan-in.
         seed: of the initial weights, leaving the global random state alone; None draws them from the global
             one.
         **flat: fields of `GateOptions`, as ``gate_margin``.
@@ -76,6 +77,7 @@ class MLP(nn.Module):
         gate: GateOptions | GateKind = GateOptions(),
         skip_closed: bool = False,
         bias: bool = False,
+        weight_gain: float = 1.0,
         seed: int | None = None,
         **flat: Any,
     ) -> None:
@@ -88,7 +90,7 @@ class MLP(nn.Module):
         if skip_closed and self.gate.kind == "none":
             raise ValueError("skip_closed=True has no effect without a gate: choose one, or leave it out.")
         self.skip_closed = skip_closed
-        make = WeightFactory(seed, bias=bias)
+        make = WeightFactory(seed, bias=bias, gain=weight_gain)
         kind = SelectiveLinear if skip_closed else nn.Linear
         self.layers = nn.ModuleList(make.linear(*sizes, kind) for sizes in pairwise([inputs, *self.hidden, classes]))
 

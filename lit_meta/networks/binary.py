@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from lit_meta.functional.binary import binary_sign
 from lit_meta.networks._build import class_count, one_of, positive, samples, widths
 
-Normalization = Literal["batch", "layer", "scale"]
+Normalization = Literal["batch", "layer", "scale", "test-batch"]
+Initial = Literal["normal", "uniform"]
 
 
 class BinaryLinear(nn.Linear):
@@ -93,9 +94,13 @@ class BinaryMLP(nn.Module):
         classes: outputs, at least 2.
         normalization: N, after every layer including the last: ``"batch"`` is batch normalisation with trained scale
             and shift and running statistics; ``"layer"`` normalises each sample over the layer's units, without
-            parameters; ``"scale"`` divides by √fan-in. Running statistics follow the latest experience: they are
-            forgotten as weights are, and no rule protects them. The other two have nothing to forget.
-        initial_width: standard deviation of the initial hidden weights.
+            parameters; ``"scale"`` divides by √fan-in; ``"test-batch"`` is batch normalisation by the statistics of the
+            present batch in testing too, as in the published code. Where a test batch holds one task its statistics tell the
+            network which: it is there to reproduce published numbers, and `lit_meta.audit` finds it out. Running
+            statistics follow the latest experience: they are forgotten as weights are, and no rule protects them. ``"layer"``
+            and ``"scale"`` have nothing to forget.
+        initial: distribution of the initial hidden weights, ``"normal"`` or ``"uniform"``.
+        initial_width: their standard deviation, or half the width of the uniform distribution.
         seed: of the initial weights, drawn without touching the global random state; None draws them from it.
 
     Raises:
@@ -107,7 +112,7 @@ class BinaryMLP(nn.Module):
         Laborieux et al., Nature Communications 12, 2549, 2021 (two hidden layers of 4096, normal weights of width
         0.01, batch normalisation). The code published with it normalises test batches by their own statistics
         (``track_running_stats=False``) or by statistics kept for each task, and so has access to the task of a test
-        batch; we do neither.
+        batch; of these, ``"test-batch"`` is the first. Its weights begin uniform on ± 0.05 (``initial_width=0.05``).
 
     Example:
         >>> network = BinaryMLP(784, [100], 10, seed=0).eval()
@@ -122,11 +127,13 @@ class BinaryMLP(nn.Module):
         classes: int,
         *,
         normalization: Normalization = "batch",
+        initial: Initial = "normal",
         initial_width: float = 0.01,
         seed: int | None = None,
     ) -> None:
         super().__init__()
         one_of("normalization", normalization, Normalization)
+        one_of("initial", initial, Initial)
         if not initial_width > 0:
             raise ValueError(f"initial_width must be positive, got {initial_width}.")
         self.inputs, self.classes = positive("inputs", inputs), class_count(classes)
@@ -139,7 +146,10 @@ class BinaryMLP(nn.Module):
         with torch.no_grad():
             for layer in self.layers:
                 assert isinstance(layer, BinaryLinear)
-                layer.weight.normal_(0.0, initial_width, generator=generator)
+                if initial == "normal":
+                    layer.weight.normal_(0.0, initial_width, generator=generator)
+                else:
+                    layer.weight.uniform_(-initial_width, initial_width, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, ...) with `inputs` values per sample -> (batch, classes), logits."""
@@ -150,6 +160,16 @@ class BinaryMLP(nn.Module):
             if i < last:
                 x = self.activation(x)
         return x
+
+
+class _BatchStatistics(nn.BatchNorm1d):
+    """Batch normalisation by the statistics of the present batch, in testing too; a sample alone has no deviation from it."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__(units, track_running_stats=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if len(input) > 1 else self.bias.expand_as(input)
 
 
 class _Scale(nn.Module):
@@ -164,4 +184,6 @@ class _Scale(nn.Module):
 def _normalization(kind: str, fan_in: int, units: int) -> nn.Module:
     if kind == "batch":
         return nn.BatchNorm1d(units)
+    if kind == "test-batch":
+        return _BatchStatistics(units)
     return nn.LayerNorm(units, elementwise_affine=False) if kind == "layer" else _Scale(fan_in)

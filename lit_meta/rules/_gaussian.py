@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_meta.core.rule import Rule, Synapses
+from lit_meta.core.rule import Experience, Rule, Synapses
 from lit_meta.core.state import Kept, kept_of_parameters
+from lit_meta.rules._draws import FurtherDraws
 from lit_meta.rules._randomness import draw_normal
 from lit_meta.utils.validation import require_in, require_one_of
 
@@ -24,8 +25,14 @@ class GaussianRule(Rule):
     checkpoints and other code see the mean. From the gradients g of the sampled passes the rule estimates E[g] and E[g ε]
     and updates μ and σ itself; the optimizer, its learning rate and the host's gradient clipping have no effect.
 
-    When gradients are accumulated, every pass draws new weights: k accumulated passes are k Monte Carlo samples of the weights,
-    each on its part of the batch. This gives the ten samples of the papers at the cost of one.
+    Both expectations are means over ``draws`` draws of the weights, all with the same data; the first is the host's own pass,
+    the others run the training step's loss again. The variance of E[g ε], in units of that of one draw, falls to 1/k: 0.125 at
+    k = 8. With ``antithetic`` every second draw is the mirror image −ε of the one before, so that the part of g that is the
+    same for both cancels in E[g ε]: two such draws give 0.355. Where the loss is the cross-entropy of ``network(inputs)`` and
+    PyTorch can take the network through `torch.func.vmap`, all further draws are one batched product.
+
+    When gradients are accumulated, every pass draws new weights, each for its part of the batch only: the parts of
+    a batch are not draws of the whole batch (eight parts give 0.45).
 
     The likelihood of a step's data is that of all its samples together. With ``loss_reduction="mean"`` (a loss that is a mean
     over the batch) gradients are multiplied by the number of samples; with ``"sum"`` they are used unscaled. A host's division
@@ -38,21 +45,42 @@ class GaussianRule(Rule):
     Args:
         deviation: σ at the start, above 0, in units of a parameter.
         loss_reduction: how the host's loss reduces over the batch.
+        draws: k, draws of the weights in one pass, at least 1.
+        antithetic: whether draws come in mirrored pairs; k must be even.
         seed: of ε.
+        scale: ``"absolute"``, or ``"fan-in"``: σ at the start is ``deviation`` / √fan-in of the parameter's layer.
     """
 
     needs_inputs = False
     makes_update = True
     limits: ClassVar[Mapping[str, str]] = {"fp16": "gradients of a scaled loss would be mistaken for those of the loss"}
 
-    def __init__(self, *, deviation: float, loss_reduction: Literal["mean", "sum"], seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        deviation: float,
+        loss_reduction: Literal["mean", "sum"],
+        draws: int,
+        antithetic: bool,
+        seed: int,
+        scale: Literal["absolute", "fan-in"] = "absolute",
+    ) -> None:
         super().__init__()
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise ValueError(f"draws must be a whole number of at least 1, got {draws!r}")
+        if antithetic and draws % 2:
+            raise ValueError(f"antithetic draws come in pairs, so draws must be even, got {draws}")
+        self.draws = draws
+        self.antithetic = antithetic
         require_in("deviation", deviation, 0.0, float("inf"), open_low=True)
         require_one_of("loss_reduction", loss_reduction, ("mean", "sum"))
         self.deviation = deviation
         self.loss_reduction = loss_reduction
         self.seed = seed
-        self.state.fills["deviation"] = deviation
+        require_one_of("scale", scale, ("absolute", "fan-in"))
+        self.scale = scale
+        # Entries that a parameter has gained; with a scale of its own for each, they are set when the experience begins.
+        self.state.fills["deviation"] = deviation if scale == "absolute" else float("nan")
         self._mean: tuple[list[Tensor], list[Tensor]] | None = None
         self._noise: list[Tensor] = []
         self._reuses_noise = False
@@ -62,6 +90,8 @@ class GaussianRule(Rule):
         self._batch = 0
         self._previous: dict[str, Tensor] = {}
         self._correlation: dict[str, Tensor] = {}
+        self._first: list[Tensor] = []
+        self._further = FurtherDraws()
 
     def move(
         self, means: list[Tensor], deviations: list[Tensor], gradients: list[Tensor], correlations: list[Tensor]
@@ -112,8 +142,49 @@ class GaussianRule(Rule):
                 continue
             gradient = parameter.grad - self._previous[name] if name in self._previous else parameter.grad
             total = self._correlation.get(name)
-            self._correlation[name] = gradient * noise if total is None else total.addcmul_(gradient, noise)
-        self._noise, self._previous = [], {}
+            share = noise if self.draws == 1 else noise / self.draws
+            self._correlation[name] = gradient * share if total is None else total.addcmul_(gradient, share)
+        self._first = self._noise if self.draws > 1 else []
+        self._noise = []
+        if self.draws == 1:
+            self._previous = {}
+
+    def repeat(self, synapses: Synapses, batch: Experience) -> None:
+        if self.draws == 1:
+            return
+        if _processes() > 1:
+            raise ValueError(f"{type(self).__name__} takes several draws in one process only: use draws=1")
+        if self._passes > 1 and self.loss_divisor is None:
+            raise ValueError(
+                f"{type(self).__name__} takes several draws of accumulated passes only where the host says by how much it "
+                "divides their losses: use draws=1, or one pass for each step"
+            )
+        previous, self._previous = self._previous, {}
+        held = [(i, p.grad) for i, p in enumerate(synapses.parameters) if p.grad is not None]
+        names = tuple(synapses.names[i] for i, _ in held)
+        part = Synapses(synapses.network, names, [synapses.parameters[i] for i, _ in held])
+        first, self._first = [self._first[i] for i, _ in held], []
+        deviations = self.state.tensors("deviation", names)
+        own = [g - previous[n] if n in previous else g for n, (_, g) in zip(names, held, strict=True)]
+        divisor = self.loss_divisor or 1.0
+        sums = self._further.checked(part, batch, first, deviations, own, divisor)
+        for noise, gradients in self._further(part, batch, self._noises(part.parameters, first), deviations):
+            torch._foreach_mul_(gradients, 1.0 / divisor)
+            torch._foreach_add_(sums, gradients)
+            for name, gradient, epsilon in zip(names, gradients, noise, strict=True):
+                self._correlation[name].addcmul_(gradient, epsilon, value=1.0 / self.draws)
+        torch._foreach_div_(sums, self.draws)
+        for name, parameter, mean in zip(names, part.parameters, sums, strict=True):
+            parameter.grad = mean + previous[name] if name in previous else mean
+
+    def _noises(self, like: list[nn.Parameter], first: list[Tensor]) -> list[list[Tensor]]:
+        """ε of the draws after the first."""
+        noises = [list(torch._foreach_neg(first))] if self.antithetic else []
+        while len(noises) < self.draws - 1:
+            noises.append(draw_normal(self.state, like, self.seed))
+            if self.antithetic:
+                noises.append(list(torch._foreach_neg(noises[-1])))
+        return noises
 
     def gradient(self, synapses: Synapses) -> None:
         self._stepped = True
@@ -143,7 +214,7 @@ class GaussianRule(Rule):
     def restore(self, synapses: Synapses) -> None:
         self._unperturb()
         self._begin_step()
-        self._noise, self._previous = [], {}
+        self._noise, self._previous, self._first = [], {}, []
 
     def unperturbed(self) -> list[tuple[Tensor, Tensor]]:
         return [] if self._mean is None else list(zip(*self._mean, strict=True))
@@ -170,14 +241,38 @@ class GaussianRule(Rule):
             return self.loss_divisor or 1.0
         return self._samples * (1.0 if self.loss_divisor is None else self.loss_divisor / self._passes)
 
+    def begin_experience(self, synapses: Synapses) -> None:
+        if self.scale == "absolute" or "deviation" not in self.state:
+            return
+        for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+            if name in self.state["deviation"]:
+                self.state["deviation"][name].nan_to_num_(self._start(synapses, name, parameter))
+
+    def join(self, synapses: Synapses) -> None:
+        """New parameters start with the deviation of all, in the next pass."""
+
+    def _start(self, synapses: Synapses, name: str, parameter: Tensor) -> float:
+        if self.scale == "absolute":
+            return self.deviation
+        return float(self.deviation / _fan_in(synapses, name, parameter) ** 0.5)
+
     def _deviations(self, synapses: Synapses) -> list[Tensor]:
         deviations = dict(self.state["deviation"]) if "deviation" in self.state else {}
         if any(name not in deviations for name in synapses.names):
             for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
                 if name not in deviations:
-                    deviations[name] = torch.full_like(parameter, self.deviation, requires_grad=False)
+                    start = self._start(synapses, name, parameter)
+                    deviations[name] = torch.full_like(parameter, start, requires_grad=False)
             self.state["deviation"] = deviations
         return self.state.tensors("deviation", synapses.names)
+
+
+def _fan_in(synapses: Synapses, name: str, parameter: Tensor) -> int:
+    """Inputs of a unit; those of a bias are its layer's."""
+    if parameter.dim() < 2:
+        weight = getattr(synapses.network.get_submodule(name.rpartition(".")[0]), "weight", None)
+        parameter = weight if isinstance(weight, Tensor) and weight.dim() > 1 else parameter
+    return parameter[0].numel() if parameter.dim() > 1 else 1
 
 
 def bounded_step(

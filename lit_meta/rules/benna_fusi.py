@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -23,13 +24,17 @@ class BennaFusi(Rule):
     constants grow as C_k / g_k = 4^{k-1} / rate steps, so K variables remember over about 4^{K-1} / rate steps. The chain
     starts in equilibrium, all variables at the parameter's value. No boundary and no task label is used.
 
-    Without a leak the flows conserve Σ C_k u_k; with one the last beaker also loses g_K u_K to the ground.
+    Without a leak the flows conserve Σ C_k u_k; with one the last beaker also loses g_K u_K to the ground. `flows` and `areas`
+    give g_k and C_k one by one: the comparison of Laborieux et al. (Nature Communications 12, 2549, 2021) has four
+    beakers with ``areas=[1, 2, 4, 8]`` and ``flows=[1e-2, 1e-3, 1e-4, 1e-5]``, the last of them the leak.
 
     Args:
         variables: K, at least 2. The state holds u_2 to u_K.
         rate: g_1, in (0, 1]; the share of the difference between weight and second variable that flows in one step. Euler
             steps are stable for any such rate.
         leak: whether the last variable decays to 0.
+        flows: g_k in place of ``rate · 2^{-(k-1)}``: K − 1 numbers in (0, 1], or K with a leak.
+        areas: C_k in place of ``2^{k-1}``: K numbers of at least 1.
 
     Raises:
         ValueError: a hyperparameter out of range.
@@ -40,10 +45,18 @@ class BennaFusi(Rule):
 
     Example:
         >>> BennaFusi(variables=4)
-        BennaFusi(variables=4, rate=0.01, leak=False)
+        BennaFusi(variables=4, rate=0.01, leak=False, flows=None, areas=None)
     """
 
-    def __init__(self, *, variables: int = 4, rate: float = 0.01, leak: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        variables: int = 4,
+        rate: float = 0.01,
+        leak: bool = False,
+        flows: Sequence[float] | None = None,
+        areas: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if isinstance(variables, bool) or not isinstance(variables, int) or variables < 2:
             raise ValueError(f"variables must be an integer of at least 2, got {variables!r}")
@@ -51,6 +64,20 @@ class BennaFusi(Rule):
         self.variables = variables
         self.rate = rate
         self.leak = leak
+        if flows is not None:
+            if rate != 0.01:
+                raise ValueError(f"rate={rate} has no effect beside flows: leave one of them out")
+            _check("flows", flows, variables if leak else variables - 1)
+            if not all(0.0 < g <= 1.0 for g in flows):
+                raise ValueError(f"flows must be above 0 and at most 1, got {list(flows)}")
+        if areas is not None:
+            _check("areas", areas, variables)
+            if not all(1.0 <= c < float("inf") for c in areas):
+                raise ValueError(f"areas must be finite numbers of at least 1, got {list(areas)}")
+        self.flows = flows
+        self.areas = areas
+        self._g = [rate * 0.5**k for k in range(variables)] if flows is None else [float(g) for g in flows]
+        self._c = [2.0**k for k in range(variables)] if areas is None else [float(c) for c in areas]
         for quantity in self._quantities:
             self.state.fills[quantity] = float("nan")
 
@@ -84,10 +111,17 @@ class BennaFusi(Rule):
         flows = []  # Into each variable from the one after it; all from the values before the step.
         for k, (upper, lower) in enumerate(pairwise(chain)):
             flow = torch._foreach_sub(lower, upper)
-            torch._foreach_mul_(flow, self.rate * 0.5**k)
+            torch._foreach_mul_(flow, self._g[k])
             flows.append(flow)
         if self.leak:
-            torch._foreach_mul_(chain[-1], 1.0 - self.rate * 0.25 ** (self.variables - 1))
+            torch._foreach_mul_(chain[-1], 1.0 - self._g[-1] / self._c[-1])
         for k, flow in enumerate(flows):
-            torch._foreach_add_(chain[k], flow, alpha=0.5**k)
-            torch._foreach_add_(chain[k + 1], flow, alpha=-(0.5 ** (k + 1)))
+            torch._foreach_add_(chain[k], flow, alpha=1.0 / self._c[k])
+            torch._foreach_add_(chain[k + 1], flow, alpha=-1.0 / self._c[k + 1])
+
+
+def _check(name: str, values: Sequence[float], count: int) -> None:
+    if isinstance(values, str) or len(values) != count or not all(isinstance(v, (int, float)) for v in values):
+        raise ValueError(
+            f"{name} must be {count} numbers, one for each beaker (the last flow is the leak), got {values!r}"
+        )

@@ -38,19 +38,20 @@ class BGD(GaussianRule):
             the equations. While σ is still large, a step on a strongly curved synapse (of an output layer, say) overshoots by
             more than it corrects, and the next one by more still.
         loss_reduction: how the host's loss reduces over the batch, see `GaussianRule`.
+        draws: draws of the weights for each batch, see `GaussianRule`; the papers take ten.
+        antithetic: whether draws come in mirrored pairs, see `GaussianRule`.
         seed: of ε.
 
     Raises:
         ValueError: a hyperparameter out of range.
 
     Source:
-        Zeno, Golan, Hoffer, Soudry, 2018 (arXiv 1803.10123), equations 9 and 10. Expectations are over as many draws of the
-        weights as there are backward passes in a step; the paper takes ten. The limit is not in the paper; the authors of MESU
-        have one in their implementation of BGD.
+        Zeno, Golan, Hoffer, Soudry, 2018 (arXiv 1803.10123), equations 9 and 10. The limit is not in the paper; the authors of
+        MESU have one in their implementation of BGD.
 
     Example:
         >>> BGD(deviation=0.06)
-        BGD(deviation=0.06, rate=1.0, limit=0.5, loss_reduction='mean', seed=0)
+        BGD(deviation=0.06, rate=1.0, limit=0.5, loss_reduction='mean', draws=1, antithetic=False, seed=0)
     """
 
     def __init__(
@@ -60,9 +61,13 @@ class BGD(GaussianRule):
         rate: float = 1.0,
         limit: float = 0.5,
         loss_reduction: Literal["mean", "sum"] = "mean",
+        draws: int = 1,
+        antithetic: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(deviation=deviation, loss_reduction=loss_reduction, seed=seed)
+        super().__init__(
+            deviation=deviation, loss_reduction=loss_reduction, draws=draws, antithetic=antithetic, seed=seed
+        )
         require_in("rate", rate, 0.0, float("inf"), open_low=True)
         if not (0.0 < limit < 1.0 or limit == float("inf")):
             raise ValueError(f"limit must be above 0 and below 1, or inf for none, got {limit!r}")

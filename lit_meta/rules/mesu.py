@@ -28,12 +28,16 @@ class MESU(GaussianRule):
     the target of 94 %.
 
     Args:
-        deviation: σ at the start.
+        deviation: σ at the start, or with ``scale="fan-in"`` σ times √fan-in.
+        scale: ``"absolute"``, or ``"fan-in"``, where each layer starts with its own σ = deviation / √fan-in, as in the
+            authors' code (there 2 / √fan-in, with a prior deviation of 1).
         window: N, in steps, above 0; ``inf`` forgets nothing.
         prior_mean: μ₀.
-        prior_deviation: σ₀, above 0; None takes ``deviation``.
+        prior_deviation: σ₀, above 0; None takes ``deviation``, which must then be absolute.
         limit: the largest change of μ and of σ in one step, in units of σ; in (0, 1), so that σ stays positive.
         loss_reduction: how the host's loss reduces over the batch, see `GaussianRule`.
+        draws: draws of the weights for each batch, see `GaussianRule`; the papers take ten.
+        antithetic: whether draws come in mirrored pairs, see `GaussianRule`.
         seed: of ε.
 
     Raises:
@@ -53,14 +57,26 @@ class MESU(GaussianRule):
         self,
         *,
         deviation: float = 0.06,
+        scale: Literal["absolute", "fan-in"] = "absolute",
         window: float = 1e5,
         prior_mean: float = 0.0,
         prior_deviation: float | None = None,
         limit: float = 0.5,
         loss_reduction: Literal["mean", "sum"] = "mean",
+        draws: int = 1,
+        antithetic: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(deviation=deviation, loss_reduction=loss_reduction, seed=seed)
+        super().__init__(
+            deviation=deviation,
+            loss_reduction=loss_reduction,
+            draws=draws,
+            antithetic=antithetic,
+            seed=seed,
+            scale=scale,
+        )
+        if scale == "fan-in" and prior_deviation is None:
+            raise ValueError("with scale='fan-in' the prior has no deviation of its own: give prior_deviation")
         require_in("window", window, 0.0, float("inf"), open_low=True)
         require_in("prior_mean", prior_mean, -1e38, 1e38)
         if prior_deviation is not None:

@@ -150,6 +150,22 @@ def test_permutations_are_fixed_distinct_and_shared_by_both_streams() -> None:
     assert benchmark.train_stream[2].tensor_view[0].x is source.train_x, "the images were copied"
 
 
+def test_some_samples_of_each_permutation_are_drawn_anew_and_test_samples_once() -> None:
+    whole = scenario("permuted-digits", experiences=3, seed=5)
+    part = scenario("permuted-digits", experiences=3, seed=5, samples=40, test_samples=25)
+    train = [experience.tensor_view[0] for experience in part.train_stream]
+    test = [experience.tensor_view[0] for experience in part.test_stream]
+    for i in range(3):
+        assert len(set(train[i].index.tolist())) == 40
+        assert len(set(test[i].index.tolist())) == 25
+        assert torch.equal(train[i].permutations, whole.train_stream[i].tensor_view[0].permutations)
+    assert not torch.equal(train[0].index, train[1].index)
+    assert torch.equal(test[0].index, test[2].index)
+    for arguments in ({"samples": 0}, {"test_samples": 10_000}):
+        with pytest.raises(ValueError, match="whole number from 1 to"):
+            scenario("permuted-digits", **arguments)
+
+
 @pytest.mark.parametrize("name", ("split-digits", "permuted-digits"))
 def test_validation_samples_are_taken_out_of_training(name: str) -> None:
     benchmark = scenario(name, experiences=5, seed=1, validation=0.25)

@@ -41,6 +41,7 @@ def make_rule(name: str, model: Model) -> Rule:
     settings: dict[str, dict[str, Any]] = {
         "ewc": {"strength": model.penalty},
         "mas": {"strength": model.penalty},
+        "continual-backprop": {"rate": 0.1, "maturity": 0},
         "critical-period": {"samples": BATCH, "patches": 200},
         "naca": {"classes": model.classes},
     }

@@ -51,6 +51,38 @@ def test_three_steps_by_hand(leak):
         np.testing.assert_allclose(push(change), u, rtol=1e-12)
 
 
+def test_flows_and_areas_given_one_by_one():
+    flows, areas = [0.5, 0.3, 0.2], [1.0, 3.0, 5.0]
+    _, _, push = chain_of(BennaFusi(variables=3, leak=True, flows=flows, areas=areas))
+    u = np.tile([0.4, -0.3], (3, 1))
+    for change in ([1.0, 0.5], [0.0, -1.0]):
+        u[0] += change
+        u = np.stack(
+            [
+                u[0] + flows[0] * (u[1] - u[0]),
+                u[1] + (flows[0] * (u[0] - u[1]) + flows[1] * (u[2] - u[1])) / 3.0,
+                u[2] + (flows[1] * (u[1] - u[2]) - flows[2] * u[2]) / 5.0,
+            ]
+        )
+        np.testing.assert_allclose(push(change), u, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ({"flows": [0.1, 0.1]}, "must be 3 numbers"),
+        ({"flows": [0.1, 0.1, 0.1], "leak": True}, "must be 4 numbers"),
+        ({"flows": [0.1, 0.0, 0.1]}, "above 0"),
+        ({"flows": [0.1, 0.1, 0.1], "rate": 0.5}, "no effect beside flows"),
+        ({"areas": [1, 2, 4]}, "must be 4 numbers"),
+        ({"areas": [0.5, 1, 2, 4]}, "at least 1"),
+    ),
+)
+def test_flows_and_areas_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        BennaFusi(**arguments)
+
+
 def test_the_flows_conserve_what_is_in_the_beakers():
     rule = BennaFusi(variables=5, rate=0.7)
     _, _, push = chain_of(rule)

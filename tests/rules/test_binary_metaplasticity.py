@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lit_meta import EWC, BinaryMetaplasticity, MetaplasticModule, Session, fit_stream, scenario
+from lit_meta import EWC, BinaryMetaplasticity, MetaplasticModule, Session, audit, fit_stream, scenario
 from lit_meta.functional import diagonal_fisher
 from lit_meta.networks import BinaryConv2d, BinaryLinear, BinaryMLP, SignActivation, build_network
 from tests.rules import drivers
@@ -142,14 +142,14 @@ def test_binary_convolutions_likewise():
     assert layer.weight.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("normalization", ("batch", "layer", "scale"))
+@pytest.mark.parametrize("normalization", ("batch", "test-batch", "layer", "scale"))
 def test_the_binary_mlp_follows_its_equation(normalization):
     network = BinaryMLP(6, [5, 7], 3, normalization=normalization, seed=0).double()
     x = torch.rand(4, 2, 3, dtype=torch.float64)
     h = x.flatten(1)
     for i, layer in enumerate(network.layers):
         a = h @ torch.where(layer.weight.detach() >= 0, 1.0, -1.0).double().T
-        if normalization == "batch":
+        if normalization in ("batch", "test-batch"):
             a = (a - a.mean(0)) / torch.sqrt(a.var(0, unbiased=False) + 1e-5)
         elif normalization == "layer":
             a = (a - a.mean(1, keepdim=True)) / torch.sqrt(a.var(1, unbiased=False, keepdim=True) + 1e-5)
@@ -166,6 +166,19 @@ def test_predictions_depend_on_their_own_sample_alone():
         torch.testing.assert_close(torch.cat([network(r) for r in x.split(1)]), network(x), rtol=1e-4, atol=1e-5)
 
 
+def test_statistics_of_the_test_batch_tell_the_task_and_the_audit_finds_it_out():
+    network = BinaryMLP(12, [40], 3, normalization="test-batch", initial="uniform", initial_width=0.05, seed=0).eval()
+    assert all(float(layer.weight.detach().abs().max()) <= 0.05 for layer in network.layers)
+    x = torch.rand(40, 12, generator=torch.Generator().manual_seed(0))
+    x[20:] *= 0.2  # Two experiences, of bright and dark samples.
+    assert not torch.equal(network(x[:20]), network(x)[:20])
+    assert torch.isfinite(network(x[:1])).all()
+    y = torch.arange(40) % 3
+    report = audit(network, [(x[:20], y[:20]), (x[20:], y[20:])])
+    assert not report.passed
+    assert any("track_running_stats=False" in str(cause) for cause in report.causes)
+
+
 def test_the_seed_decides_the_weights_and_leaves_the_global_state_alone():
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -179,6 +192,7 @@ def test_the_seed_decides_the_weights_and_leaves_the_global_state_alone():
     ("arguments", "error", "message"),
     (
         ({"normalization": "none"}, KeyError, "normalization"),
+        ({"initial": "beta"}, KeyError, "initial"),
         ({"initial_width": 0.0}, ValueError, "initial_width"),
         ({"classes": 1}, ValueError, "classes"),
     ),

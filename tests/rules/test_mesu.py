@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lit_meta import BGD, MESU, Session
 from tests.rules.test_bgd import X, gradient_by_hand, mean_loss, noise, two_parameters
@@ -74,6 +75,26 @@ def test_a_change_is_limited_in_units_of_the_deviation():
     torch.testing.assert_close(deviations[0], torch.tensor([0.15, 0.25, 0.2]))
 
 
+def test_each_layer_starts_with_the_deviation_of_its_fan_in_and_so_do_rows_that_it_gains():
+    network = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2))
+    rule = MESU(deviation=2.0, scale="fan-in", prior_deviation=1.0, window=float("inf"))
+    session, optimizer = Session(network, rule), torch.optim.SGD(network.parameters(), lr=1.0)
+    session.begin_experience()
+    session.before_forward(torch.ones(1, 16))
+    starts = {name: deviation.unique().tolist() for name, deviation in rule.state["deviation"].items()}
+    assert starts == {"0.weight": [0.5], "0.bias": [0.5], "2.weight": [1.0], "2.bias": [1.0]}
+    session.leave_batch()
+    with session.step(torch.ones(1, 16), None, optimizer):
+        network(torch.ones(1, 16)).square().sum().backward()
+    session.end_experience()
+    learned = rule.state["deviation"]["2.weight"].clone()
+    network[2].weight.data = torch.cat([network[2].weight.detach(), torch.zeros(1, 4)])
+    network[2].bias.data = torch.zeros(3)
+    session.begin_experience()
+    assert torch.equal(rule.state["deviation"]["2.weight"][:2], learned)
+    assert rule.state["deviation"]["2.weight"][2].tolist() == [1.0] * 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
@@ -81,6 +102,8 @@ def test_a_change_is_limited_in_units_of_the_deviation():
         ({"window": 0.0}, "window must be in"),
         ({"prior_deviation": 0.0}, "prior_deviation must be in"),
         ({"limit": 1.0}, "limit must be above 0"),
+        ({"scale": "fan-in"}, "give prior_deviation"),
+        ({"scale": "layer"}, "scale must be one of"),
         ({"prior_mean": float("nan")}, "prior_mean must be in"),
     ),
 )
