@@ -11,13 +11,14 @@ from torch.optim import Optimizer
 
 from lit_meta.core import binding
 from lit_meta.core.block_hooks import LayerWatch
-from lit_meta.core.checks import check_rules, check_weights
+from lit_meta.core.checks import check_rules, check_unsharded, check_weights
 from lit_meta.core.evaluation_hooks import EvaluationWatch
 from lit_meta.core.event_calls import EventCalls
 from lit_meta.core.frozen import Frozen
 from lit_meta.core.layers import uncompiled, weight_layers
 from lit_meta.core.rule import EVENTS, Layer, Rule, Synapses
 from lit_meta.core.spiking_state import SpikingState
+from lit_meta.core.step_undo import Surroundings
 from lit_meta.core.task import Task
 
 
@@ -48,8 +49,21 @@ class BoundRules:
         self._frozen: Frozen | None = None
         self._all = Synapses(network, (), [])
         self._of_optimizer: dict[tuple[int, int], Synapses] = {}
+        self._types: list[tuple[torch.dtype, torch.device]] = []
         self._spiking = SpikingState(self.network)
+        self._surroundings = Surroundings(self.network)
         self._rehearsing = False
+
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy of a network and its rules needs: hooks and the host's task are made anew when it learns."""
+        state = vars(self).copy()
+        for name in ("_calls", "task"):
+            del state[name]
+        return {**state, "_watch": None, "_evaluation": None, "_frozen": None, "_of_optimizer": {}}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._calls = EventCalls(self._answering)
 
     def refresh(self) -> None:
         """Includes parameters that were unfrozen during the experience, before their first step.
@@ -66,6 +80,7 @@ class BoundRules:
         for rule in self.rules:
             rule.join(new)
         self._all = binding.trainable(self.network, self._all)
+        self._types = [(p.dtype, p.device) for p in self._all.parameters]
         self._of_optimizer = {}
         self._open_watch()
 
@@ -81,9 +96,12 @@ class BoundRules:
     def _bind(self) -> None:
         """Inspects the network and puts the hooks on it."""
         self._unbind()
+        check_unsharded(self.network)
         before, self._all = self._all, binding.trainable(self.network)
+        self._types = [(p.dtype, p.device) for p in self._all.parameters]
         self._forget(binding.replaced(before, self._all))
         self._spiking = SpikingState(self.network)
+        self._surroundings = Surroundings(self.network)
         self._fit_memory(self._all)
         self._open_watch()
 

@@ -23,6 +23,13 @@ class Scratch:
 
     def copy(self, names: Iterable[str], tensors: Sequence[Tensor]) -> list[Tensor]:
         """Copies of the tensors, which are valid until the next call with the same names."""
+        buffers = self.empty(names, tensors)
+        with torch.no_grad():
+            torch._foreach_copy_(buffers, list(tensors))
+        return buffers
+
+    def empty(self, names: Iterable[str], tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Buffers of the tensors' form, with any content."""
         buffers = []
         for name, tensor in zip(names, tensors, strict=True):
             buffer = self._buffers.get(name)
@@ -34,9 +41,11 @@ class Scratch:
             ):
                 buffer = self._buffers[name] = torch.empty_like(tensor, requires_grad=False)
             buffers.append(buffer)
-        with torch.no_grad():
-            torch._foreach_copy_(buffers, list(tensors))
         return buffers
+
+    def exchange(self, names: Iterable[str], tensors: Iterable[Tensor]) -> None:
+        """Gives up the buffers of these names to whoever has them, and takes tensors of the same form in their place."""
+        self._buffers.update(zip(names, tensors, strict=True))
 
 
 class Recycled:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lit_meta.core.layers import check_plain
-from lit_meta.core.rule import Rule
+from lit_meta.core.rule import Rule, Synapses
 from lit_meta.utils.validation import all_finite
+
+# Gradients of at most this many numbers are checked as a whole.
+_FEW = 4096
 
 
 def check_rules(rules: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
@@ -86,14 +90,96 @@ def check_weights(network: nn.Module, rules: Sequence[Rule]) -> None:
                 check_plain(network, layer, type(rule).__name__, tied=tied)
 
 
-def check_inputs(inputs: Tensor) -> None:
-    """Checks that a batch of inputs is not empty and finite.
+def check_unsharded(network: nn.Module) -> None:
+    """Checks that every process holds the whole of every parameter.
 
     Raises:
-        ValueError: it is empty, or a value is NaN or infinite.
+        ValueError: parameters are split between processes, as by FSDP.
+    """
+    wrapped = any(
+        base.__name__ in ("FSDPModule", "FullyShardedDataParallel")
+        for module in network.modules()
+        for base in type(module).__mro__
+    )
+    for name, parameter in network.named_parameters():
+        if wrapped or hasattr(parameter, "device_mesh"):
+            raise ValueError(
+                f"parameter {name!r} is split between processes (FSDP, tensor parallelism), and a rule's memory is of whole "
+                "parameters: use DDP, which gives every process the whole network"
+            )
+
+
+def check_types(synapses: Synapses, types: Sequence[tuple[torch.dtype, torch.device]]) -> None:
+    """Checks that parameters still have the type and the device that the experience began with.
+
+    Raises:
+        ValueError: one has another.
+    """
+    for position, parameter in enumerate(synapses.parameters):
+        dtype, device = types[position]
+        if parameter.dtype != dtype or parameter.device != device:
+            raise ValueError(
+                f"{synapses.names[position]!r} was {dtype} on {device} when the experience began, and is now {parameter.dtype} "
+                f"on {parameter.device}: convert or move a network between experiences (end_experience first)"
+            )
+
+
+def check_inputs(inputs: Tensor) -> None:
+    """Checks that a batch of inputs is not empty, that it is finite, and that so are sums of its squares.
+
+    Raises:
+        ValueError: it is empty, a value is NaN or infinite, or values are so large that their products overflow.
     """
     if inputs.numel() == 0:
         raise ValueError(f"the batch is empty: inputs have shape {tuple(inputs.shape)}")
+    if _squares_are_finite(inputs.detach()):
+        return
     if not all_finite(inputs):
         invalid = int((~torch.isfinite(inputs)).sum())
         raise ValueError(f"the inputs hold {invalid} NaN or infinite values of {inputs.numel()}; no weight was changed")
+    raise ValueError(
+        f"the inputs are as large as {float(inputs.detach().abs().max()):.1e}, and their products overflow "
+        f"{str(inputs.dtype).removeprefix('torch.')}: scale them down; no weight was changed"
+    )
+
+
+def check_gradients(synapses: Synapses, *, every: bool) -> str | None:
+    """What is wrong with gradients that a step should not be taken with; None if nothing is.
+
+    Where the loss, or an error on its way back, is not finite, neither is the gradient of the bias of the layer whose outputs
+    it is of, nor whole rows of its weight's. So the bias shows it, or in its absence one column of the weight.
+
+    Args:
+        synapses: whose gradients are checked.
+        every: look at every number, which takes as long as a rule does that adds to the gradient.
+    """
+    names = set(synapses.names)
+    for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.dim() < 2:
+            part = gradient
+        elif not every and name.endswith("weight") and f"{name[:-6]}bias" in names:
+            continue
+        elif every or gradient.is_sparse or gradient.numel() <= _FEW:
+            part = gradient.coalesce().values() if gradient.is_sparse else gradient
+        else:
+            part = gradient.movedim(0, -1)[(0,) * (gradient.dim() - 1)]
+        if _squares_are_finite(part):
+            continue
+        if not all_finite(part):
+            return f"the loss, or the gradient of {name!r}, is NaN or infinite"
+        return f"the gradient of {name!r} is as large as {float(part.abs().max()):.1e}, and its products overflow"
+    return None
+
+
+def _squares_are_finite(values: Tensor) -> bool:
+    """Whether the sum of squares is finite, in one cheap pass."""
+    if values.dtype in (torch.float32, torch.float64):
+        if values.dim() != 1:
+            values = values.reshape(-1) if values.is_contiguous() else torch.linalg.vector_norm(values).reshape(1)
+        return math.isfinite(values.dot(values).item())
+    if not values.is_floating_point():
+        return all_finite(values)
+    return math.isfinite(float(torch.linalg.vector_norm(values, dtype=torch.float32)))

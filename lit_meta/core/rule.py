@@ -23,6 +23,7 @@ EVENTS = (
     "repeat",
     "gradient",
     "update",
+    "commit",
     "end_experience",
     "synchronize",
 )
@@ -137,6 +138,9 @@ class Rule:
         head_only: the rule learns the head and freezes all other parameters.
         needs_tasks: the rule needs the task of every sample at test time, see `context`.
         limits: hosts that refuse the rule, and why: ``"fp16"`` (scaled losses), ``"distributed"`` (several processes).
+        stages_memory: within a step, the rule changes tensors of its memory in place in `commit` alone. The memory of any other
+            rule is copied before every step, so that a step that fails can be undone.
+        lasting: attributes that stay as they are when a step is undone: hooks on the network, and what belongs to them.
 
     Attributes of an instance:
         loss_divisor: in `after_backward`, the number by which the host divided the loss of that pass, as it does when it
@@ -154,6 +158,8 @@ class Rule:
     makes_update: ClassVar[bool] = False
     reads_task_gradient: ClassVar[bool] = False
     limits: ClassVar[Mapping[str, str]] = {}
+    stages_memory: ClassVar[bool] = False
+    lasting: ClassVar[frozenset[str]] = frozenset()
     loss_divisor: float | None = None
 
     def __init__(self) -> None:
@@ -211,6 +217,13 @@ class Rule:
 
     def update(self, synapses: Synapses, before: list[Tensor]) -> None:
         """After the optimizer's step, with the parameters' values before it; may correct the step."""
+
+    def commit(self, synapses: Synapses) -> None:
+        """After everything else in a step: nothing can undo it any more, so memory may be changed in place.
+
+        Until then a step may fail (in any rule, in the host's clipping, in the optimizer), and the session restores what the
+        memory held before: tensors that the rule has replaced, not tensors that it has changed in place; see `stages_memory`.
+        """
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         """After the last batch of an experience: consolidate."""

@@ -16,8 +16,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor, nn
 
-from lit_meta.core import binding
-from lit_meta.core._training_steps import TrainingSteps
+from lit_meta.core import binding, claims
+from lit_meta.core._training_steps import NonFinite, TrainingSteps
 from lit_meta.core.batches import BatchFunction
 from lit_meta.core.batches import unpack as unpack_batch
 from lit_meta.core.checks import check_processes
@@ -27,6 +27,7 @@ from lit_meta.core.event_calls import Observer
 from lit_meta.core.experience_data import ExperienceData, PlainData
 from lit_meta.core.past_experience import PastExperience
 from lit_meta.core.rule import Rule
+from lit_meta.core.step_undo import Mark
 from lit_meta.core.task import Criterion
 from lit_meta.core.untouched import random_state_kept
 from lit_meta.utils.validation import all_finite
@@ -44,6 +45,8 @@ class Session(TrainingSteps):
         unpack: splits a batch into (inputs, targets), for rules that need one of them.
         loss: the training loss, a function of outputs and targets; None for the cross-entropy. Rules that measure importances
             differentiate it.
+        non_finite: what becomes of a step whose loss or gradients are not finite numbers, or so large that their products are
+            not: ``"raise"`` raises a `DivergedError` that names the batch, ``"skip"`` leaves the step out with a warning.
 
     Raises:
         TypeError: the network is not a module, or a rule is not a `Rule`.
@@ -69,37 +72,59 @@ class Session(TrainingSteps):
         *,
         unpack: BatchFunction = unpack_batch,
         loss: Criterion | None = None,
+        non_finite: NonFinite = "raise",
     ) -> None:
-        super().__init__(network, rules, unpack, loss)
+        super().__init__(network, rules, unpack, loss, non_finite)
         self._resume: int | None = None  # Steps of the experience that a loaded state was saved in.
-        self.experiences = 0
+
+    def __getstate__(self) -> dict[str, object]:
+        # A copy made inside an experience goes on with it when it begins.
+        resume = self._steps if self._in_experience else self._resume
+        return {**super().__getstate__(), "_in_experience": False, "_resume": resume}
 
     def begin_experience(self) -> None:
         """Starts an experience, or resumes the one that a loaded state was saved in.
 
         Raises:
-            ValueError: the network has changed in a way that the rules' memory cannot follow.
+            ValueError: an experience is under way in this session, another session learns in this network or with one of its
+                rules, or the network has changed in a way that the rules' memory cannot follow. Nothing has changed then.
         """
+        if self._in_experience and self._resume is None:
+            raise ValueError(
+                "begin_experience was called inside an experience: call end_experience first, or close() to abandon it"
+            )
         check_processes(self.rules)
+        claims.check(self)
         for rule in self.rules:
-            if not rule.state.belong(self.network):
+            if not rule.state.belongs(self.network):
                 raise ValueError(
                     f"this {type(rule).__name__} has learned in another network, and its memory is of that one's parameters: "
                     "use a new rule for a new network (rule.clone()), or load a memory into it (rule.state.load_state_dict)"
                 )
-        resumed, self._resume = self._resume, None
         self.drop_unfinished_step()
-        self._bind()
-        if self._answering["synchronize"]:
-            # Rebuilt, since the head may have been replaced; it stays when the experience ends, for the evaluation after it.
-            self._close_evaluation()
-            self._evaluation = EvaluationWatch(self.network, self._before_evaluation)
-        self._steps = resumed or 0
+        before, mark = self._all, Mark(self.rules)
+        try:
+            for rule in self.rules:
+                rule.state.belong(self.network)
+            self._bind()
+            if self._answering["synchronize"]:
+                # Rebuilt, since the head may have been replaced; it stays for the evaluation after the experience.
+                self._close_evaluation()
+                self._evaluation = EvaluationWatch(self.network, self._before_evaluation)
+            if self._resume is None:
+                for begin in self._calls["begin_experience"]:
+                    begin(self._all)
+        except BaseException:
+            self._unbind()
+            mark.restore()
+            self._all = before
+            raise
+        self._claim()
+        self._begun = mark
+        self._rehearsed = self._resume is not None
+        self._steps = self._batches = self._resume or 0
+        self._resume = None
         self._in_experience = True
-        self._rehearsed = resumed is not None
-        if resumed is None:
-            for begin in self._calls["begin_experience"]:
-                begin(self._all)
 
     def end_experience(self, data: Iterable[object] | None = None) -> None:
         """Ends an experience: rules that need boundaries consolidate.
@@ -110,7 +135,8 @@ class Session(TrainingSteps):
                 its dataset.
 
         Raises:
-            ValueError: no step was taken in this experience, or a rule needs the data and none was given.
+            ValueError: no step was taken in this experience, or a rule needs the data and none was given. The experience goes
+                on then, and can be ended again.
             DivergedError: a parameter is not finite.
         """
         if not self._in_experience:
@@ -131,30 +157,53 @@ class Session(TrainingSteps):
                 raise DivergedError(
                     f"parameter {name!r} is not finite: training has diverged, try a smaller learning rate"
                 )
-        self._in_experience = False
         self._unbind()
-        self._spiking.reset()
-        with random_state_kept(), binding.learnable(self._all):
-            for end in self._calls["end_experience"]:
-                end(self._all, self._past(data))
+        mark = Mark(self.rules)
+        try:
+            self._spiking.reset()
+            with random_state_kept(), binding.learnable(self._all):
+                for end in self._calls["end_experience"]:
+                    end(self._all, self._past(data))
+        except BaseException:
+            mark.restore()
+            self._freeze()
+            self._open_watch()
+            raise
+        self._leave()
+        self.experiences += 1
+
+    def _leave(self) -> None:
+        self._in_experience = False
+        self._begun = None
+        self._release()
         for rule in self.rules:
             rule.leave_experience()
-        self.experiences += 1
 
     @contextmanager
     def experience(self, data: Iterable[object] | None = None) -> Iterator[None]:
-        """An experience as a block of code; when the block raises, the experience is not ended."""
+        """An experience as a block of code; when the block raises, the experience is abandoned, see `close`."""
         self.begin_experience()
-        yield
+        try:
+            yield
+        except BaseException:
+            self._abandon()
+            raise
         self.end_experience(data)
 
     def close(self) -> None:
-        """Abandons the step under way, if any, and removes all hooks from the network."""
+        """Undoes the step under way, if any, abandons the experience, and removes all hooks from the network.
+
+        What was learned in its steps stays; of an experience without one nothing is remembered, not even that it began.
+        """
+        self._abandon()
+        self._close_evaluation()
+
+    def _abandon(self) -> None:
         self.abandon_step()
         self._unbind()
-        self._close_evaluation()
-        for rule in self.rules:
-            rule.leave_experience()
+        if self._in_experience and self._begun is not None and not self._steps:
+            self._begun.restore()
+        self._leave()
 
     def observe(self, observer: Observer) -> AbstractContextManager[None]:
         """Within the block, every event that a rule answers runs inside a context that the observer returns.
@@ -204,16 +253,25 @@ class Session(TrainingSteps):
         """Restores a saved state.
 
         Raises:
-            ValueError: it was saved by other rules.
+            ValueError: it was saved by other rules, or is no memory of theirs; nothing has changed then.
         """
         entries: Sequence[Mapping[str, object]] = saved["rules"]  # type: ignore[assignment]
         saved_names, names = [entry["name"] for entry in entries], [type(rule).__name__ for rule in self.rules]
         if saved_names != names:
             raise ValueError(f"the state was saved by the rules {saved_names}, this session has {names}")
-        for rule, entry in zip(self.rules, entries, strict=True):
-            rule.state.load_state_dict(entry["state"])  # type: ignore[arg-type]
-        self.experiences = int(saved["experiences"])  # type: ignore[call-overload]
-        self._resume = int(saved.get("steps", 0)) if saved["in_experience"] else None  # type: ignore[call-overload]
+        experiences = int(saved["experiences"])  # type: ignore[call-overload]
+        steps = int(saved.get("steps", 0)) if saved["in_experience"] else None  # type: ignore[call-overload]
+        self.drop_unfinished_step()
+        mark = Mark(self.rules)
+        try:
+            for rule, entry in zip(self.rules, entries, strict=True):
+                rule.state.load_state_dict(entry["state"])  # type: ignore[arg-type]
+        except BaseException:
+            mark.restore()
+            raise
+        self._begun = None
+        self.experiences = experiences
+        self._resume = steps
 
     def _past(self, data: Iterable[object] | None) -> PastExperience:
         batches = data if isinstance(data, ExperienceData) else PlainData(self.network, data)

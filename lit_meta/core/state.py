@@ -68,6 +68,16 @@ def kept_of_parameters(network: nn.Module, quantity: str, *, nonzero: bool = Fal
     }
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What a `State` held at one moment: the tensors themselves or copies of them, and the versions of the former."""
+
+    quantities: dict[str, dict[str, Tensor]]
+    overall: dict[str, Tensor]
+    network: ReferenceType[nn.Module] | None
+    versions: list[tuple[str, Tensor, int]]
+
+
 class State:
     """The memory of one rule: ``quantity -> parameter name -> tensor``, and what belongs to no parameter.
 
@@ -108,7 +118,7 @@ class State:
             >>> state.belong(one), state.belong(nn.Linear(1, 1)), state.belong(one)
             (True, False, True)
         """
-        if self._network is not None and self._network() is not network and len(self):
+        if not self.belongs(network):
             return False
         self._network = ref(network)
         return True
@@ -117,6 +127,10 @@ class State:
     def network(self) -> nn.Module | None:
         """The network that this is the memory of, as far as it is known."""
         return None if self._network is None else self._network()
+
+    def belongs(self, network: nn.Module) -> bool:
+        """Whether this may become, or is, the memory of a network."""
+        return self._network is None or self._network() is network or not len(self)
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_network": None}
@@ -205,6 +219,47 @@ class State:
                 if tensor.device != device:
                     by_name[name] = tensor.to(device)
 
+    def mark(self, *, copies: bool) -> Memory:
+        """What the memory holds now, for `restore`.
+
+        Args:
+            copies: hold copies of the tensors, which may be changed in place until then.
+
+        Example:
+            >>> state = State()
+            >>> state["importance"] = {"weight": torch.ones(1)}
+            >>> memory = state.mark(copies=True)
+            >>> _ = state["importance"]["weight"].add_(1.0)
+            >>> state.restore(memory), state["importance"]["weight"]
+            ([], tensor([1.]))
+        """
+        quantities = {quantity: by_name.copy() for quantity, by_name in self._quantities.items()}
+        overall = self.overall.copy()
+        if copies:
+            for tensors in (*quantities.values(), overall):
+                tensors.update({name: tensor.detach().clone() for name, tensor in tensors.items()})
+            return Memory(quantities, overall, self._network, [])
+        named = [*quantities.items(), ("*", overall)]
+        versions = [
+            (quantity, tensor, 0 if tensor.is_inference() else tensor._version)
+            for quantity, tensors in named
+            for tensor in tensors.values()
+        ]
+        return Memory(quantities, overall, self._network, versions)
+
+    def restore(self, memory: Memory) -> list[str]:
+        """Puts back what `mark` returned.
+
+        Returns:
+            The quantities whose tensors were held by reference and have been changed in place: they are not as they were.
+        """
+        self._quantities = {quantity: by_name.copy() for quantity, by_name in memory.quantities.items()}
+        self.overall = memory.overall.copy()
+        self._network = memory.network
+        return sorted(
+            {q for q, tensor, version in memory.versions if not tensor.is_inference() and tensor._version != version}
+        )
+
     @property
     def bytes(self) -> int:
         """Bytes of all tensors."""
@@ -227,7 +282,7 @@ class State:
         """
         quantities: dict[str, dict[str, Tensor]] = {}
         overall: dict[str, Tensor] = {}
-        for key, tensor in tensors.items():
+        for key, tensor in tensors.items():  # Read as a whole before anything is replaced.
             quantity, name = decode_key(key)
             if name == OVERALL:
                 overall[quantity] = tensor.detach().clone()

@@ -103,6 +103,12 @@ def misses_unused_parameters(strategy: Any) -> bool:
     return not options.get("find_unused_parameters")
 
 
+def splits_parameters(strategy: Any) -> bool:
+    """Whether a strategy gives every process a part of the parameters only; by name, since not all are in every release."""
+    names = {base.__name__ for base in type(strategy).__mro__}
+    return bool(names & {"FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy"})
+
+
 def restart_epochs(trainer: L.Trainer, max_epochs: int) -> None:
     """Lets the Trainer's next fit begin at epoch 0.
 

@@ -14,6 +14,7 @@ from avalanche.models.utils import avalanche_forward
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lit_meta.core._training_steps import NonFinite
 from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.checks import check_rules
 from lit_meta.core.experience_data import PlainData
@@ -23,6 +24,7 @@ from lit_meta.core.session import Session
 from lit_meta.core.task import Form
 from lit_meta.rules.registry import build_rules
 from lit_meta.utils.specs import Specification
+from lit_meta.utils.validation import require_one_of
 
 
 class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
@@ -34,6 +36,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
     Args:
         rule: a rule or its spec (see `lit_meta.rules.build_rule`), or several that answer each event in the given order.
         unpack: takes a minibatch apart into (inputs, targets); by default these are its first two parts, as in Avalanche.
+        non_finite: what becomes of a step whose loss or gradients are not finite: ``"raise"`` or ``"skip"``, as of `Session`.
 
     Example:
         >>> from lit_meta.rules import EWC
@@ -42,9 +45,15 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
     """
 
     def __init__(
-        self, rule: Rule | Specification | Sequence[Rule | Specification], *, unpack: BatchFunction | None = None
+        self,
+        rule: Rule | Specification | Sequence[Rule | Specification],
+        *,
+        unpack: BatchFunction | None = None,
+        non_finite: NonFinite = "raise",
     ) -> None:
         super().__init__()
+        require_one_of("non_finite", non_finite, ("raise", "skip"))
+        self.non_finite: NonFinite = non_finite
         self.rules = check_rules(build_rules(rule))
         self.session: Session | None = None
         self._unpack = UnpackOnce(_first_two if unpack is None else unpack)
@@ -52,13 +61,16 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def before_training_exp(self, strategy: Any, **kwargs: Any) -> None:
         if self.session is None:
-            self.session = Session(strategy.model, self.rules, unpack=self._unpack)
+            self.session = Session(strategy.model, self.rules, unpack=self._unpack, non_finite=self.non_finite)
         elif self.session.network is not uncompiled(strategy.model):
             raise ValueError(
                 "this plugin has learned in another network; use a new rule for a new network (rule.clone())"
             )
         self.session.task = _StrategyTask(strategy, self.session.network, self._unpack)
         self.session.begin_experience()
+        # Avalanche tells plugins of no error, and a step that fails is to be undone.
+        self._epoch = strategy.training_epoch
+        strategy.training_epoch = self._train_epoch
 
     def before_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         self._bound.refresh()
@@ -76,6 +88,7 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
         self._bound.after_step(strategy.optimizer)
 
     def after_training_exp(self, strategy: Any, **kwargs: Any) -> None:
+        vars(strategy).pop("training_epoch", None)
         self._bound.end_experience(PlainData(self._bound.network, _training_data(strategy)))
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
@@ -91,6 +104,14 @@ class MetaplasticityPlugin(SupervisedPlugin):  # type: ignore[misc]
 
     def after_eval_forward(self, strategy: Any, **kwargs: Any) -> None:
         self._tested.close()
+
+    def _train_epoch(self, **kwargs: Any) -> None:
+        try:
+            self._epoch(**kwargs)
+        except BaseException:
+            vars(self._epoch.__self__).pop("training_epoch", None)
+            self._bound.close()
+            raise
 
     @property
     def _bound(self) -> Session:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lit_meta.core._training_steps import NonFinite
 from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.binding import check_optimizer
 from lit_meta.core.checks import check_rules
@@ -24,6 +25,7 @@ from lit_meta.integrations import _lightning
 from lit_meta.integrations._experience_data import LightningData, LightningTask
 from lit_meta.rules.registry import build_rules
 from lit_meta.utils.specs import Specification
+from lit_meta.utils.validation import require_one_of
 
 
 class Metaplasticity(L.Callback):
@@ -38,6 +40,7 @@ class Metaplasticity(L.Callback):
             deeper); None takes the LightningModule itself.
         unpack: takes a batch apart into (inputs, targets), for rules that need one of them; by default the common forms are
             understood. Rules that need neither take batches of any form.
+        non_finite: what becomes of a step whose loss or gradients are not finite: ``"raise"`` or ``"skip"``, as of `Session`.
 
     Raises:
         ValueError: a network that the rule cannot work with; see `Session`.
@@ -56,8 +59,11 @@ class Metaplasticity(L.Callback):
         *,
         network: str | None = None,
         unpack: BatchFunction = unpack,
+        non_finite: NonFinite = "raise",
     ) -> None:
         self.rules = check_rules(build_rules(rule))
+        require_one_of("non_finite", non_finite, ("raise", "skip"))
+        self.non_finite: NonFinite = non_finite
         self.session: Session | None = None
         self._network = network
         self._unpack = unpack if isinstance(unpack, UnpackOnce) else UnpackOnce(unpack)
@@ -88,6 +94,11 @@ class Metaplasticity(L.Callback):
                 "with a local rule the loss does not reach hidden layers, so DDP must be told to expect unused parameters: "
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
             )
+        if _lightning.splits_parameters(trainer.strategy):
+            raise ValueError(
+                f"{type(trainer.strategy).__name__} splits parameters between processes, and a rule's memory is of whole "
+                "parameters: use strategy='ddp', which gives every process the whole network"
+            )
         for rule in self.rules if trainer.precision == "16-mixed" else ():
             if "fp16" in rule.limits:
                 raise ValueError(
@@ -102,7 +113,9 @@ class Metaplasticity(L.Callback):
                 raise ValueError(
                     "this callback has learned in another network; use a new rule for a new network (rule.clone())"
                 )
-            self.session = Session(network, self.rules, unpack=self._unpack)
+            self.session = Session(network, self.rules, unpack=self._unpack, non_finite=self.non_finite)
+            self.session.shares_network = True  # The Trainer tells all callbacks of every step.
+        self.session.scales_losses = trainer.precision == "16-mixed"
         self.session.task = LightningTask(trainer, pl_module, self.session.network)
         self._data = LightningData(trainer, pl_module, self.session.data_readers)
         self._load()
@@ -113,10 +126,9 @@ class Metaplasticity(L.Callback):
         self._has_trained = True
         self._check_optimizers(trainer)
         session.begin_experience()
-        if "update" in session.answers:
-            for optimizer in trainer.optimizers:
-                handle = optimizer.register_step_post_hook(lambda stepped, *_: session.after_step(stepped))
-                self._handles.append(handle)
+        for optimizer in trainer.optimizers:
+            handle = optimizer.register_step_post_hook(lambda stepped, *_: session.after_step(stepped))
+            self._handles.append(handle)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._experience_data.begin_epoch()
@@ -131,6 +143,7 @@ class Metaplasticity(L.Callback):
             session.drop_unfinished_step()  # An epoch was cut short while gradients were accumulated.
         self._has_stepped = False
         self._experience_data.count()
+        session.batch_name = f"batch {batch_idx} of epoch {trainer.current_epoch} (both counted from 0)"
         session.before_batch(batch)
 
     def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

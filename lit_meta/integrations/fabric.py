@@ -10,6 +10,7 @@ from lightning.fabric.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_meta.core._training_steps import NonFinite
 from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.core.experience_data import ExperienceData, in_order
 from lit_meta.core.rule import Rule
@@ -32,6 +33,7 @@ class FabricSession(Session):
         rules: a rule or its spec (see `lit_meta.rules.build_rule`), or several that answer each event in the given order.
         unpack: takes a batch apart into (inputs, targets).
         loss: what the network is trained for, a function of its outputs and the targets; None for the cross-entropy.
+        non_finite: what becomes of a step whose loss or gradients are not finite: ``"raise"`` or ``"skip"``, as of `Session`.
 
     Raises:
         TypeError, ValueError: as of `Session`.
@@ -62,9 +64,17 @@ class FabricSession(Session):
         *,
         unpack: BatchFunction = unpack,
         loss: Criterion | None = None,
+        non_finite: NonFinite = "raise",
     ) -> None:
-        super().__init__(_lightning.fabric_network(module), build_rules(rules), unpack=unpack, loss=loss)
+        if _lightning.splits_parameters(fabric.strategy):
+            raise ValueError(
+                f"{type(fabric.strategy).__name__} splits parameters between processes, and a rule's memory is of whole "
+                "parameters: use strategy='ddp', which gives every process the whole network"
+            )
+        network = _lightning.fabric_network(module)
+        super().__init__(network, build_rules(rules), unpack=unpack, loss=loss, non_finite=non_finite)
         self._fabric = fabric
+        self.scales_losses = getattr(fabric.strategy.precision, "scaler", None) is not None
 
     def before_batch(self, batch: object) -> None:
         """Before the forward pass of a training batch, which the module will convert to its precision."""

@@ -10,6 +10,7 @@ import lightning as L
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lit_meta.core._training_steps import NonFinite
 from lit_meta.core.batches import BatchFunction, UnpackOnce, unpack
 from lit_meta.core.rule import Rule
 from lit_meta.integrations import _lightning
@@ -36,6 +37,8 @@ class MetaplasticModule(L.LightningModule):
         optimizer: ``{"name": "sgd", "lr": 0.1}``, ``{"class_path": "torch.optim.SGD", "init_args": {...}}``, or a function of
             the parameters; see `lit_meta.integrations.optimizers.optimizer_factory`.
         unpack: takes a batch apart into (inputs, targets).
+        non_finite: what becomes of a step whose loss or gradients are not finite, where there is a rule: ``"raise"`` or
+            ``"skip"``, as of `Session`.
 
     Raises:
         KeyError: an unknown loss or optimizer.
@@ -56,6 +59,7 @@ class MetaplasticModule(L.LightningModule):
         loss: str | Loss = "cross_entropy",
         optimizer: Specification | OptimizerFactory | None = None,
         unpack: BatchFunction = unpack,
+        non_finite: NonFinite = "raise",
     ) -> None:
         super().__init__()
         if isinstance(network, (str, Mapping)):
@@ -69,7 +73,9 @@ class MetaplasticModule(L.LightningModule):
         self._checks_labels = isinstance(loss, str)
         self._optimizer = optimizer_factory(_SGD if optimizer is None else optimizer)
         self._unpack = UnpackOnce(unpack)
-        self.plasticity = None if rule is None else Metaplasticity(rule, network="network", unpack=self._unpack)
+        self.plasticity = None
+        if rule is not None:
+            self.plasticity = Metaplasticity(rule, network="network", unpack=self._unpack, non_finite=non_finite)
         if self.plasticity is not None:
             self.plasticity.belongs_to_module = True
 

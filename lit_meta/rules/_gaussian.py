@@ -53,6 +53,7 @@ class GaussianRule(Rule):
 
     needs_inputs = False
     makes_update = True
+    stages_memory = True
     limits: ClassVar[Mapping[str, str]] = {"fp16": "gradients of a scaled loss would be mistaken for those of the loss"}
 
     def __init__(
@@ -83,13 +84,13 @@ class GaussianRule(Rule):
         self.state.fills["deviation"] = deviation if scale == "absolute" else float("nan")
         self._mean: tuple[list[Tensor], list[Tensor]] | None = None
         self._noise: list[Tensor] = []
-        self._reuses_noise = False
         self._stepped = True
         self._passes = 0
         self._samples = 0
         self._batch = 0
         self._previous: dict[str, Tensor] = {}
         self._correlation: dict[str, Tensor] = {}
+        self._moves: tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]] | None = None
         self._first: list[Tensor] = []
         self._further = FurtherDraws()
 
@@ -118,10 +119,7 @@ class GaussianRule(Rule):
             self._previous = {n: p.grad.clone() for n, p in pairs if p.grad is not None}
         deviations = self._deviations(synapses)
         parameters = [p.detach() for p in synapses.parameters]
-        # A discarded batch has not used its noise; reusing it makes training independent of that batch.
-        if not self._reuses_noise or [n.shape for n in self._noise] != [p.shape for p in parameters]:
-            self._noise = draw_normal(self.state, parameters, self.seed)
-        self._reuses_noise = False
+        self._noise = draw_normal(self.state, parameters, self.seed)
         self._mean = (parameters, [p.clone() for p in parameters])
         self._batch = inputs.shape[0]
         torch._foreach_addcmul_(parameters, self._noise, deviations)
@@ -202,19 +200,19 @@ class GaussianRule(Rule):
             torch._foreach_mul_(gradients, scale)
             torch._foreach_mul_(correlations, scale)
         deviations = self.state.tensors("deviation", synapses.names)
-        with torch.no_grad():
-            self.move([p.detach() for p in synapses.parameters], deviations, gradients, correlations)
+        self._moves = [p.detach() for p in synapses.parameters], deviations, gradients, correlations
         for parameter in synapses.parameters:
             parameter.grad = None
 
-    def leave_batch(self, synapses: Synapses) -> None:
-        self._reuses_noise = self._mean is not None
-        self._unperturb()
+    def commit(self, synapses: Synapses) -> None:
+        if self._moves is not None:
+            moves, self._moves = self._moves, None
+            self.move(*moves)
 
     def restore(self, synapses: Synapses) -> None:
         self._unperturb()
         self._begin_step()
-        self._noise, self._previous, self._first = [], {}, []
+        self._noise, self._previous, self._moves, self._first = [], {}, None, []
 
     def unperturbed(self) -> list[tuple[Tensor, Tensor]]:
         return [] if self._mean is None else list(zip(*self._mean, strict=True))

@@ -27,6 +27,8 @@ class PenaltyRule(Rule):
         strength: at least 0.
     """
 
+    stages_memory = True
+
     def __init__(self, *, strength: float) -> None:
         super().__init__()
         require_in("strength", strength, 0.0, float("inf"))

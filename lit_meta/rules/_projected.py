@@ -40,6 +40,8 @@ class ProjectedRule(Rule):
     needs_inputs = False
     # Whether the rule can look into attention that computes with layers it does not call.
     sees_attention: ClassVar[bool] = True
+    stages_memory = True
+    lasting = frozenset({"_plan", "_start", "_kept", "_stopped", "_switched"})
 
     def __init__(self, *, rest: Rest = "freeze") -> None:
         super().__init__()

@@ -51,6 +51,7 @@ class ReadoutRule(ReadoutMemory):
 
     needs_inputs = False
     needs_labels = True
+    stages_memory = True
 
     def __init__(
         self,
@@ -119,15 +120,17 @@ class ReadoutRule(ReadoutMemory):
     def gradient(self, synapses: Synapses) -> None:
         if self._targets is not None:
             raise ValueError(f"the head that {type(self).__name__} learns did not run in the forward pass")
-        head = self._layer
-        if head is not None:
-            for features, targets in gathered(self._pending, head):
-                self._count(synapses.network, head, features, targets)
-        self._pending = []
         own = set() if self._layer is None else set(self._layer.parameters(recurse=False))
         for parameter in synapses.parameters:
             if self.freeze or parameter in own:
                 parameter.grad = None
+
+    def commit(self, synapses: Synapses) -> None:
+        pending, self._pending = self._pending, []
+        head = self._layer
+        if head is not None:
+            for features, targets in gathered(pending, head):
+                self._count(synapses.network, head, features, targets)
 
     def leave_batch(self, synapses: Synapses) -> None:
         self._targets = None

@@ -48,6 +48,8 @@ class BennaFusi(Rule):
         BennaFusi(variables=4, rate=0.01, leak=False, flows=None, areas=None)
     """
 
+    stages_memory = True
+
     def __init__(
         self,
         *,
@@ -78,6 +80,7 @@ class BennaFusi(Rule):
         self.areas = areas
         self._g = [rate * 0.5**k for k in range(variables)] if flows is None else [float(g) for g in flows]
         self._c = [2.0**k for k in range(variables)] if areas is None else [float(c) for c in areas]
+        self._staged: list[tuple[Tensor, ...]] = []
         for quantity in self._quantities:
             self.state.fills[quantity] = float("nan")
 
@@ -113,11 +116,23 @@ class BennaFusi(Rule):
             flow = torch._foreach_sub(lower, upper)
             torch._foreach_mul_(flow, self._g[k])
             flows.append(flow)
+        torch._foreach_add_(chain[0], flows[0], alpha=1.0 / self._c[0])
+        self._staged = flows
+
+    def commit(self, synapses: Synapses) -> None:
+        if not self._staged:
+            return
+        flows, self._staged = self._staged, []
+        deeper = [self.state.tensors(quantity, synapses.names) for quantity in self._quantities]
         if self.leak:
-            torch._foreach_mul_(chain[-1], 1.0 - self._g[-1] / self._c[-1])
+            torch._foreach_mul_(deeper[-1], 1.0 - self._g[-1] / self._c[-1])
         for k, flow in enumerate(flows):
-            torch._foreach_add_(chain[k], flow, alpha=1.0 / self._c[k])
-            torch._foreach_add_(chain[k + 1], flow, alpha=-1.0 / self._c[k + 1])
+            if k:
+                torch._foreach_add_(deeper[k - 1], flow, alpha=1.0 / self._c[k])
+            torch._foreach_add_(deeper[k], flow, alpha=-1.0 / self._c[k + 1])
+
+    def restore(self, synapses: Synapses) -> None:
+        self._staged = []
 
 
 def _check(name: str, values: Sequence[float], count: int) -> None:

@@ -49,6 +49,8 @@ class BinaryMetaplasticity(Rule):
         BinaryMetaplasticity(metaplasticity=1.35, layers='all')
     """
 
+    stages_memory = True
+
     def __init__(self, *, metaplasticity: float = 1.35, layers: Literal["all", "binary"] = "all") -> None:
         super().__init__()
         require_in("metaplasticity", metaplasticity, 0.0, float("inf"))

@@ -74,6 +74,7 @@ class CriticalPeriod(Rule):
     """
 
     needs_inputs = False
+    stages_memory = True
     limits: ClassVar[Mapping[str, str]] = {"distributed": "features learn from the samples of one process"}
 
     def __init__(
@@ -100,7 +101,6 @@ class CriticalPeriod(Rule):
         self.head = head
         self.seed = seed
         self._learned: set[str] = set()
-        self._undo: list[tuple[dict[str, Tensor], str, Tensor | None]] = []
         self._written: list[tuple[Tensor, Tensor]] = []
 
     def sets_weights(self, network: nn.Module) -> Iterable[Layer]:
@@ -118,7 +118,7 @@ class CriticalPeriod(Rule):
         self._above = None  # The head may be replaced before the next experience.
 
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
-        self._undo, self._written = [], []
+        self._written = []
         self._learned = self._features(synapses.network)
         self._above = synapses.network.get_submodule(self._head_name(synapses.network))
         seen = self.state.overall.get("samples", torch.zeros((), dtype=torch.long))
@@ -129,7 +129,7 @@ class CriticalPeriod(Rule):
                 self.state["history"], self.state["direction"] = {}, {}
                 self.state["drive_sum"], self.state["drive_square"] = {}, {}
             total = seen + inputs.shape[0]
-            self._keep(self.state.overall, "samples", total)
+            self.state.overall["samples"] = total
             if self.sweeps and self.samples <= total < _FEW:
                 warnings.warn(
                     f"CriticalPeriod learns features from {int(total)} samples; with fewer than {_FEW}, random patches "
@@ -164,8 +164,7 @@ class CriticalPeriod(Rule):
             directions = F.normalize(whitened[chosen] + 1e-6, dim=1)
             history = torch.zeros_like(directions)
         directions, history = competitive_hebbian(whitened, directions, history, sweeps=self.sweeps)
-        self._keep(self.state["direction"], key, directions)
-        self._keep(self.state["history"], key, history)
+        self.state["direction"][key], self.state["history"][key] = directions, history
         weight = directions @ matrix
         bias = -(weight @ mean) - self.threshold
         if contrast is not None:
@@ -176,23 +175,20 @@ class CriticalPeriod(Rule):
             self._write(module.bias, bias)
 
     def gradient(self, synapses: Synapses) -> None:
-        self._undo, self._written = [], []
         own = set() if self._above is None else set(self._above.parameters())
         for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
             # What is not a weight layer, such as a normalisation, learns by the loss until the critical period is over.
             if name.rpartition(".")[0] in self._learned or not (self._open or parameter in own):
                 parameter.grad = None
 
+    def commit(self, synapses: Synapses) -> None:
+        self._written = []
+
     def restore(self, synapses: Synapses) -> None:
-        for memory, key, before in reversed(self._undo):
-            if before is None:
-                memory.pop(key, None)
-            else:
-                memory[key] = before
         for parameter, before in reversed(self._written):
             with torch.no_grad():
                 parameter.copy_(before)
-        self._undo, self._written = [], []
+        self._written = []
 
     def remembers(self, network: nn.Module) -> dict[str, Kept]:
         kept = {"samples/*": Kept((), nonzero=True)}
@@ -272,12 +268,8 @@ class CriticalPeriod(Rule):
         """Adds a batch's sums to those of a layer so far, by quantity; returns them in the same order."""
         for quantity, value in totals.items():
             sums = self.state[quantity]
-            self._keep(sums, key, sums[key] + value if key in sums else value)
+            sums[key] = sums[key] + value if key in sums else value
         return [self.state[quantity][key] for quantity in totals]
-
-    def _keep(self, memory: dict[str, Tensor], key: str, value: Tensor) -> None:
-        self._undo.append((memory, key, memory.get(key)))
-        memory[key] = value
 
     def _write(self, parameter: Tensor, value: Tensor) -> None:
         self._written.append((parameter, parameter.detach().clone()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from typing import ClassVar
@@ -9,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lit_meta.core.errors import DivergedError
 from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Experience, Layer, Synapses
 from lit_meta.core.state import Kept
@@ -173,7 +175,7 @@ class HLOP(ProjectedRule):
         known = self._by_name[name]
         self._seen.add(name)
         if known.one_hot:
-            self.state["occurring"][name] |= known.rows(inputs)[0] > 0
+            self.state["occurring"][name] = self.state["occurring"][name] | (known.rows(inputs)[0] > 0)
             return
         learning, fixed = self.state["learning"][name], self.state["subspace"][name]
         if learning.shape[-2] == 0:
@@ -187,7 +189,7 @@ class HLOP(ProjectedRule):
             if fixed.shape[-2]:
                 residual = less_product(rows, self._activity(fixed, rows), fixed)
             for _ in range(self.iterations):
-                learning += hebbian_subspace_step(
+                step = hebbian_subspace_step(
                     learning,
                     rows,
                     residual,
@@ -195,6 +197,8 @@ class HLOP(ProjectedRule):
                     spike_levels=self.spike_levels,
                     spike_range=self.spike_range,
                 )
+                learning = step.add_(learning)  # Not in place: a step that fails is undone.
+            self.state["learning"][name] = learning
 
     def projected(self, layer: Receptive, step: Tensor) -> Tensor | None:
         fixed = self.state["subspace"].get(layer.name)
@@ -220,9 +224,18 @@ class HLOP(ProjectedRule):
         """η over the mean squared length of the rows, for each group where there are any; None in silence."""
         if rows.dim() == 2:
             size = float(rows.square().sum()) / len(rows)
+            self._check_size(math.isfinite(size))
             return self.learning_rate / size if size else None
         sizes = rows.square().sum(-1, keepdim=True).mean(-2, keepdim=True)
+        self._check_size(bool(sizes.isfinite().all()))
         return torch.where(sizes > 0, self.learning_rate / sizes, torch.zeros_like(sizes))
+
+    def _check_size(self, finite: bool) -> None:
+        if not finite:
+            raise DivergedError(
+                "the inputs of a layer are so large that HLOP's sums of their squares overflow: scale them down; nothing was "
+                "learned from this batch"
+            )
 
     def _activity(self, weights: Tensor, rows: Tensor) -> Tensor:
         return subspace_activity(weights, rows, spike_levels=self.spike_levels, spike_range=self.spike_range)

@@ -80,7 +80,7 @@ class MAS(PenaltyRule):
     def before_forward(self, synapses: Synapses, inputs: Tensor, targets: Tensor | None) -> None:
         if "batches" not in self.state:
             self.state.overall["batches"] = torch.zeros((), dtype=torch.long)
-        count = self.state.overall["batches"].add_(1)
+        count = self.state.overall["batches"] = self.state.overall["batches"] + 1
         if self.interval is not None and int(count) % self.interval == 0:
             sensitivities = output_sensitivity(synapses.network, inputs[: self.samples], names=synapses.names)
             if torch.distributed.is_available() and torch.distributed.is_initialized():

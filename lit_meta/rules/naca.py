@@ -67,6 +67,7 @@ class NACA(Rule):
 
     needs_inputs = False
     needs_labels = True
+    stages_memory = True
 
     def __init__(
         self,

@@ -57,6 +57,7 @@ class SI(PenaltyRule):
         self.decay = decay
         self._copies = Scratch()
         self._task_gradient: dict[str, Tensor] = {}
+        self._travelled: tuple[tuple[str, ...], list[Tensor], list[Tensor]] | None = None
 
     def begin_experience(self, synapses: Synapses) -> None:
         pairs = list(zip(synapses.names, synapses.parameters, strict=True))
@@ -84,10 +85,17 @@ class SI(PenaltyRule):
         gradients = [self._task_gradient.pop(name) for name in synapses.names]
         change = self._differences.copy(synapses.names, synapses.parameters)
         torch._foreach_sub_(change, before)
-        torch._foreach_addcmul_(self.state.tensors("path", synapses.names), gradients, change, value=-1.0)
+        self._travelled = synapses.names, gradients, change
+
+    def commit(self, synapses: Synapses) -> None:
+        if self._travelled is not None:
+            names, gradients, change = self._travelled
+            self._travelled = None
+            torch._foreach_addcmul_(self.state.tensors("path", names), gradients, change, value=-1.0)
 
     def restore(self, synapses: Synapses) -> None:
         self._task_gradient.clear()
+        self._travelled = None
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
         starts, paths = self.state.tensors("start", synapses.names), self.state.tensors("path", synapses.names)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from lit_meta.core._buffers import Scratch
 from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.state import Kept, apart, kept_of_parameters
@@ -45,6 +46,8 @@ class UPGD(Rule):
         UPGD(decay=0.999, noise=0.001, seed=0)
     """
 
+    stages_memory = True
+
     def __init__(self, *, decay: float = 0.999, noise: float = 0.001, seed: int = 0) -> None:
         super().__init__()
         if not 0.0 <= decay < 1.0:
@@ -53,19 +56,28 @@ class UPGD(Rule):
         self.decay = decay
         self.noise = noise
         self.seed = seed
+        self._renewed = Scratch()
+        self._gates = Scratch()
+        self._staged: tuple[tuple[str, ...], list[Tensor], list[Tensor]] | None = None
 
     @torch.no_grad()
     def gradient(self, synapses: Synapses) -> None:
         self._prepare(synapses)
         gradients, parameters = synapses.gradients, [p.detach() for p in synapses.parameters]
-        utilities = self.state.tensors("utility", synapses.names)
-        counts = self.state.tensors("weight", [apart(name) for name in synapses.names])
-        torch._foreach_mul_(utilities, self.decay)
+        # A step that fails is undone, so the memory itself is not touched before it is certain.
+        before = self.state.tensors("utility", synapses.names)
+        utilities = self._renewed.empty(synapses.names, before)
+        for utility, old in zip(utilities, before, strict=True):
+            torch.mul(old, self.decay, out=utility)
+        counts = [c.clone() for c in self.state.tensors("weight", [apart(name) for name in synapses.names])]
         torch._foreach_addcmul_(utilities, gradients, parameters, value=self.decay - 1.0)
         # 1 − decay^t as a running mean of ones: no step counter has to leave the device.
         torch._foreach_mul_(counts, self.decay)
         torch._foreach_add_(counts, 1.0 - self.decay)
-        gates = [u / w.to(u.dtype) for u, w in zip(utilities, counts, strict=True)]
+        self._staged = synapses.names, utilities, counts
+        gates = self._gates.empty(synapses.names, utilities)
+        for gate, utility, count in zip(gates, utilities, counts, strict=True):
+            torch.div(utility, count.to(gate.dtype), out=gate)
         largest = torch.stack([gate.max() for gate in gates]).max()
         largest.clamp_(min=torch.finfo(largest.dtype).tiny)
         for gate in gates:
@@ -83,6 +95,17 @@ class UPGD(Rule):
         weights = {encode_key("weight", apart(name)): Kept((), nonzero=True) for name in names}
         noise = {"generator/*": Kept((None,), nonzero=True)} if self.noise else {}
         return {**utilities, **weights, **noise}
+
+    def commit(self, synapses: Synapses) -> None:
+        if self._staged is None:
+            return
+        (names, utilities, counts), self._staged = self._staged, None
+        self._renewed.exchange(names, self.state.tensors("utility", names))
+        self.state["utility"] = {**self.state["utility"], **dict(zip(names, utilities, strict=True))}
+        self.state["weight"] = {**self.state["weight"], **dict(zip(map(apart, names), counts, strict=True))}
+
+    def restore(self, synapses: Synapses) -> None:
+        self._staged = None
 
     def _prepare(self, synapses: Synapses) -> None:
         utilities = dict(self.state["utility"]) if "utility" in self.state else {}

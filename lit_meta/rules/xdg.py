@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,11 @@ from lit_meta.core.layers import units, weight_layers
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.state import Kept
 from lit_meta.utils.validation import require_in
+
+_NEEDS_TASK = (
+    "XdG needs the task of every sample, also in testing: run the network inside `with rule.in_task(network, task):`, or take "
+    "the gates off with rule.detach()"
+)
 
 
 class XdG(Rule):
@@ -70,6 +76,8 @@ class XdG(Rule):
     needs_inputs = False
     needs_boundaries = True
     needs_tasks = True
+    stages_memory = True
+    lasting = frozenset({"_network", "_handles", "_tables"})
 
     def __init__(self, *, gated: float = 0.8, tasks: Sequence[int] | None = None, seed: int = 0) -> None:
         super().__init__()
@@ -193,34 +201,30 @@ class XdG(Rule):
                     f"{layer.name!r} is of type {type(layer.module).__name__}"
                 )
             # First of all hooks, so that rules which watch a layer's input see it gated.
-            self._handles.append(layer.module.register_forward_pre_hook(self._hook(layer.name, width), prepend=True))
+            self._handles.append(layer.module.register_forward_pre_hook(_Gate(self, layer.name, width), prepend=True))
         self._network = network
 
-    def _hook(self, name: str, width: int):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            inputs = arguments[0]
-            task = self._context
-            if task is None:
-                if not self._learning:
-                    raise RuntimeError(
-                        "XdG needs the task of every sample, also in testing: run the network inside "
-                        "`with rule.in_task(network, task):`, or take the gates off with rule.detach()"
-                    )
-                task = self._task
-            dimension = units(module, inputs)
-            shape = [1] * inputs.dim()
-            shape[dimension] = width
-            if isinstance(task, int):
-                gate = self._table(name, width, task, inputs)
-            else:
-                # SpikingJelly's multi-step layers take (time, batch, ...).
-                samples = 1 if getattr(module, "step_mode", "s") == "m" else 0
-                gate = self._of_samples(name, width, task, inputs, inputs.shape[samples])
-                shape[samples] = len(gate)
-            gate = gate.view(shape)
-            return (inputs * gate, *arguments[1:])
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy gates the network that it is used with, and not the one that its original is attached to.
+        return {**vars(self), "_network": None, "_handles": [], "_context": None}
 
-        return hook
+    def _gated(self, name: str, width: int, module: nn.Module, inputs: Tensor) -> Tensor:
+        task = self._context
+        if task is None:
+            if not self._learning:
+                raise RuntimeError(_NEEDS_TASK)
+            task = self._task
+        dimension = units(module, inputs)
+        shape = [1] * inputs.dim()
+        shape[dimension] = width
+        if isinstance(task, int):
+            gate = self._table(name, width, task, inputs)
+        else:
+            # SpikingJelly's multi-step layers take (time, batch, ...).
+            samples = 1 if getattr(module, "step_mode", "s") == "m" else 0
+            gate = self._of_samples(name, width, task, inputs, inputs.shape[samples])
+            shape[samples] = len(gate)
+        return inputs * gate.view(shape)
 
     def _table(self, name: str, units: int, task: int, like: Tensor) -> Tensor:
         gates = self._tables.get((name, task))
@@ -238,6 +242,24 @@ class XdG(Rule):
             raise ValueError(f"XdG was given the tasks of {len(tasks)} samples, but layer {name!r} got {samples}")
         # Spiking networks send several time steps through a layer at once, one whole batch after another.
         return table[index.to(table.device)].repeat(steps, 1)
+
+
+class _Gate:
+    """The hook on one layer. In a copy of the network it belongs to no rule, and asks for one."""
+
+    def __init__(self, rule: XdG | None = None, name: str = "", width: int = 0) -> None:
+        self._rule, self._name, self._width = rule, name, width
+
+    def __call__(self, module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if self._rule is not None:
+            return (self._rule._gated(self._name, self._width, module, arguments[0]), *arguments[1:])
+        others = module._forward_pre_hooks.values()
+        if not any(isinstance(hook, _Gate) and hook._rule is not None for hook in others):
+            raise RuntimeError(_NEEDS_TASK)
+        return None
+
+    def __reduce__(self) -> tuple[type[_Gate], tuple[()]]:
+        return type(self), ()
 
 
 def _width(module: nn.Module) -> int | None:

@@ -131,6 +131,7 @@ def test_new_rows_start_in_equilibrium():
     with torch.no_grad():
         wider.weight[:1] = network[0].weight
     network[0] = wider
+    session.close()
     session.begin_experience()
     for k in (2, 3):
         held = rule.state[f"variable-{k}"]["0.weight"]

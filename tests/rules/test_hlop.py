@@ -172,6 +172,7 @@ def test_a_layer_that_gains_inputs_keeps_its_neurons():
     session.begin_experience()
     assert torch.equal(rule.state["subspace"]["0"][:, :8], old)
     assert (rule.state["subspace"]["0"][:, 8] == 0).all()
+    session.close()
     network[0] = nn.Linear(7, 3, bias=False).double()
     with pytest.raises(ValueError, match="cannot lose inputs"):
         session.begin_experience()

@@ -196,6 +196,7 @@ def test_a_layer_that_gains_inputs_has_no_memory_of_them():
     grown = rule.state["projector"]["0"]
     assert torch.equal(grown[:4, :4], old)
     assert torch.equal(grown[4:, 4:], torch.eye(2, dtype=torch.float64))
+    session.close()
     network[0] = nn.Linear(2, 2).double()
     with pytest.raises(ValueError, match="cannot lose inputs"):
         session.begin_experience()
