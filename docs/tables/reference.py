@@ -37,7 +37,7 @@ def public(room: str) -> Iterator[str]:
         for value in values
         if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith(f"lit_meta.{room}.")
     }
-    for value in sorted(here, key=lambda value: value.__qualname__.lower()):
+    for value in sorted(here, key=lambda value: (value.__qualname__.lower(), value.__qualname__)):
         yield f"{value.__module__}.{value.__qualname__}"
 
 

@@ -86,6 +86,9 @@ class ContinualBackprop(Rule):
         self._chain: dict[str, tuple[Layer, Layer]] = {}
         self._activity: dict[str, Tensor] = {}
 
+    def sets_weights(self, network: nn.Module) -> list[Layer]:
+        return [layer for layer in weight_layers(network) if any(p.requires_grad for p in layer.module.parameters())]
+
     def begin_experience(self, synapses: Synapses) -> None:
         self._chain = {}
         for layer, receiver in pairwise(weight_layers(synapses.network)):

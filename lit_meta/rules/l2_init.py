@@ -33,6 +33,7 @@ class L2Init(Rule):
     """
 
     needs_inputs = False
+    stages_memory = True
 
     def __init__(self, *, strength: float = 0.001) -> None:
         super().__init__()

@@ -407,6 +407,7 @@ def test_a_head_that_is_replaced_between_experiences_is_the_new_one():
     assert modes(network) == [True] * 5
 
 
+@pytest.mark.filterwarnings("ignore:CriticalPeriod learns features from")
 def test_after_a_critical_period_statistics_and_other_parameters_keep_still():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))

@@ -36,7 +36,7 @@ Y = torch.arange(12) % 3
 
 READOUTS = ("recursive-readout", "streaming-lda")
 SETTLE = ("critical-period",)
-REFUSE = ("binary-metaplasticity",)
+REFUSE = ("binary-metaplasticity", "continual-backprop")
 
 
 def network_with(kind, *, head):
