@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # Tests run side by side, one thread each.
 WORKERS ?= 2
 
-.PHONY: demo test interop torture check docs site clean
+.PHONY: demo test interop processes torture check docs site clean
 
 demo: $(READY)
 	$(BIN)/lit-meta demo
@@ -18,6 +18,10 @@ test: $(READY)
 # Every rule in networks of other libraries through every host (docs/interop.md).
 interop: $(VENV)/.interop
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal tests/interop
+
+# Every rule in two and in four processes.
+processes: $(READY)
+	LIT_META_ALL_PROCESSES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/rules/test_processes.py
 
 # Kills streams of every rule, at least 500 times in all (docs/resuming.md).
 torture: $(READY)

@@ -30,7 +30,12 @@ class ExperienceData(ABC):
 
     They go through everything that a training batch goes through (sampler, limits, collation, hooks, conversion, device),
     each sample as often as training saw it relative to others, in a fixed order, and can be read more than once.
+
+    Attributes:
+        batches_per_step: how many consecutive batches one training step saw, in all processes together.
     """
+
+    batches_per_step: int = 1
 
     @abstractmethod
     def __iter__(self) -> Iterator[Any]:
@@ -53,6 +58,7 @@ class PlainData(ExperienceData):
     def __init__(self, network: nn.Module, data: Iterable[Any] | None) -> None:
         self._network = network
         self._data: Iterable[Any] = () if data is None else data
+        self.batches_per_step = replicas(self._data)
 
     def __iter__(self) -> Iterator[Any]:
         device = next(self._network.parameters()).device
@@ -126,6 +132,22 @@ def order_of(loader: DataLoader[Any]) -> Callable[[int], list[list[Any]]] | None
         return [indices[start : start + size] for start in range(0, whole, size)]
 
     return batches
+
+
+def replicas(loader: object) -> int:
+    """Among how many processes a loader's samples are shared out; each reads batches of its own in one step.
+
+    Example:
+        >>> data = torch.zeros(8, 1)
+        >>> sampler = DistributedSampler(data, num_replicas=4, rank=0)
+        >>> replicas(DataLoader(data, sampler=sampler)), replicas(DataLoader(data)), replicas([])
+        (4, 1, 1)
+    """
+    if not rebuildable(loader):
+        return 1
+    assert isinstance(loader, DataLoader)
+    sampler = _sampler(loader)
+    return int(sampler.num_replicas) if isinstance(sampler, DistributedSampler) else 1
 
 
 def _batching(loader: DataLoader[Any]) -> BatchSampler | None:

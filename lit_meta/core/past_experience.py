@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.core.batches import BatchFunction
+from lit_meta.core.experience_data import ExperienceData
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.spiking_state import SpikingState
 from lit_meta.core.task import Form, Task, class_logits, is_cross_entropy, recorded_outputs
@@ -39,6 +40,11 @@ class PastExperience:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         return self.pairs()
+
+    @property
+    def batches_per_step(self) -> int:
+        """How many consecutive batches one training step saw, in all processes together."""
+        return self._data.batches_per_step if isinstance(self._data, ExperienceData) else 1
 
     def pairs(self, *, samples: int | None = None, seed: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
         """(inputs, targets) of every batch, or of samples drawn from all of them."""

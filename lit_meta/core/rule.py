@@ -67,6 +67,11 @@ class Experience(Protocol):
         """The form of the task's loss that the host names; in a plain loop without a loss argument, the cross-entropy."""
         ...
 
+    @property
+    def batches_per_step(self) -> int:
+        """How many consecutive batches one training step saw: as many as processes share its samples, otherwise 1."""
+        ...
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Yields (inputs, targets) batches on the network's device, never shuffled."""
         ...

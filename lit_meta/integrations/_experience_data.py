@@ -122,6 +122,12 @@ class LightningData(ExperienceData):
                     f"{hint}Trainer(limit_train_batches=...)"
                 )
 
+    @property
+    def batches_per_step(self) -> int:  # type: ignore[override]
+        """As many as there are processes, unless each of them reads all samples in order."""
+        own = all(rebuildable(loader) and reads_in_order(loader) for loader in self._loaders)
+        return 1 if own else int(self._trainer.world_size)
+
     def __iter__(self) -> Iterator[Any]:
         for batch in self._raw():
             yield _lightning.through_transfer(self._trainer, self._module, batch)

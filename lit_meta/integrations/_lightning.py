@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DistributedSampler
 
 # The parts of a checkpoint that hold the module's weights: Lightning's own, and where weight averaging puts the current ones.
 WEIGHTS = ("state_dict", "current_model_state")
@@ -311,6 +312,28 @@ def recombined(combined: CombinedLoader, loaders: list[Any]) -> Iterator[Any]:
     together.limits = combined.limits
     for batch, _, _ in iter(together):
         yield batch
+
+
+def genuine_samples(loaders: Any, position: int, batch_index: int, size: int) -> int | None:
+    """How many samples of a batch are not repetitions of others; None where the processes do not share samples out.
+
+    A `DistributedSampler` gives every process as many samples, and repeats the first ones for that; they come last.
+
+    Args:
+        loaders: a loader, or a sequence or mapping of them.
+        position: of the loader among them.
+        batch_index: of the batch in this process.
+        size: samples in the batch.
+    """
+    many = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    loader = many[position] if isinstance(many, (list, tuple)) else many
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or not getattr(loader, "batch_size", None):
+        return None
+    if sampler.drop_last:
+        return size
+    own = len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))  # type: ignore[arg-type]
+    return max(0, min(size, own - batch_index * loader.batch_size))
 
 
 def through_transfer(trainer: L.Trainer, module: L.LightningModule, batch: Any) -> Any:

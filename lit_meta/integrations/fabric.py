@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from lit_meta.core._training_steps import NonFinite
 from lit_meta.core.batches import BatchFunction, unpack
-from lit_meta.core.experience_data import ExperienceData, in_order
+from lit_meta.core.experience_data import ExperienceData, in_order, replicas
 from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
 from lit_meta.core.task import Criterion
@@ -115,6 +115,7 @@ class _FabricData(ExperienceData):
     def __init__(self, fabric: L.Fabric, data: Iterable[Any]) -> None:
         self._fabric = fabric
         self._data = _lightning.fabric_loader(data)
+        self.batches_per_step = replicas(self._data)
 
     def __iter__(self) -> Iterator[Any]:
         for batch in in_order(self._data):

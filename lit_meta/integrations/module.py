@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -94,10 +95,12 @@ class MetaplasticModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._log_accuracy("validation_accuracy", batch)
+        loaders = self.trainer.val_dataloaders
+        self._log_accuracy("validation_accuracy", batch, loaders, batch_idx, dataloader_idx)
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._log_accuracy("test_accuracy", batch)
+        loaders = self.trainer.test_dataloaders
+        self._log_accuracy("test_accuracy", batch, loaders, batch_idx, dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         return self._outputs(self._unpack(batch)[0]).argmax(1)
@@ -136,12 +139,20 @@ class MetaplasticModule(L.LightningModule):
             )
         return outputs
 
-    def _log_accuracy(self, name: str, batch: Any) -> None:
+    def _log_accuracy(self, name: str, batch: Any, loaders: Any, batch_index: int, position: int) -> None:
+        """Logs the accuracy over all samples in all processes, each counted once."""
         inputs, targets = self._unpack(batch)
         if targets is None:
             raise ValueError("the batch has no targets to compare predictions with")
-        accuracy = (self._outputs(inputs).argmax(1) == targets).float().mean()
-        self.log(name, accuracy, batch_size=inputs.shape[0])
+        right = (self._outputs(inputs).argmax(1) == targets).float()
+        genuine = _lightning.genuine_samples(loaders, position, batch_index, len(targets))
+        if genuine is None:
+            self.log(name, right.mean(), batch_size=len(targets))
+            return
+        # Lightning would average the processes' accuracies, whose batches are not of one size.
+        counts = torch.stack([right[:genuine].sum(), right.new_tensor(genuine)])
+        total = self.trainer.strategy.reduce(counts, reduce_op="sum")
+        self.log(name, total[0] / total[1], batch_size=int(total[1]))
 
 
 def _is_memory(state: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -115,8 +116,11 @@ class OWM(ProjectedRule):
         layers = self.layers(synapses)
         memory = {layer.name: _Rows(layer.width, means=self.inputs == "mean") for layer in layers}
         with experience.measuring(), recording(experience.network, layers) as seen:
-            for batch in experience.batches():
-                experience.run(batch)
+            batches = iter(experience.batches())
+            # A mean is over what one step saw, whichever process read it.
+            while step := list(islice(batches, experience.batches_per_step)):
+                for batch in step:
+                    experience.run(batch)
                 for layer in layers:
                     if rows := seen[layer.name]:
                         if layer.one_hot:

@@ -7,10 +7,6 @@ skipped.
 from __future__ import annotations
 
 import contextlib
-import copy
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -299,32 +295,3 @@ def test_a_rule_that_reads_gradients_before_they_are_unscaled_refuses_scaled_los
     trainer.strategy.precision_plugin.precision = "16-mixed"  # A Trainer that would scale losses needs a GPU.
     with pytest.raises(ValueError, match="does not work with precision='16-mixed'"):
         callback.setup(trainer, drivers.UserModule(make_network()), "fit")
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed support")
-def test_two_processes_learn_what_one_does(two_experiences, make_network, tmp_path):
-    """One launch serves all rules: starting two processes costs more than the training."""
-    torch.save([(x, y) for x, y in two_experiences], tmp_path / "data.pt")
-    torch.save(make_network(), tmp_path / "network.pt")
-    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, "-m", "tests.rules.two_processes", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    found = torch.load(tmp_path / "weights.pt")
-    assert found.keys() == RULES.keys()
-    for name, weights in found.items():
-        rule = from_config(name)
-        if "distributed" in rule.limits:
-            assert isinstance(weights, str), name
-            continue
-        assert torch.is_tensor(weights), f"{name}: {weights}"
-        if isinstance(rule, BY_BATCH):  # That both processes agree was held there.
-            continue
-        alone = fit(rule, copy.deepcopy(make_network()), two_experiences, batch=18)
-        torch.testing.assert_close(weights, alone, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
