@@ -22,7 +22,7 @@ from torch.utils.data import (
 )
 
 from lit_meta.core.trees import moved
-from lit_meta.core.untouched import random_state_kept
+from lit_meta.functional._random_state import random_state_kept
 
 
 class ExperienceData(ABC):

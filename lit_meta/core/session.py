@@ -29,7 +29,7 @@ from lit_meta.core.past_experience import PastExperience
 from lit_meta.core.rule import Rule
 from lit_meta.core.step_undo import Mark
 from lit_meta.core.task import Criterion
-from lit_meta.core.untouched import random_state_kept
+from lit_meta.functional._random_state import random_state_kept
 from lit_meta.utils.validation import all_finite
 
 

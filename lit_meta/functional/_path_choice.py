@@ -25,6 +25,7 @@ from lit_meta.functional._gradient_paths import (
 )
 from lit_meta.functional._layer_gradients import LayerPath
 from lit_meta.functional._module_state import ModuleState, same_values
+from lit_meta.functional._random_state import random_state_kept, seed_generators
 
 
 @dataclass
@@ -84,7 +85,9 @@ def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
     key = _form(problem, batch, power)
     ways = _ways.setdefault(problem.network, {})
     if key not in ways:
-        with uncounted():
+        with uncounted(), random_state_kept():
+            # Neither the choice nor what is drawn after it may depend on when it is made: a resumed stream makes it anew.
+            seed_generators(0, _devices(problem))
             ways[key] = _probe(problem, batch, power)
     way = ways[key]
     if way.changing:
@@ -94,7 +97,7 @@ def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
             known() is not tensor or version != _version(tensor)
             for tensor, (known, version) in zip(memory, way.checked, strict=True)
         ):
-            with _keeping(problem, state):
+            with _keeping(problem, state), random_state_kept():
                 _require_reset(problem, take(batch, slice(0, 1)), state, _devices(problem))
             way.checked = [(ref(tensor), _version(tensor)) for tensor in state.tensors()]
     return way

@@ -23,6 +23,9 @@ _HYPERPARAMETERS = (
     "datamodule_hyper_parameters",
 )
 _NAME = "a checkpoint of the stream"
+# How a value was logged, as far as one process cares.
+_HOW = ("fx", "name", "prog_bar", "logger", "on_step", "on_epoch", "enable_graph", "metric_attribute")
+_SHOWN = ("callback", "logged", "progress_bar")
 
 
 def dumped(trainer: L.Trainer, *, between: bool = False) -> dict[str, Any]:
@@ -80,13 +83,19 @@ def going_on_from(trainer: L.Trainer, content: dict[str, Any] | None) -> Iterato
 
 @contextmanager
 def pauses(
-    trainer: L.Trainer, *, go_on: Callable[[], None], pause: Callable[[], None], is_stopping: Callable[[], bool]
+    trainer: L.Trainer,
+    *,
+    go_on: Callable[[], None],
+    batches_end: Callable[[bool], None],
+    pause: Callable[[], None],
+    is_stopping: Callable[[], bool],
 ) -> Iterator[None]:
     """Within the block, a fit reports every point at which its state is whole and more training follows.
 
     Args:
         trainer: fits inside the block.
         go_on: called once, when everything has been set up and before the first batch is read.
+        batches_end: called with False after each batch, and with True when an epoch has no more, before its metrics are known.
         pause: called after each batch that ended with an optimizer step, and after each epoch.
         is_stopping: whether the next pause will end the fit; Lightning's own reaction to SIGTERM then waits for it.
     """
@@ -116,11 +125,13 @@ def pauses(
         _unless_stopping(lambda: batch_ends(fetcher), trainer, is_stopping)
         # Only what follows the first batch of a fit that goes on tells Lightning that it is a fit like any other.
         fit._restarting = fit._restarting and trainer.max_steps != -1
+        batches_end(False)
         whole = not epoch._should_accumulate() and not epoch._num_ready_batches_reached()
         if whole and not trainer.should_stop and not epoch._should_check_val_fx(fetcher):
             pause()
 
     def on_epoch_end() -> None:
+        batches_end(True)
         _unless_stopping(epoch_ends, trainer, is_stopping)
         if fit.epoch_progress.current.completed != fit.max_epochs and not trainer.should_stop:
             pause()
@@ -135,28 +146,62 @@ def pauses(
                 vars(loop).pop(name, None)
 
 
-def logged(trainer: L.Trainer) -> dict[str, dict[str, Tensor]]:
-    """What the module has logged in the present epoch and is averaged when the epoch ends, by Lightning's name of it."""
-    results = trainer.fit_loop.epoch_loop._results
+def logged(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
+    """What the module has logged in the present epoch and is reduced when the epoch ends, by Lightning's name of it.
+
+    Of each there is how it was logged, and its reduction so far; a torchmetrics.Metric has that itself, see `metric_states`.
+    """
     return {
-        key: {name: getattr(metric, name).clone() for name in metric._defaults}
-        for key, metric in results.items()
-        if metric.is_tensor and metric.meta.on_epoch and not metric.has_reset
+        key: {
+            "how": {
+                **{name: getattr(metric.meta, name) for name in _HOW},
+                "reduce_fx": metric.meta.reduce_fx.__name__,
+            },
+            "state": {name: getattr(metric, name).clone() for name in metric._defaults},
+        }
+        for key, metric in trainer.fit_loop.epoch_loop._results.items()
+        if metric.meta.on_epoch and not metric.has_reset and (metric.is_tensor or metric.meta.metric_attribute)
     }
 
 
-def add_logged(trainer: L.Trainer, before: dict[str, dict[str, Tensor]]) -> None:
+def add_logged(trainer: L.Trainer, before: dict[str, dict[str, Any]]) -> None:
     """Puts what `logged` gave under what has been logged since; takes from it what there is a place for already."""
     for key, metric in trainer.fit_loop.epoch_loop._results.items():
         if key not in before or metric.has_reset:
             continue
-        earlier = before.pop(key)
-        for name, value in earlier.items():
+        for name, value in before.pop(key)["state"].items():
             now = getattr(metric, name)
             value = value.to(now.device)
             extreme = metric.meta.is_max_reduction or metric.meta.is_min_reduction
             setattr(metric, name, metric.meta.reduce_fx(value, now) if extreme else value + now)
         metric._computed = None
+
+
+def log_again(trainer: L.Trainer, module: L.LightningModule, before: dict[str, dict[str, Any]]) -> None:
+    """Logs, at the end of an epoch, what `add_logged` has left since the rest of the epoch had nothing to add to it."""
+    results = trainer.fit_loop.epoch_loop._results
+    for key, saved in before.items():
+        how = dict(saved["how"])
+        metric: Any = how["metric_attribute"]
+        value = module.get_submodule(metric) if metric else torch.zeros((), device=module.device)
+        fx, name = how.pop("fx"), how.pop("name")
+        results.log(fx, name, value, sync_dist_fn=trainer.strategy.reduce, batch_size=0, **how)
+        for part, content in saved["state"].items():
+            setattr(results[key], part, content.to(module.device))
+        results[key]._computed = None
+    before.clear()
+
+
+def shown(trainer: L.Trainer) -> dict[str, dict[str, Any]]:
+    """The metrics that a Trainer shows to callbacks, schedules and the progress bar until they are logged again."""
+    connector = trainer._logger_connector
+    return {name: dict(getattr(connector, f"_{name}_metrics")) for name in _SHOWN}
+
+
+def show_again(trainer: L.Trainer, before: Mapping[str, Mapping[str, Any]]) -> None:
+    """Puts back what `shown` gave."""
+    for name in _SHOWN:
+        getattr(trainer._logger_connector, f"_{name}_metrics").update(before[name])
 
 
 def metric_states(module: nn.Module) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from lit_meta.streams.identity import difference
 from lit_meta.utils.encoding import decode, encode
 from lit_meta.utils.files import read_folder, remove_partial, write_folder
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 _NAME = re.compile(r"experience-(\d+)-step-(\d+)")
 

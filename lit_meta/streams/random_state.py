@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lit_meta.core.untouched import random_state_kept
+from lit_meta.functional._random_state import random_state_kept
 
 
 def random_state() -> dict[str, Any]:

@@ -73,16 +73,21 @@ class InsideSaver:
             if host is not None:
                 _fit_state.load_metric_states(self.module, inside["metrics"])
                 _fit_state.load_gradients(self.module, inside["gradients"])
+                _fit_state.show_again(self.trainer, inside["shown"])
                 set_random_state(inside["random"])
+
+        def batches_end(all_of_them: bool) -> None:
+            if logged:
+                _fit_state.add_logged(self.trainer, logged)
+                if all_of_them:
+                    _fit_state.log_again(self.trainer, self.module, logged)
 
         def pause() -> None:
             nonlocal saved_at, saved_steps
-            if logged:
-                _fit_state.add_logged(self.trainer, logged)
             steps, now = self.trainer.global_step - before, time.perf_counter()
             stopping = self.interrupts.received is not None
             if self._usable and (stopping or self._is_due(now - saved_at, steps - saved_steps)):
-                self.saved = self._save(state, before, steps, earlier + now - started, stopping)
+                self.saved = self._save(state, before, steps, earlier + now - started, logged)
                 saved_at, saved_steps = time.perf_counter(), steps
             if stopping:
                 self.reached = StreamState(initial=state.initial, rows=state.rows, inside={}, steps=steps)
@@ -91,7 +96,11 @@ class InsideSaver:
         with (
             _fit_state.going_on_from(self.trainer, host) as path,
             _fit_state.pauses(
-                self.trainer, go_on=go_on, pause=pause, is_stopping=lambda: self.interrupts.received is not None
+                self.trainer,
+                go_on=go_on,
+                batches_end=batches_end,
+                pause=pause,
+                is_stopping=lambda: self.interrupts.received is not None,
             ),
         ):
             yield path
@@ -102,12 +111,15 @@ class InsideSaver:
         assert self.checkpoints is not None
         return seconds >= max(60 * self.minutes, self.checkpoints.seconds / _SHARE)
 
-    def _save(self, state: StreamState, first_step: int, steps: int, seconds: float, stopping: bool) -> bool:
+    def _save(
+        self, state: StreamState, first_step: int, steps: int, seconds: float, logged: dict[str, dict[str, Any]]
+    ) -> bool:
         assert self.checkpoints is not None
         inside: dict[str, Any] = {
             "first_step": first_step,
             "seconds": seconds,
-            "logged": _fit_state.logged(self.trainer),
+            "logged": {**logged, **_fit_state.logged(self.trainer)},
+            "shown": _fit_state.shown(self.trainer),
             "metrics": _fit_state.metric_states(self.module),
             "gradients": _fit_state.gradients(self.module),
             "random": random_state(),

@@ -1,7 +1,9 @@
 """Per-sample gradients of every kind of network against a plain loop over the samples."""
 
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -337,3 +339,27 @@ def test_any_number_of_samples_and_steps(name, count, steps, seed):
     got = diagonal_fisher(network, x, y)
     for name, value in expected.items():
         torch.testing.assert_close(count * got[name], value, rtol=1e-5, atol=1e-12)
+
+
+def test_neither_the_result_nor_what_is_drawn_later_depends_on_when_a_path_was_chosen():
+    def draw():
+        return random.random() + np.random.rand() + float(torch.rand(()))  # noqa: NPY002 - the global generators are meant.
+
+    def noisy(network):
+        return lambda batch: network(batch).square().mean() * (1 + draw())
+
+    def measured(*, chosen_before):
+        torch.manual_seed(0)
+        network, batch = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.randn(5, 3)
+        if chosen_before:
+            gradient_power_sums(noisy(network), batch, network)
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        torch.manual_seed(1)
+        sums = gradient_power_sums(noisy(network), batch, network)
+        return sums, draw()
+
+    (now, drawn), (later, drawn_later) = measured(chosen_before=False), measured(chosen_before=True)
+    assert drawn == drawn_later
+    for name, values in now.items():
+        assert torch.equal(values, later[name])

@@ -292,11 +292,11 @@ def test_a_fit_pauses_between_batches_and_goes_on_from_what_it_dumps(loader):
             if len(states) == leave_at:
                 raise Leave
 
-        watched = {"go_on": lambda: None, "pause": pause, "is_stopping": lambda: False}
+        watched = {"go_on": lambda: None, "batches_end": lambda _: None, "pause": pause}
         with (
             contextlib.suppress(Leave),
             _fit_state.going_on_from(fitted, content) as path,
-            _fit_state.pauses(fitted, **watched),
+            _fit_state.pauses(fitted, **watched, is_stopping=lambda: False),
         ):
             fitted.fit(module, loader, ckpt_path=path)
         assert not {"on_run_start", "on_advance_end"} & {*vars(fitted.fit_loop), *vars(fitted.fit_loop.epoch_loop)}

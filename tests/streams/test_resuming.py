@@ -12,6 +12,7 @@ import lightning as L
 import pytest
 import torch
 from torch import nn
+from torchmetrics import MeanMetric
 
 from lit_meta import EWC, NACA, MetaplasticModule, fit_stream, scenario
 from lit_meta.data.benchmark import BenchmarkView
@@ -237,6 +238,58 @@ def test_a_signal_saves_says_one_line_and_is_no_ordinary_exception(name, kind, s
     ]
     resumed, _ = fit(run_dir=tmp_path, resume=True, callbacks=[Signals(0)])
     assert torch.equal(resumed.accuracy_matrix, fit()[0].accuracy_matrix)
+
+
+class Logged(MetaplasticModule):
+    """Logs values and a metric in some of the batches of an epoch, and each in its own way."""
+
+    def __init__(self, network):
+        super().__init__(network, rule=EWC())
+        self.mean = MeanMetric()
+
+    def on_train_epoch_start(self):
+        self.log("started", 1.0 + self.current_epoch)
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        if batch_idx < 2:
+            self.log("some", loss, on_step=True, on_epoch=True)
+            self.mean.update(loss.detach())
+            self.log("metric", self.mean, on_step=False, on_epoch=True)
+        self.log("largest", loss, on_step=False, on_epoch=True, reduce_fx="max")
+        self.log("all", loss, on_step=False, on_epoch=True)
+        return loss
+
+
+class Watch(L.Callback):
+    """Notes what callbacks are shown, and ends the process, as it were, after some steps."""
+
+    def __init__(self, steps=None):
+        self._steps, self.shown, self.starts = steps, [], []
+
+    def on_train_batch_start(self, trainer, *others):
+        self.starts.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+    def on_train_batch_end(self, trainer, *others):
+        if trainer.global_step == self._steps:
+            raise Crash
+
+    def on_train_epoch_end(self, trainer, *others):
+        self.shown.append({k: float(v) for k, v in trainer.callback_metrics.items()})
+
+
+@pytest.mark.parametrize("steps", range(2, 11))
+def test_metrics_of_an_epoch_do_not_depend_on_where_it_was_interrupted(steps, tmp_path):
+    options = {"batch_size": 64, "checkpoint_steps": 1}
+    whole, watch = Watch(), Watch()
+    fit(Logged(module().network), callbacks=[whole], **options)
+    with pytest.raises(Crash):
+        fit(Logged(module().network), callbacks=[Watch(steps)], run_dir=tmp_path, **options)
+    fit(Logged(module().network), callbacks=[watch], run_dir=tmp_path, resume=True, **options)
+    assert {"started", "some", "some_epoch", "metric", "largest", "all"} <= whole.shown[-1].keys()
+    assert watch.shown == whole.shown[-len(watch.shown) :]
+    assert len(watch.shown) == 4 - (steps - 1) // 5
+    assert watch.starts == whole.starts[-len(watch.starts) :]
 
 
 def test_without_a_folder_a_stream_that_is_terminated_says_what_is_lost(capsys):
