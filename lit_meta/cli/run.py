@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _NO_PART_OF_RESULTS = {
     "json": None,
     "resume": None,
+    "overwrite": None,
     "accelerator": None,
     "print_config": None,
     "jobs": None,
@@ -49,7 +50,10 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--print_config", action="store_true", help="print the whole config, as YAML, and end")
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in DIR after its last experience")
+    parser.add_argument("--resume", action="store_true", help="continue the run in DIR from its last checkpoint")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start afresh in a DIR that holds a run, and remove that"
+    )
     parser.add_argument(
         "--learners", nargs="+", metavar="NAME", help="rule, naive, joint, or a control of the config (default: all)"
     )
@@ -126,6 +130,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
             run_dir,
             learners=learners,
             resume=options.resume,
+            overwrite=options.overwrite,
             accelerator=options.accelerator,
             command=command_line(parser, options, {**_NO_PART_OF_RESULTS, "run_dir": str(run_dir)}),
             callbacks=partial(recorders, options, experiment.protocol),

@@ -17,6 +17,7 @@ from lit_meta.experiments.checks import check_specs, key_named
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.loading import load_experiment
 from lit_meta.experiments.parallel import check_jobs
+from lit_meta.experiments.run_folder import check_config, unfinished, write_config
 from lit_meta.experiments.summary import summary
 from lit_meta.experiments.trial import MakeCallbacks, try_learners
 from lit_meta.experiments.units import Outcome, Unit, run_units
@@ -25,7 +26,8 @@ from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
 from lit_meta.rules.registry import build_rules
 from lit_meta.streams.fit import StreamResult, fit_stream
-from lit_meta.utils.io import check_folder, load_yaml, save_json, save_yaml
+from lit_meta.utils.io import save_json
+from lit_meta.utils.locks import owned_folder
 from lit_meta.utils.modes import matmul_precision
 from lit_meta.utils.specs import Specification
 
@@ -139,6 +141,7 @@ def run_experiment(
     *,
     learners: Sequence[str] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     accelerator: str = "auto",
     command: str = "",
     on_experience: Callable[[str, int, int, torch.Tensor], None] | None = None,
@@ -157,6 +160,9 @@ def run_experiment(
     threads, or on the Dask cluster whose scheduler is at the address ``cluster``. Results are those of a run with one job and
     as many threads a job, bit for bit. ``on_experience`` is called in this process in any case.
 
+    This process owns the folder while the run lasts, and with it those of all learners and seeds, whichever process runs them.
+    ``overwrite`` starts afresh in a folder that holds a run, which is removed once everything has been checked.
+
     Everything is checked before anything is written: names, arguments and types (`check_specs`), the data, and one batch of
     every learner that has not finished (`try_learners`). A run that is refused leaves nothing behind.
 
@@ -164,18 +170,17 @@ def run_experiment(
         The content of ``metrics.json``.
 
     Raises:
-        FileExistsError: the folder holds another run and ``resume`` is not set.
-        KeyError, RuntimeError, TypeError, ValueError: the experiment cannot run; the message begins with the key that is wrong.
+        FileExistsError: the folder holds a run, and neither ``resume`` nor ``overwrite`` is set.
+        KeyError, RuntimeError, TypeError, ValueError: the experiment cannot run, and the message begins with the key that is
+            wrong; the folder holds another run; or another process owns it.
     """
     check_jobs(jobs, cluster)
     check_specs(experiment)
     if benchmarks is None:
         benchmarks = benchmarks_of(experiment)
-    check_config(experiment, run_dir, resume=resume)
-    try_learners(
-        experiment, benchmarks, _unfinished(experiment, run_dir, learners), accelerator=accelerator, callbacks=callbacks
-    )
-    write_config(experiment, run_dir, resume=resume)
+    check_config(experiment, run_dir, resume=resume, overwrite=overwrite)
+    waiting = list(learners or experiment.learners) if overwrite else unfinished(experiment, run_dir, learners)
+    try_learners(experiment, benchmarks, waiting, accelerator=accelerator, callbacks=callbacks)
     units = units_of(
         experiment, run_dir, learners=learners, resume=resume, accelerator=accelerator, callbacks=callbacks
     )
@@ -184,8 +189,10 @@ def run_experiment(
         if on_experience is not None:
             on_experience(unit.learner, unit.seed, index, row)
 
-    outcomes = run_units(units, jobs=jobs, cluster=cluster, on_experience=progress, benchmarks=benchmarks)
-    return write_report(experiment, run_dir, units, outcomes, command=command)
+    with owned_folder(run_dir):
+        write_config(experiment, run_dir, resume=resume, overwrite=overwrite)
+        outcomes = run_units(units, jobs=jobs, cluster=cluster, on_experience=progress, benchmarks=benchmarks)
+        return write_report(experiment, run_dir, units, outcomes, command=command)
 
 
 def units_of(
@@ -231,68 +238,3 @@ def write_report(
             }
     save_json(run_dir / "metrics.json", report)
     return report
-
-
-def check_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Checks that a folder is free, or that a resumed run has the same config for every learner that has begun.
-
-    What has not run yet may be corrected: a control that failed, the epochs of the joint bound, further controls.
-
-    Raises:
-        FileExistsError: the folder holds another run and ``resume`` is not set.
-        ValueError: the folder holds a run with another config or without one, or cannot be written to.
-    """
-    path = run_dir / "config.yaml"
-    check_folder(run_dir)
-    started = any(run_dir.glob("*/seed-*/*"))
-    if path.is_file() and not resume:
-        if started:  # A run that failed before its first result may be restarted, also with a corrected config.
-            raise FileExistsError(
-                f"{run_dir} already holds a run: choose another run_dir, or continue it with --resume"
-            )
-    elif path.is_file():
-        # Compares the experiments, not the texts: in an older file, a missing argument means its default.
-        saved = Experiment.from_dict(load_yaml(path))
-        for learner in saved.learners:
-            if any(run_dir.glob(f"{learner}/seed-*/*")):
-                _check_same(path, learner, saved, experiment)
-    elif resume and started:
-        raise ValueError(
-            f"{run_dir} holds checkpoints and no config.yaml that says of which experiment: use another run_dir"
-        )
-
-
-def _check_same(path: Path, learner: str, saved: Experiment, given: Experiment) -> None:
-    """Checks that a learner is the same in two experiments."""
-    before = saved.for_learner(learner).to_dict()
-    now = given.for_learner(learner).to_dict() if learner in given.learners else {}
-    different = [key for key in before if now.get(key) != before[key]]
-    if different:
-        raise ValueError(
-            f"{path} is of another experiment: its learner {learner!r} has begun with another {', '.join(different)}, and "
-            "only what has not begun may be changed; use another run_dir"
-        )
-
-
-def write_config(experiment: Experiment, run_dir: Path, *, resume: bool) -> None:
-    """Writes the resolved config, or checks that a resumed run has the same one.
-
-    Raises:
-        FileExistsError, ValueError: as of `check_config`.
-    """
-
-    check_config(experiment, run_dir, resume=resume)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path = run_dir / "config.yaml"
-    # What is there already is not rewritten: a full disk would leave nothing of it.
-    if not path.is_file() or load_yaml(path) != experiment.to_dict():
-        save_yaml(path, experiment.to_dict())
-
-
-def _unfinished(experiment: Experiment, run_dir: Path, learners: Sequence[str] | None) -> list[str]:
-    """The learners that have a seed without a result."""
-    return [
-        learner
-        for learner in learners or experiment.learners
-        if not all((run_dir / learner / f"seed-{seed}" / "metrics.json").is_file() for seed in experiment.seeds)
-    ]

@@ -10,15 +10,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lit_meta.core.errors import DivergedError
 from lit_meta.data.benchmark import Benchmark, BenchmarkView
 from lit_meta.experiments.parallel import check_jobs, side_by_side
 from lit_meta.experiments.run import Experiment, build_module
 from lit_meta.experiments.sweep_config import Dimension, Sweep
 from lit_meta.streams.fit import fit_stream
-from lit_meta.utils.io import load_yaml, save_json
+from lit_meta.utils.io import load_yaml, save_json, save_yaml
+from lit_meta.utils.locks import owned_folder
 from lit_meta.utils.modes import matmul_precision
 
 _RANDOM_TRIALS = 8  # random settings before the search starts to use previous results
@@ -86,7 +85,7 @@ def run_sweep(
         ``best`` (values, accuracy), ``trials`` (values and accuracies by seed), ``config`` (path of best.yaml).
 
     Raises:
-        RuntimeError: Optuna is not installed.
+        RuntimeError: Optuna is not installed, or another process owns the folder.
         FileExistsError: the folder holds another sweep and ``resume`` is not set.
         ValueError: the folder holds a sweep of other settings.
     """
@@ -95,8 +94,8 @@ def run_sweep(
     _benchmark.cache_clear()
     for seed in sweep.seeds:  # Before anything is written.
         _benchmark_of(sweep, seed)
-    _write_config(sweep, run_dir, resume=resume)
-    with _quiet(optuna):
+    with owned_folder(run_dir), _quiet(optuna):
+        _write_config(sweep, run_dir, resume=resume)
         storage = optuna.storages.RDBStorage(f"sqlite:///{(run_dir / 'study.db').resolve()}")
         study = optuna.create_study(
             storage=storage, study_name=sweep.experiment.name, direction="maximize", load_if_exists=True
@@ -127,19 +126,19 @@ def run_sweep(
                     on_trial(done + position + 1, statistics.fmean(accuracies))
         trials = study.get_trials(states=(complete,))
         storage.engine.dispose()
-    records = [
-        {
-            "values": _values(sweep, trial.params),
-            "accuracy": trial.value,
-            **trial.user_attrs,
-        }
-        for trial in trials
-    ]
-    best = max(records, key=lambda record: record["accuracy"])
-    save_json(run_dir / "trials.json", {"trials": records})
-    path = run_dir / "best.yaml"
-    path.write_text(yaml.safe_dump(best_experiment(sweep, best, len(records)).to_dict(), sort_keys=False))
-    return {"best": best, "trials": records, "config": str(path)}
+        records = [
+            {
+                "values": _values(sweep, trial.params),
+                "accuracy": trial.value,
+                **trial.user_attrs,
+            }
+            for trial in trials
+        ]
+        best = max(records, key=lambda record: record["accuracy"])
+        save_json(run_dir / "trials.json", {"trials": records})
+        path = run_dir / "best.yaml"
+        save_yaml(path, best_experiment(sweep, best, len(records)).to_dict())
+        return {"best": best, "trials": records, "config": str(path)}
 
 
 def best_experiment(sweep: Sweep, best: dict[str, Any], trials: int) -> Experiment:
@@ -224,8 +223,9 @@ def _write_config(sweep: Sweep, run_dir: Path, *, resume: bool) -> None:
         # A sweep may be resumed for more trials than before.
         if {**saved, "trials": 0} != {**described, "trials": 0}:
             raise ValueError(f"{path} is of another sweep: one can only be resumed with the same settings")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(described, sort_keys=False))
+        if saved == described:
+            return
+    save_yaml(path, described)
 
 
 def _optuna() -> Any:

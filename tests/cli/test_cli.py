@@ -273,6 +273,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(small_config, fin
     error = capsys.readouterr().err.strip()
     assert "no checkpoint in" in error
     assert len(error.splitlines()) == 1
+    assert main([*arguments, "--overwrite"]) == 0
+    assert json.loads((finished / "metrics.json").read_text())["rule"]["accuracy_matrix"] == before
 
 
 def test_checkpoints_without_their_config_are_not_gone_on_with(small_config, finished, capsys):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ import yaml
 from torch import nn
 
 from lit_meta.evaluation.accuracy import accuracy_by_batching
-from lit_meta.experiments.run import Experiment, load_experiment, run_experiment, write_config
+from lit_meta.experiments.run import Experiment, load_experiment, run_experiment
+from lit_meta.experiments.run_folder import write_config
+from lit_meta.utils.locks import owned_folder
 
 CONFIG = """
 name: small
@@ -180,3 +184,51 @@ def test_batching_finds_a_network_that_looks_at_its_neighbours():
     assert found["one experience a batch"] == 1.0
     assert found["shuffled"] < 0.5
     assert found["one sample a batch"] == pytest.approx(0.5)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_starting_afresh_takes_a_word_and_removes_the_run_alone(experiment, tmp_path):
+    run_dir, options = tmp_path / "run", {"learners": ["rule"], "accelerator": "cpu"}
+    run_experiment(experiment, run_dir, **options)
+    (run_dir / "notes.txt").write_text("mine")
+    before = contents(run_dir)
+    other = replace(experiment, batch_size=32, overrides={}, controls={})
+    for wrong, error, message in (
+        ({}, FileExistsError, "start afresh with --overwrite"),
+        ({"resume": True}, ValueError, "batch_size"),
+        ({"resume": True, "overwrite": True}, ValueError, "give one of them"),
+    ):
+        with pytest.raises(error, match=message):
+            run_experiment(other, run_dir, **options, **wrong)
+    bad = replace(other, network={"name": "mlp", "inputs": 63, "hidden": [4], "classes": 10})
+    with pytest.raises(ValueError, match="samples of 63 values"):  # Refused: what is there stays.
+        run_experiment(bad, run_dir, **options, overwrite=True)
+    assert contents(run_dir) == before
+    afresh = run_experiment(other, run_dir, **options, overwrite=True)
+    expected = run_experiment(other, tmp_path / "new", **options)
+    assert afresh["rule"]["accuracy_matrix"] == expected["rule"]["accuracy_matrix"]
+    assert (run_dir / "notes.txt").read_text() == "mine"
+    assert {*contents(run_dir)} - {*contents(tmp_path / "new")} == {Path("notes.txt")}
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["batch_size"] == 32
+
+
+@pytest.mark.parametrize("options", ({}, {"overwrite": True}, {"jobs": 2}))
+def test_one_process_owns_the_folder_of_a_run(experiment, tmp_path, options):
+    with owned_folder(tmp_path / "run"):
+        with pytest.raises(RuntimeError, match="in use by this process already"):
+            run_experiment(experiment, tmp_path / "run", learners=["naive"], accelerator="cpu", **options)
+        assert set(contents(tmp_path / "run")) == {Path(".lock")}
+
+
+def test_the_folder_of_a_run_is_owned_while_it_lasts(experiment, tmp_path):
+    owners = []
+
+    def on_experience(*others):
+        owners.append((tmp_path / "run" / ".lock").read_text())
+
+    run_experiment(experiment, tmp_path / "run", learners=["naive"], accelerator="cpu", on_experience=on_experience)
+    assert [json.loads(owner)["pid"] for owner in owners] == [os.getpid()] * 2
+    assert not (tmp_path / "run" / ".lock").exists()

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lit_meta.experiments.run import Experiment, write_config
+from lit_meta.experiments.run import Experiment
+from lit_meta.experiments.run_folder import write_config
 
 MakeRun = Callable[..., Path]
 
