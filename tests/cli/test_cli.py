@@ -151,7 +151,7 @@ def test_bad_input_is_one_line_and_status_1(arguments, message, capsys):
         ({"max_epoch": 2}, "no key 'max_epoch'; did you mean 'max_epochs'?"),
         (
             {"overrides": {"joint": {"max_epoch": 2}}},
-            "overrides: joint has no key 'max_epoch'; did you mean 'max_epochs'?",
+            "overrides.joint has no key 'max_epoch'; did you mean 'max_epochs'?",
         ),
         ({"overrides": {"joint": {"network": {"hiden": [2]}}}}, "no argument 'hiden'; did you mean 'hidden'?"),
         ({"controls": {"other": {"rule": {"name": "ewc", "strenght": 1}}}}, "did you mean 'strength'?"),
