@@ -252,6 +252,9 @@ def finished(small_config, tmp_path):
     return run_dir
 
 
+@pytest.mark.filterwarnings(
+    "always:.*is damaged:UserWarning"
+)  # The command says it in one line, which is what is tested.
 @pytest.mark.parametrize(
     ("file", "content"), (("state.json", b"{"), ("state.safetensors", b""), ("manifest.json", b"{}"))
 )
