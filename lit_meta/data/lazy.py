@@ -112,7 +112,7 @@ def to_avalanche(benchmark: Any) -> Any:
         >>> from lit_meta import scenario
         >>> benchmark = to_avalanche(scenario("online-digits", experiences=2, samples=500))
         >>> type(benchmark).__module__.split(".")[0], len(benchmark.train_stream)
-        ('avalanche', 4)
+        ('avalanche', 3)
     """
     if not isinstance(benchmark, LazyBenchmark):
         return benchmark

@@ -218,10 +218,21 @@ def permuted(
     """
     length = length_of(experiences)
     data = loaded(source, root, validation, input_range, standardize)
-    permutations = _permutations(length, data, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    permutations = _permutations(length, data, generator)
+    parts = parts_of(data, validation, seed)
+    # Drawn from what is left of the generator: the permutations are the same with and without.
+    chosen = {stream: [index] * length for stream, (_, _, index) in parts.items()}
+    if samples is not None:
+        chosen["train"] = [_some("samples", parts["train"][2], samples, generator) for _ in range(length)]
+    if test_samples is not None:
+        chosen["test"] = [_some("test_samples", parts["test"][2], test_samples, generator)] * length
     streams = {
-        stream: [TensorView(x, y, index, permutation[None], torch.zeros_like(index)) for permutation in permutations]
-        for stream, (x, y, index) in parts_of(data, validation, seed).items()
+        stream: [
+            TensorView(x, y, index, permutation[None], torch.zeros_like(index))
+            for index, permutation in zip(chosen[stream], permutations, strict=True)
+        ]
+        for stream, (x, y, _) in parts.items()
     }
     order = tuple(range(len(data.classes)))
     return described(streams, f"permuted-{data.name}", "domain", data.classes, order, data)
@@ -230,3 +241,9 @@ def permuted(
 def _permutations(length: int, source: Source, generator: torch.Generator) -> list[Tensor]:
     pixels = int(torch.Size(source.input_shape).numel())
     return [torch.arange(pixels) if i == 0 else torch.randperm(pixels, generator=generator) for i in range(length)]
+
+
+def _some(name: str, index: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(index):
+        raise ValueError(f"expected {name} to be a whole number from 1 to {len(index)}, got {count!r}")
+    return index[torch.randperm(len(index), generator=generator)[:count]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,7 +12,9 @@ from lit_meta.callbacks.online_accuracy import OnlineAccuracy
 from lit_meta.data.benchmark import Benchmark
 from lit_meta.experiments.summary import summary
 
-__all__ = ["OnlineAccuracy", "summarize_online", "with_own"]
+__all__ = ["QUANTITIES", "OnlineAccuracy", "summarize_online", "with_own"]
+
+QUANTITIES = ("accuracy", "dormant", "rank")
 
 Callbacks = Callable[[Benchmark], Sequence[L.Callback]]
 
@@ -24,9 +26,13 @@ def with_own(own: Sequence[L.Callback], callbacks: Callbacks | None) -> Callback
     return lambda benchmark: [*own, *(() if callbacks is None else callbacks(benchmark))]
 
 
-def summarize_online(records: Sequence[OnlineAccuracy]) -> dict[str, Any]:
-    """The mean over the stream, over seeds, and the means over seeds of each experience."""
-    columns = {q: [list(getattr(record, q)) for record in records] for q in ("accuracy", "dormant", "rank")}
+def summarize_online(records: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, Any]:
+    """The mean over the stream, over seeds, and the means over seeds of each experience.
+
+    Args:
+        records: one for each seed, with the lists named in `QUANTITIES`.
+    """
+    columns = {quantity: [list(record[quantity]) for record in records] for quantity in QUANTITIES}
     return {
         "online_accuracy": summary([statistics.fmean(values) for values in columns["accuracy"]]),
         "online": {q: [round(statistics.fmean(v), 6) for v in zip(*rows, strict=True)] for q, rows in columns.items()},

@@ -16,6 +16,7 @@ from lit_meta.data.benchmark import Benchmark
 from lit_meta.experiments.checks import check_specs, key_named
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.loading import load_experiment
+from lit_meta.experiments.online import summarize_online
 from lit_meta.experiments.parallel import check_jobs
 from lit_meta.experiments.run_folder import check_config, unfinished, write_config
 from lit_meta.experiments.summary import summary
@@ -231,6 +232,8 @@ def write_report(
         by_learner.setdefault(unit.learner, []).append(outcome)
     for learner, group in by_learner.items():
         report[learner] = summarize([outcome.result for outcome in group])
+        if records := [outcome.online for outcome in group if outcome.online is not None]:
+            report[learner] |= summarize_online(records)
         batchings = [outcome.batching for outcome in group if outcome.batching is not None]
         if batchings:
             report[learner]["accuracy_by_batching"] = {

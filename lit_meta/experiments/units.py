@@ -18,6 +18,7 @@ from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.data.benchmark import Benchmark
 from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.config import Experiment
+from lit_meta.experiments.online import QUANTITIES, OnlineAccuracy, with_own
 from lit_meta.experiments.parallel import side_by_side
 from lit_meta.experiments.trial import MakeCallbacks, place_of
 from lit_meta.integrations.module import MetaplasticModule
@@ -40,10 +41,12 @@ class Outcome:
     Attributes:
         result: of the stream.
         batching: the accuracy by batching; None where the experiment does not ask for it.
+        online: accuracy before learning, dormant units and rank, by experience; None where nobody asks for them.
     """
 
     result: StreamResult
     batching: dict[str, float] | None
+    online: dict[str, list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,10 @@ class Unit:
 
         if benchmark is None:
             benchmark = scenario_for_seed(self.experiment.scenario, self.seed)
+        callbacks = None if self.callbacks is None else partial(self.callbacks, self.learner, self.folder)
+        own: list[OnlineAccuracy] = []
+        if self.experiment.online and self.learner != "joint":
+            own.append(OnlineAccuracy(benchmark.test_stream, folder=self.folder))
         result, module = run_seed(
             self.experiment,
             self.learner,
@@ -91,17 +98,22 @@ class Unit:
             resume=self.resume,
             accelerator=self.accelerator,
             on_experience=on_experience,
-            callbacks=None if self.callbacks is None else partial(self.callbacks, self.learner, self.folder),
+            callbacks=with_own(own, callbacks),
             benchmark=benchmark,
         )
+        online = None
+        for record in own:
+            if len(record.accuracy) < len(result.accuracy_matrix):
+                record.load(len(result.accuracy_matrix))  # The run was complete, and nothing was trained.
+            online = {quantity: list(getattr(record, quantity)) for quantity in QUANTITIES}
         save_json(self.folder / "metrics.json", result.to_dict())
         if self.learner == "rule" and self.seed == self.experiment.seeds[0]:
             _keep_network(self.run_dir, module, result)
         if not self.experiment.batching:
-            return Outcome(result, None)
+            return Outcome(result, None, online)
         test = [experience_tensors(experience) for experience in benchmark.test_stream]
         with matmul_precision(self.experiment.matmul_precision):
-            return Outcome(result, accuracy_by_batching(module.network, test, seed=self.seed))
+            return Outcome(result, accuracy_by_batching(module.network, test, seed=self.seed), online)
 
 
 def run_units(

@@ -15,7 +15,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lit_meta import Metaplasticity, Session
-from lit_meta.rules import HLOP, NACA, OWM, RULES, CriticalPeriod, RecursiveReadout, Rule, StreamingLDA
+from lit_meta.rules import (
+    HLOP,
+    NACA,
+    OWM,
+    RULES,
+    ContinualBackprop,
+    CriticalPeriod,
+    RecursiveReadout,
+    Rule,
+    StreamingLDA,
+)
 from tests.rules import drivers
 from tests.rules.test_contract import from_config
 
@@ -25,8 +35,16 @@ BY_BATCH = (OWM, HLOP, CriticalPeriod)
 # Rules that refuse a network or a loop, by situation; of a situation that is not named here none does.
 REFUSED: dict[str, tuple[type[Rule], ...]] = {
     "growth": (NACA,),  # NI is drawn for a number of classes.
-    "shared": (NACA, CriticalPeriod),  # Every layer has one local error, or learns from its own input.
-    "heads": (RecursiveReadout, StreamingLDA),  # One head is learned, and it must run in every forward pass.
+    "shared": (
+        NACA,
+        CriticalPeriod,
+        ContinualBackprop,
+    ),  # Every layer has one local error, or learns from its own input.
+    "heads": (
+        RecursiveReadout,
+        StreamingLDA,
+        ContinualBackprop,
+    ),  # One head is learned, and runs in every forward pass.
 }
 
 
@@ -243,7 +261,10 @@ def test_several_optimizers_and_parameter_groups(rule, make_network, two_experie
                 optimizers = [SGD(groups, lr=0.05)]
             learn(session, x, y, optimizers=optimizers)
         found.append(torch.cat([p.detach().flatten() for p in network.parameters()]))
-    if type(rule).__name__ == "UPGD":  # Its maximum is over an optimizer's parameters, so it may differ, as documented.
+    if type(rule).__name__ in (
+        "UPGD",
+        "ContinualBackprop",
+    ):  # They act on an optimizer's parameters, so it may differ, as documented.
         assert all(weights.isfinite().all() for weights in found)
     else:
         torch.testing.assert_close(*found)

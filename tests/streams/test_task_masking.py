@@ -153,6 +153,7 @@ def test_a_run_that_is_told_goes_on_to_the_same_bits(told, tmp_path):
     with pytest.raises(Crash):
         fit_stream(part, told, accelerator="cpu", run_dir=tmp_path, on_experience=crash)
     assert not part.network._forward_hooks
+    part = module(EWC(strength=10.0))
     found = fit_stream(part, told, accelerator="cpu", run_dir=tmp_path, resume=True)
     assert torch.equal(found.accuracy_matrix, expected.accuracy_matrix)
     for one, two in zip(whole.parameters(), part.parameters(), strict=True):

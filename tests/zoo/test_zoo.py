@@ -40,7 +40,7 @@ def test_an_entry_is_whole_and_performs_as_its_card_says(name, request):
     assert zoo.verify(name, learn=on_embedded_data(name)) == []
 
 
-@pytest.mark.parametrize("name", filter(on_embedded_data, zoo.names()))
+@pytest.mark.parametrize("name", list(filter(on_embedded_data, zoo.names())))
 def test_an_entry_goes_on_learning_with_its_memory(name):
     module = zoo.load(name, with_rule=True)
     rules = module.plasticity.rules
