@@ -19,8 +19,8 @@ LINES = {
     "RecursiveReadout": "recursive-readout-mnist",
     "NACA": "naca-mlp-mnist-standard",
     "NACA, hidden plasticity off": "naca-mlp-mnist-standard/plasticity-off",
-    "EWC": "naca-mlp-mnist-standard/ewc",
-    "naive": "naca-mlp-mnist-standard/naive",
+    "EWC": "naca-mlp-mnist-paper/ewc",
+    "naive": "naca-mlp-mnist-paper/naive",
     "joint bound of an MLP": "split-mnist-class/joint",
 }
 

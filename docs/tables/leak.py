@@ -32,15 +32,7 @@ _ROWS = (
 _STREAMS = (
     ("MNIST", "ANN", (79.18, 3.78), PAPER, STANDARD),
     ("MNIST", "SNN", (60.06, 4.45), "naca-snn-mnist-paper", "naca-snn-mnist-standard"),
-    ("CIFAR-10", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper", "naca-mlp-cifar10-standard"),
-    (
-        "CIFAR-10, margin 0.05",
-        "ANN",
-        (60.84, 2.60),
-        "naca-mlp-cifar10-paper-narrow",
-        "naca-mlp-cifar10-standard-narrow",
-    ),
-    ("CIFAR-10, margin 0.05", "SNN", (40.19, 3.60), "naca-snn-cifar10-paper-narrow", None),
+    ("CIFAR-10", "ANN", (60.84, 2.60), "naca-mlp-cifar10-paper", None),
     ("handwritten digits 8 x 8", "ANN", None, "naca-mlp-digits-paper", "naca-mlp-digits-standard"),
     ("handwritten digits 8 x 8", "SNN", None, "naca-snn-digits-paper", "naca-snn-digits-standard"),
     ("spoken digits", "ANN", None, "naca-mlp-fsdd-paper", "naca-mlp-fsdd-standard"),
