@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from lit_meta.utils.modes import workers_renewed_quietly
+
 T = TypeVar("T")
 
 # What libraries say to their own developers, once in each process, is no news to a user.
@@ -59,7 +61,7 @@ def side_by_side(calls: Sequence[Callable[[], T]], *, jobs: int, cluster: str | 
     import torch
 
     threads = max(1, torch.get_num_threads() // jobs)
-    with _backend(jobs, cluster, threads):
+    with _backend(jobs, cluster, threads), workers_renewed_quietly():
         # One call a task: they take minutes, and joblib would put short ones together.
         parallel = joblib.Parallel(batch_size=1, pre_dispatch="all")
         results: list[T] = parallel(joblib.delayed(_within)(call, threads) for call in calls)

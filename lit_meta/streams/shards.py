@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_meta.core.layers import uncompiled
 from lit_meta.rules._readout_memory import ReadoutMemory
+from lit_meta.utils.modes import workers_renewed_quietly
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Shard = Batches | Callable[[], Batches]
@@ -63,13 +64,14 @@ def learn_shards(rule: Readout, network: nn.Module, shards: Sequence[Shard], *, 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # For jobs that are threads of this process; see `_learned`.
     try:
-        learned = Parallel(n_jobs=jobs, return_as="generator")(
-            delayed(_learned)(_fresh(rule), plain, shard) for shard in shards
-        )
-        for state in learned:
-            part = _fresh(rule)
-            part.state.load_state_dict(state)
-            total.merge(part)
+        with workers_renewed_quietly():
+            learned = Parallel(n_jobs=jobs, return_as="generator")(
+                delayed(_learned)(_fresh(rule), plain, shard) for shard in shards
+            )
+            for state in learned:
+                part = _fresh(rule)
+                part.state.load_state_dict(state)
+                total.merge(part)
     finally:
         torch.set_num_threads(threads)
     rule.adopt(total)
