@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_meta.functional._eigen import symmetric_eigen
+
 
 def contrast_normalize(patches: Tensor, contrast: float) -> Tensor:
     """``(p − mean(p)) / √(var(p) + contrast)`` of every patch.
@@ -43,7 +45,7 @@ def whitening_matrix(covariance: Tensor, floor: float) -> Tensor:
         tensor([[0.5000, 0.0000],
                 [0.0000, 1.0000]])
     """
-    values, vectors = torch.linalg.eigh(covariance)
+    values, vectors = symmetric_eigen(covariance)
     return (vectors * (values.clamp(min=0.0) + floor).rsqrt()) @ vectors.T
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_meta.functional._eigen import symmetric_eigen
+
 
 def shrink_projector(projector: Tensor, inputs: Tensor, *, regularization: float) -> Tensor:
     r"""Removes the span of some inputs from a projector, by recursive least squares in one block.
@@ -57,7 +59,7 @@ def shrink_projector(projector: Tensor, inputs: Tensor, *, regularization: float
     factor, failures = torch.linalg.cholesky_ex(inner)
     if bool(failures.any()):
         # Rounding has taken eigenvalues, which are at least α, below 0: they are put back.
-        values, vectors = torch.linalg.eigh(inner)
+        values, vectors = symmetric_eigen(inner)
         half = (vectors * values.clamp_min(regularization).rsqrt().unsqueeze(-2)).mT @ projected
     else:
         half = torch.linalg.solve_triangular(factor, projected, upper=False)
@@ -80,7 +82,7 @@ def gram_rows(gram: Tensor) -> Tensor:
         tensor([[4., 0.],
                 [0., 9.]])
     """
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = symmetric_eigen(gram)
     return values.clamp_min(0).sqrt().unsqueeze(-1) * vectors.mT
 
 

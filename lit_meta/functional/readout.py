@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_meta.functional._eigen import symmetric_eigen
 from lit_meta.functional.scatter import Scatter, solve_regularized
 
 
@@ -135,7 +136,7 @@ def cross_validated_ridge(
         >>> cross_validated_ridge(centered_moments(h.T @ h, y.T @ h, y.sum(0)), y.sum(0)) < 10.0
         True
     """
-    eigenvalues, vectors = torch.linalg.eigh(moments.scatter.dense())
+    eigenvalues, vectors = symmetric_eigen(moments.scatter.dense())
     eigenvalues = eigenvalues.clamp(min=0.0)
     mean, largest = float(eigenvalues.mean()), float(eigenvalues[-1])
     samples = float(class_counts.sum())
