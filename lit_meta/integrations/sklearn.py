@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from lit_meta.functional.readout import Readout, centered_moments, cross_validated_ridge, ridge_readout
 from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
+from lit_meta.utils.modes import modes_kept
+from lit_meta.utils.raw import raw_bytes
 
 _FORMAT = 1
 _NO_LABELS = object()  # None would be labels that were forgotten.
@@ -260,7 +262,9 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         """Features in float64, ``(samples, features)``."""
         if self.backbone is None:
             return torch.from_numpy(np.array(X, dtype=np.float64))
-        with _evaluating(self.backbone.to(self.device)) as network, torch.no_grad():
+        network = self.backbone.to(self.device)
+        with modes_kept(network), torch.no_grad():
+            network.eval()
             # A backbone of ours tells its features apart from the outputs of a head.
             extract = getattr(network, "extract", network)
             parts = [extract(part).flatten(1).double().cpu() for part in self._batches(X)]
@@ -285,21 +289,6 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
 
 
-class _evaluating:
-    """Evaluation mode for a while; every part gets its own mode back."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    def __enter__(self) -> nn.Module:
-        self._modes = [(module, module.training) for module in self.network.modules()]
-        return self.network.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, mode in self._modes:
-            module.training = mode
-
-
 def _digest(backbone: nn.Module | None) -> str:
     """A hash of the weights of a backbone; empty without one."""
     if backbone is None:
@@ -308,7 +297,7 @@ def _digest(backbone: nn.Module | None) -> str:
     for name, tensor in sorted(backbone.state_dict().items()):
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(raw_bytes(tensor))
     return digest.hexdigest()
 
 

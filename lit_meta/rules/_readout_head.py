@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lit_meta.core.errors import DivergedError
 from lit_meta.rules._readout_sums import SAMPLES_AT_ONCE
 from lit_meta.utils.modes import modes_kept
+from lit_meta.utils.raw import raw_bytes
 
 
 def find_head(network: nn.Module, name: str | None, rule: str) -> nn.Linear:
@@ -70,9 +71,8 @@ def feature_digest(network: nn.Module, head: nn.Linear) -> Tensor:
     digest = hashlib.sha256()
     for tensor in _state(network):
         if id(tensor) not in own:
-            plain = tensor.detach().cpu().contiguous()
-            digest.update(f"{tuple(plain.shape)} {plain.dtype}".encode())
-            digest.update(plain.flatten().view(torch.uint8).numpy().data if plain.numel() else b"")
+            digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(raw_bytes(tensor))
     return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 

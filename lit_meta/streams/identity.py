@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor, nn
 
 from lit_meta.data.benchmark import Benchmark, benchmark_name, stream_classes
@@ -19,6 +18,7 @@ from lit_meta.integrations import _lightning
 from lit_meta.integrations._fit_state import optimizers_of
 from lit_meta.integrations.callback import Metaplasticity
 from lit_meta.streams.random_state import seeded
+from lit_meta.utils.raw import raw_bytes
 
 # What a Trainer prints, writes and runs on; all other options are a part of the run.
 _NO_PART = {
@@ -114,7 +114,7 @@ def data_fingerprint(stream: Iterable[Any]) -> str:
             return 0
         if id(tensor) not in sums:
             kept.append(tensor)
-            sums[id(tensor)] = zlib.crc32(_bytes(tensor))
+            sums[id(tensor)] = zlib.crc32(raw_bytes(tensor))
         return sums[id(tensor)]
 
     parts: list[Any] = []
@@ -132,13 +132,8 @@ def _digest(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for tensor in tensors:
         digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    array: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(array)
 
 
 def _architecture(module: nn.Module) -> dict[str, Any]:

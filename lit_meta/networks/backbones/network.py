@@ -25,6 +25,7 @@ from lit_meta.networks.backbones.stages import (
     tensor_of,
 )
 from lit_meta.networks.backbones.weights import Weights
+from lit_meta.utils.raw import raw_bytes
 from lit_meta.utils.validation import all_finite
 
 
@@ -213,7 +214,7 @@ class Backbone(nn.Module):
         digest = hashlib.sha256(json.dumps(described).encode())
         for name, tensor in self.features.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(raw_bytes(tensor))
         return digest.hexdigest()[:16]
 
     def extra_repr(self) -> str:
