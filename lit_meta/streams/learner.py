@@ -151,10 +151,6 @@ class StreamLearner:
             before = self.trainer.global_step if state.inside is None else int(state.inside["first_step"])
             return self._fit(data, max_epochs, len(state.rows), before, path)
 
-    def rule_states(self) -> list[dict[str, Any]]:
-        """The memory of all rules, by callback."""
-        return [callback.state_dict() for callback in self.plasticity]
-
     def load(self, state: StreamState) -> None:
         """Brings the module, its rules and the Trainer to where a checkpoint was saved.
 

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lit_meta.core.memory_codec import encode_numbered
@@ -20,7 +19,7 @@ from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.integrations.optimizers import OPTIMIZERS
 from lit_meta.rules.registry import RULES
 from lit_meta.utils.io import check_folder, load_tensors, save_tensors, sha256
-from lit_meta.utils.specs import Specification, label, normalized
+from lit_meta.utils.specs import Specification, normalized
 from lit_meta.zoo.golden import described as described_versions
 from lit_meta.zoo.golden import golden_tensors
 from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE
@@ -71,6 +70,7 @@ def save(
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> from lit_meta.networks import build_network
         >>> spec = {"name": "mlp", "inputs": 64, "hidden": [8], "classes": 2}
         >>> with tempfile.TemporaryDirectory() as place:
@@ -232,20 +232,3 @@ def _optimizer_spec(module: nn.Module) -> Specification:
     if isinstance(module, MetaplasticModule):
         raise ValueError("the module's optimizer has no name: pass save(..., optimizer={'name': 'sgd', 'lr': 0.1})")
     return {"name": "sgd", "lr": 0.1}
-
-
-def check_samples(samples: Any) -> Tensor:
-    """Checks that samples are a batch of inputs.
-
-    Raises:
-        TypeError: they are something else.
-    """
-    if not isinstance(samples, torch.Tensor) or samples.dim() < 2 or not len(samples):
-        raise TypeError("samples must be a tensor (samples, *shape) of at least one sample")
-    return samples
-
-
-def run_label(card: Mapping[str, Any]) -> str:
-    """What an entry is, in a few words."""
-    rules = card["rule"] if isinstance(card["rule"], list) else [card["rule"]] if card["rule"] else []
-    return f"{label(card['network'])} that learned by {' and '.join(map(label, rules)) or 'its loss alone'}"
