@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lit_meta.data.registry import scenario_spec
+from lit_meta.data.sources.catalog import SEE_PAGE, facts_of
 from lit_meta.data.sources.registry import SOURCES
 from lit_meta.utils.specs import Spec, Specification
 from lit_meta.zoo.preprocessing import Transform
@@ -16,35 +17,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DataFacts:
-    """Of a registered source.
+class Picture:
+    """How the pictures of a source look; sources that are not named here have none, or were not looked at.
 
     Attributes:
-        licence: of the data, as their authors state it; empty if they state none.
-        origin: where they come from.
-        kind: ``"image"`` for pictures, ``"tensor"`` for everything else.
         background: as of `Transform`.
         box: as of `Transform`.
     """
 
-    licence: str = ""
-    origin: str = ""
-    kind: str = "tensor"
     background: float | None = None
     box: int | None = None
 
 
-_OMNIGLOT = DataFacts("MIT", "https://github.com/brendenlake/omniglot", "image", background=0)
-_FACTS = {
-    "cifar10": DataFacts("", "https://www.cs.toronto.edu/~kriz/cifar.html", "image"),
-    "cifar100": DataFacts("", "https://www.cs.toronto.edu/~kriz/cifar.html", "image"),
-    "digits": DataFacts("CC BY 4.0", "https://archive.ics.uci.edu/dataset/80", "image", background=0),
-    "dvs-gesture": DataFacts("CC BY 4.0", "https://research.ibm.com/interactive/dvsgesture/"),
-    "fsdd": DataFacts("CC BY-SA 4.0", "https://github.com/Jakobovski/free-spoken-digit-dataset"),
-    "mnist": DataFacts("CC BY-SA 3.0", "https://github.com/cvdfoundation/mnist", "image", background=0, box=20),
-    "omniglot-greek": _OMNIGLOT,
-    "omniglot-latin": _OMNIGLOT,
-    "strokes-latin": DataFacts("MIT", "https://github.com/brendenlake/omniglot"),
+_PICTURES = {
+    "cifar10": Picture(),
+    "cifar100": Picture(),
+    "digits": Picture(background=0),
+    "mnist": Picture(background=0, box=20),
+    "omniglot-greek": Picture(background=0),
+    "omniglot-latin": Picture(background=0),
 }
 
 
@@ -67,8 +58,9 @@ def provenance(scenario: Specification, weights: str) -> dict[str, dict[str, str
         'CC BY-SA 3.0'
     """
     name = source_of(scenario)
-    facts = _FACTS.get(name, DataFacts())
-    data = {"name": name, "licence": facts.licence, "origin": facts.origin}
+    data = {"name": name, "licence": "", "origin": ""}
+    if name in SOURCES and (facts := facts_of(SOURCES, name)) is not None:
+        data |= {"licence": "" if facts.licence == SEE_PAGE else facts.licence, "origin": facts.homepage}
     return {"data": data, "weights": {"licence": weights, "origin": "trained from random weights on these data"}}
 
 
@@ -79,7 +71,7 @@ def transform_of(scenario: Specification, source: Source) -> Transform:
         scenario: its spec.
         source: that it is over.
     """
-    facts = _FACTS.get(source.name, DataFacts())
+    picture = _PICTURES.get(source.name)
     arguments: Mapping[str, Any] = scenario_spec(scenario).arguments
     mean, std = (0.0,), (1.0,)
     if (bounds := arguments.get("input_range")) is not None:
@@ -94,5 +86,6 @@ def transform_of(scenario: Specification, source: Source) -> Transform:
     elif isinstance(given := arguments.get("standardize"), Mapping):
         mean, std = (tuple(v) if isinstance(v, (list, tuple)) else (float(v),) for v in (given["mean"], given["std"]))
     fits = len(source.input_shape) == 3 and source.input_shape[0] in (1, 3)
-    kind = facts.kind if fits else "tensor"
-    return Transform(source.input_shape, kind, mean, std, facts.background, facts.box)
+    if picture is None or not fits:
+        return Transform(source.input_shape, "tensor", mean, std)
+    return Transform(source.input_shape, "image", mean, std, picture.background, picture.box)

@@ -62,7 +62,7 @@ class Facts:
     extra: str = ""
 
 
-_SEE_PAGE = "see its page"
+SEE_PAGE = "see its page"  # Of data whose authors state no licence by name.
 _OMNIGLOT = "https://github.com/brendenlake/omniglot"
 
 
@@ -92,19 +92,19 @@ _CORE50 = {
 # fmt: off
 CATALOG: dict[str, Facts] = {
     "cifar10": Facts(
-        10, 45_000, 6_000, (3, 32, 32), _SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
+        10, 45_000, 6_000, (3, 32, 32), SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
         ("cifar10.npz", "cifar-10-batches-py"),
         _plain(_CIFAR, "", "tar", **{"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}),
         171,
     ),
     "cifar100": Facts(
-        100, 50_000, 10_000, (3, 32, 32), _SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
+        100, 50_000, 10_000, (3, 32, 32), SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
         ("cifar-100-python",),
         _plain(_CIFAR, "", "tar", **{"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"}),
         169,
     ),
     "clear10": Facts(
-        11, None, None, (3, 64, 64), _SEE_PAGE, "https://clear-benchmark.github.io", ("clear10",),
+        11, None, None, (3, 64, 64), SEE_PAGE, "https://clear-benchmark.github.io", ("clear10",),
     ),
     "core50": Facts(
         50, 119_894, 44_972, (3, 128, 128), "CC BY 4.0", "https://vlomonaco.github.io/core50", ("core50",),
@@ -129,7 +129,7 @@ CATALOG: dict[str, Facts] = {
         11, None, None, (5, 20, 20), "CC BY 4.0", "https://research.ibm.com/interactive/dvsgesture/", ("DvsGesture",),
     ),
     "emnist-letters": Facts(
-        26, 124_800, 20_800, (1, 28, 28), _SEE_PAGE, "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        26, 124_800, 20_800, (1, 28, 28), SEE_PAGE, "https://www.nist.gov/itl/products-and-services/emnist-dataset",
         ("EMNIST/raw",),
         (Archive("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "md5:58c8d27c78d21e728a6bc7b3cc06412e",
                  "EMNIST/raw", "zip"),),
@@ -154,10 +154,10 @@ CATALOG: dict[str, Facts] = {
         21,
     ),
     "math-greek": Facts(
-        46, None, None, (1, 45, 45), _SEE_PAGE, "https://www.science.org/doi/10.1126/sciadv.adi2947", ("MathGreek",),
+        46, None, None, (1, 45, 45), SEE_PAGE, "https://www.science.org/doi/10.1126/sciadv.adi2947", ("MathGreek",),
     ),
     "mnist": Facts(
-        10, 60_000, 10_000, (1, 28, 28), "CC BY-SA 3.0", "http://yann.lecun.com/exdb/mnist/", ("MNIST/raw",),
+        10, 60_000, 10_000, (1, 28, 28), "CC BY-SA 3.0", "https://github.com/cvdfoundation/mnist", ("MNIST/raw",),
         _idx("https://ossci-datasets.s3.amazonaws.com/mnist/", "MNIST/raw",
              "f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432",
              "9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c"),
@@ -219,7 +219,7 @@ CATALOG: dict[str, Facts] = {
         248,
     ),
     "usps": Facts(
-        10, 7_291, 2_007, (1, 16, 16), _SEE_PAGE, "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/", ("USPS",),
+        10, 7_291, 2_007, (1, 16, 16), SEE_PAGE, "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/", ("USPS",),
         _plain("https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/", "USPS",
                **{"usps.bz2": "ec16c51db3855ca6c91edd34d0e9b197", "usps.t.bz2": "8ea070ee2aca1ac39742fdd1ef5ed118"}),
         8,
