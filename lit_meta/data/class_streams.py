@@ -48,13 +48,12 @@ def unequal(
     generator = torch.Generator().manual_seed(seed)
     sizes = _random_sizes(len(data.classes), length_of(experiences), generator, f"unequal-{data.name}")
     benchmark = split(
-        source,
+        data,
         sizes=sizes,
         seed=seed,
         validation=validation,
         input_range=input_range,
         standardize=standardize,
-        root=root,
     )
     benchmark.name = f"unequal-{data.name}"
     return benchmark
