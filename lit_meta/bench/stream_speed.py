@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.bench._work import batch, quiet
+from lit_meta.bench.streams import with_avalanche
 from lit_meta.data.module import experience_tensors
 from lit_meta.data.tensors import tensor_benchmark
 from lit_meta.evaluation.accuracy import accuracy_of
@@ -102,31 +103,7 @@ def our_evaluation(benchmark: Any, model: nn.Module) -> Work:
 
 def through_avalanche(benchmark: Any, model: nn.Module, *, ewc: bool = False) -> Work:
     """The same with Avalanche's `Naive` or `EWC` strategy."""
-    with quiet():
-        from avalanche.evaluation.metrics import accuracy_metrics
-        from avalanche.training.plugins import EvaluationPlugin
-        from avalanche.training.supervised import EWC as AvalancheEWC
-        from avalanche.training.supervised import Naive
-
-    def work() -> None:
-        with quiet():
-            strategy = (AvalancheEWC if ewc else Naive)(
-                model=model,
-                optimizer=torch.optim.SGD(model.parameters(), lr=_LR),
-                criterion=nn.CrossEntropyLoss(),
-                train_mb_size=_BATCH,
-                train_epochs=1,
-                eval_mb_size=_TEST_BATCH,
-                evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[]),
-                device="cpu",
-                **({"ewc_lambda": 1.0, "mode": "online", "decay_factor": 1.0} if ewc else {}),
-            )
-            strategy.eval(benchmark.test_stream)
-            for experience in benchmark.train_stream:
-                strategy.train(experience)
-                strategy.eval(benchmark.test_stream)
-
-    return work
+    return with_avalanche(benchmark, model, lr=_LR, batch_size=_BATCH, ewc=ewc)
 
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (

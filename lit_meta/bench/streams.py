@@ -38,26 +38,26 @@ def lightning_stream(experiences: int = 5) -> Work:
     return work
 
 
-def avalanche_stream(experiences: int = 5) -> Work:
-    """The same with Avalanche's `Naive` strategy."""
+def with_avalanche(benchmark: Any, model: nn.Module, *, lr: float, batch_size: int, ewc: bool = False) -> Work:
+    """One pass over every experience with Avalanche's `Naive` or `EWC` strategy, all tested before the first and after each."""
     with quiet():
         from avalanche.evaluation.metrics import accuracy_metrics
         from avalanche.training.plugins import EvaluationPlugin
+        from avalanche.training.supervised import EWC as AvalancheEWC
         from avalanche.training.supervised import Naive
-
-    benchmark, network = _digits(experiences), _network()
 
     def work() -> None:
         with quiet():
-            strategy = Naive(
-                model=network,
-                optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            strategy = (AvalancheEWC if ewc else Naive)(
+                model=model,
+                optimizer=torch.optim.SGD(model.parameters(), lr=lr),
                 criterion=nn.CrossEntropyLoss(),
-                train_mb_size=_BATCH,
+                train_mb_size=batch_size,
                 train_epochs=1,
                 eval_mb_size=512,
                 evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[]),
                 device="cpu",
+                **({"ewc_lambda": 1.0, "mode": "online", "decay_factor": 1.0} if ewc else {}),
             )
             strategy.eval(benchmark.test_stream)
             for experience in benchmark.train_stream:
@@ -65,6 +65,11 @@ def avalanche_stream(experiences: int = 5) -> Work:
                 strategy.eval(benchmark.test_stream)
 
     return work
+
+
+def avalanche_stream(experiences: int = 5) -> Work:
+    """The same with Avalanche's `Naive` strategy."""
+    return with_avalanche(_digits(experiences), _network(), lr=0.1, batch_size=_BATCH)
 
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
