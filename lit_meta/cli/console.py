@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from lit_meta.data.benchmark import Benchmark
+    from lit_meta.experiments.config import Experiment
 
 _NAME = 36  # Characters of a name that leaves room for columns beside it.
 
@@ -55,6 +60,20 @@ def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
             bar.update(task, advance=1, description=text)
 
         yield advance
+
+
+@contextmanager
+def experiment_progress(
+    experiment: Experiment, benchmark: Benchmark, learners: Sequence[str]
+) -> Iterator[Callable[[str, int, int, object], None]]:
+    """A progress bar over the experiences of all learners and seeds; yields what `run_experiment` calls after each."""
+    stream = benchmark.train_stream
+    experiences = len(stream) if isinstance(stream, Sized) else sum(1 for _ in stream)
+    total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
+    with progress(total, experiment.name) as advance:
+        yield lambda learner, seed, index, row: advance(
+            f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
+        )
 
 
 def percent(value: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from jsonargparse import Namespace
 
-from lit_meta.cli.console import console, progress, table
+from lit_meta.cli.console import console, experiment_progress, table
 from lit_meta.cli.parsing import CommandParser, add_command, add_jobs, command_line
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
         require_one_of("a learner", learner, experiment.learners)
     check_specs(experiment)
     benchmarks = benchmarks_of(experiment)
-    experiences = len(list(benchmarks[experiment.seeds[0]].train_stream))
-    total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
-    with progress(total, experiment.name) as advance:
+    with experiment_progress(experiment, benchmarks[experiment.seeds[0]], learners) as told:
         report = run_experiment(
             experiment,
             run_dir,
@@ -134,9 +132,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
             accelerator=options.accelerator,
             command=command_line(parser, options, {**_NO_PART_OF_RESULTS, "run_dir": str(run_dir)}),
             callbacks=partial(recorders, options, experiment.protocol),
-            on_experience=lambda learner, seed, index, row: advance(
-                f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
-            ),
+            on_experience=told,
             benchmarks=benchmarks,
             jobs=options.jobs,
             cluster=options.cluster,

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_meta.cli import errors
-from lit_meta.cli.console import console, progress, table
+from lit_meta.cli.console import console, experiment_progress, table
 from lit_meta.cli.parsing import add_command
 
 _SOURCE = "of the entry, its folder, or hf://owner/name@revision"
@@ -162,14 +162,14 @@ def export_entry(options: Namespace) -> dict[str, Any]:
 
 
 def write_page(options: Namespace) -> dict[str, Any]:
+    from lit_meta.utils.files import write_text
     from lit_meta.utils.io import check_target
     from lit_meta.zoo.layout import names
     from lit_meta.zoo.page import page
 
     file = Path(options.file)
     check_target(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(page(), encoding="utf-8")
+    write_text(file, page())
     console().print(f"{len(names())} entries are in {file}", soft_wrap=True)
     return {"file": str(file), "entries": names()}
 
@@ -194,17 +194,15 @@ def remake_entry(options: Namespace) -> dict[str, Any]:
     # What a card names is registered, which was checked when it was read.
     check_specs(experiment, trusted=not entry)
     run_dir = Path(options.run_dir or Path("runs") / experiment.name)
-    experiences = len(list(benchmarks_of(experiment)[experiment.seeds[0]].train_stream))
-    total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in experiment.learners)
-    with progress(total, experiment.name) as advance:
+    benchmarks = benchmarks_of(experiment)
+    with experiment_progress(experiment, benchmarks[experiment.seeds[0]], experiment.learners) as told:
         folder = zoo.remake(
             experiment,
             run_dir,
             zoo=Path(options.zoo) if options.zoo else None,
             command=f"lit-meta zoo remake {options.name}",
-            on_experience=lambda learner, seed, index, row: advance(
-                f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
-            ),
+            on_experience=told,
+            benchmarks=benchmarks,
         )
     console().print(f"the entry is in {folder}", soft_wrap=True)
     return {"folder": str(folder), "run_dir": str(run_dir)}

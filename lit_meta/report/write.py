@@ -12,6 +12,7 @@ from lit_meta.report.panel import Panel
 from lit_meta.report.panels import along_stream_panel, cost_panel, run_panels
 from lit_meta.report.runs import Run, read_run
 from lit_meta.report.style import save_figure
+from lit_meta.utils.files import write_text
 from lit_meta.utils.specs import label
 
 
@@ -53,8 +54,7 @@ def write_report(
     comparison = compare(runs) if len(runs) > 1 else []
     for panel in comparison:
         written += map(str, save_figure(panel.figure, target.parent / f"{target.stem}_figures", panel.name))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(runs, gallery, comparison), encoding="utf-8")
+    write_text(target, page(runs, gallery, comparison))
     facts = [
         {"name": run.name, "folder": str(run.folder), "accuracy": _accuracies(run), "left_out": left_out}
         for run, (_, left_out) in zip(runs, gallery, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from lit_meta.core.memory_codec import decode_numbered
+from lit_meta.data.benchmark import Benchmark
 from lit_meta.data.module import experience_tensors
 from lit_meta.data.scenarios import scenario_for_seed
 from lit_meta.data.sources import load_source
@@ -116,6 +117,7 @@ def remake(
     accelerator: str = "cpu",
     command: str | None = None,
     on_experience: Callable[[str, int, int, Tensor], None] | None = None,
+    benchmarks: Mapping[int, Benchmark] | None = None,
 ) -> Path:
     """Trains every learner of an experiment with every seed, and makes an entry of it: from a config to an entry in one step.
 
@@ -128,6 +130,7 @@ def remake(
         accelerator: Lightning's name of the device.
         command: that makes it again, for the card.
         on_experience: called after each experience with learner, seed, index and accuracies.
+        benchmarks: by seed, if the caller has them.
 
     Raises:
         ValueError: as of `add`; what can be known before training is checked before.
@@ -145,6 +148,7 @@ def remake(
         command=command or f"lit-meta zoo remake {experiment.name}",
         callbacks=lambda learner, folder, benchmark: [CostLedger()],
         on_experience=on_experience,
+        benchmarks=benchmarks,
     )
     return add(run_dir, zoo=zoo)
 
