@@ -86,7 +86,7 @@ class Session(TrainingSteps):
         """Starts an experience, or resumes the one that a loaded state was saved in.
 
         Raises:
-            ValueError: an experience is under way in this session, another session learns in this network or with one of its
+            ValueError: an experience is under way, another `Session` learns in this network or with one of its
                 rules, or the network has changed in a way that the rules' memory cannot follow. Nothing has changed then.
         """
         if self._in_experience and self._resume is None:
@@ -258,7 +258,7 @@ class Session(TrainingSteps):
         entries: Sequence[Mapping[str, object]] = saved["rules"]  # type: ignore[assignment]
         saved_names, names = [entry["name"] for entry in entries], [type(rule).__name__ for rule in self.rules]
         if saved_names != names:
-            raise ValueError(f"the state was saved by the rules {saved_names}, this session has {names}")
+            raise ValueError(f"the state was saved by the rules {saved_names}, and the rules here are {names}")
         experiences = int(saved["experiences"])  # type: ignore[call-overload]
         steps = int(saved.get("steps", 0)) if saved["in_experience"] else None  # type: ignore[call-overload]
         self.drop_unfinished_step()

@@ -49,26 +49,29 @@ def untimed(report):
     return report
 
 
-def check(folder, report, seen, alone):
+def check(folder, alone, **where):
+    """Runs with two jobs, and compares with the run without; returns the report."""
+    seen = []
+    report = run_experiment(
+        EXPERIMENT,
+        folder,
+        learners=["rule", "naive"],
+        accelerator="cpu",
+        jobs=2,
+        on_experience=lambda learner, seed, index, row: seen.append((learner, seed, index)),
+        **where,
+    )
     assert same(report, alone[1])
     for name in ("model.safetensors", "rule.safetensors", "accuracy_matrix.csv", "config.yaml"):
         assert (folder / name).read_bytes() == (alone[0] / name).read_bytes()
     expected = [(learner, seed, index) for learner in ("naive", "rule") for seed in (0, 1) for index in (0, 1)]
     assert sorted(seen) == expected
     assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in alone[0].iterdir())
+    return report
 
 
 def test_two_processes_find_what_one_finds_and_tell_of_every_experience(tmp_path, alone):
-    seen = []
-    report = run_experiment(
-        EXPERIMENT,
-        tmp_path / "run",
-        learners=["rule", "naive"],
-        accelerator="cpu",
-        jobs=2,
-        on_experience=lambda learner, seed, index, row: seen.append((learner, seed, index)),
-    )
-    check(tmp_path / "run", report, seen, alone)
+    report = check(tmp_path / "run", alone)
     again = run_experiment(
         EXPERIMENT, tmp_path / "run", learners=["rule", "naive"], accelerator="cpu", jobs=2, resume=True
     )
@@ -76,17 +79,7 @@ def test_two_processes_find_what_one_finds_and_tell_of_every_experience(tmp_path
 
 
 def test_a_dask_cluster_finds_the_same(tmp_path, alone, cluster):
-    seen = []
-    report = run_experiment(
-        EXPERIMENT,
-        tmp_path / "run",
-        learners=["rule", "naive"],
-        accelerator="cpu",
-        jobs=2,
-        cluster=cluster,
-        on_experience=lambda learner, seed, index, row: seen.append((learner, seed, index)),
-    )
-    check(tmp_path / "run", report, seen, alone)
+    check(tmp_path / "run", alone, cluster=cluster)
 
 
 def test_an_error_in_a_process_says_whose_it_is(tmp_path, monkeypatch, cluster):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_meta import NACA, Session
-from lit_meta.functional import diagonal_fisher, encoding_thresholds
+from lit_meta.functional import encoding_thresholds
 from lit_meta.integrations.losses import summed_mse
 from lit_meta.networks import LIFMLP
+from tests.networks.fisher import assert_fisher_is_that_of_a_loop
 from tests.rules.test_naca import code, modulation
 
 CLASSES, STEPS, INPUTS, HIDDEN = 4, 7, 9, 14
@@ -172,13 +173,7 @@ def test_what_is_detached_changes_no_rate_and_no_count_of_spikes():
 def test_fisher_of_a_network_that_keeps_its_membranes_equals_a_loop(encoding):
     network = LIFMLP(5, [6], 3, steps=6, detach="none", encoding=encoding, weight_gain=4.0, seed=1).double().eval()
     x, y = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)).double(), torch.tensor([0, 1, 2, 1])
-    expected = [torch.zeros_like(layer.weight) for layer in network.layers]
-    for i in range(4):
-        loss = nn.functional.cross_entropy(network(x[i : i + 1]), y[i : i + 1])
-        for total, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
-            total += gradient**2 / 4
-    for got, total in zip(diagonal_fisher(network, x, y).values(), expected, strict=True):
-        torch.testing.assert_close(got, total, rtol=1e-6, atol=1e-14)
+    assert_fisher_is_that_of_a_loop(network, x, y)
 
 
 @pytest.mark.parametrize(

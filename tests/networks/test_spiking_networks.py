@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from lit_meta.functional import diagonal_fisher, encoding_thresholds
+from lit_meta.functional import encoding_thresholds
 from lit_meta.networks import LIFMLP, LIFConvNet
+from tests.networks.fisher import assert_fisher_is_that_of_a_loop
 
 
 def logistic(a):
@@ -303,13 +303,7 @@ def test_convolutional_network_pools_between_layers():
 def test_fisher_equals_a_loop_over_samples(x):
     network = network_of()
     y = torch.tensor([0, 1, 2, 3, 0])
-    expected = [torch.zeros_like(layer.weight) for layer in network.layers]
-    for i in range(5):
-        loss = nn.functional.cross_entropy(network(x[i : i + 1]), y[i : i + 1])
-        for total, gradient in zip(expected, torch.autograd.grad(loss, list(network.parameters())), strict=True):
-            total += gradient**2 / 5
-    for got, total in zip(diagonal_fisher(network, x, y).values(), expected, strict=True):
-        torch.testing.assert_close(got, total, rtol=1e-6, atol=1e-14)
+    assert_fisher_is_that_of_a_loop(network, x, y)
 
 
 @pytest.mark.parametrize(
