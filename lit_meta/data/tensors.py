@@ -13,7 +13,7 @@ from lit_meta.data.view import TensorView, concatenate
 
 Samples = tuple[Tensor, Tensor]
 
-_ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
+ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
 
 
 def tensor_benchmark(
@@ -127,7 +127,7 @@ def joint(benchmark: Any) -> Any:
     else:
         whole = reduce(lambda one, other: one.concat(other), (e.dataset for e in benchmark.train_stream))
     result = benchmark_of({"train": [whole], **streams})
-    for attribute in _ATTRIBUTES:
+    for attribute in ATTRIBUTES:
         if hasattr(benchmark, attribute):
             setattr(result, attribute, getattr(benchmark, attribute))
     return result

@@ -38,6 +38,7 @@ class Override:
     optimizer: str | dict[str, Any] | None = None
     max_epochs: int | None = None
     batch_size: int | None = None
+    replay: int | None = None
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -59,6 +60,8 @@ class Experiment:
         max_epochs: passes over each experience.
         batch_size: of training.
         protocol: of evaluation.
+        replay: samples of earlier experiences that are stored and learned again, half of what is learned; see
+            `lit_meta.data.replay.with_replay`. A baseline that keeps data, mostly of a control: ``{rule: [], replay: 200}``.
         seeds: of initial weights, class order and order of samples; one run each.
         overrides: by learner (``rule``, ``naive``, ``joint``), arguments above that differ for it, such as the epochs of the
             joint bound.
@@ -85,6 +88,7 @@ class Experiment:
     max_epochs: int = 1
     batch_size: int = 128
     protocol: Protocol = "standard"
+    replay: int = 0
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2, 3, 4])
     overrides: dict[str, Override] = field(default_factory=dict)
     controls: dict[str, Override] = field(default_factory=dict)
@@ -111,6 +115,10 @@ class Experiment:
             raise ValueError(f"seeds must be from 0 to {_LARGEST_SEED}, got {self.seeds}")
         for learner in self.overrides:
             require_one_of("a learner in overrides", learner, LEARNERS)
+            if learner != "rule" and self.overrides[learner].replay is not None:
+                raise ValueError(
+                    f"overrides.{learner}: replay is of the rule and of controls; {learner} training stores nothing"
+                )
         for learner in self.controls:
             if learner in LEARNERS or not learner.replace("-", "").isalnum():
                 raise ValueError(
@@ -146,7 +154,7 @@ class Experiment:
         if not changed.keys() & _NAMES:
             changes["network"] = _with_arguments(self.network, changed)
         part = replace(self, overrides={}, controls={}, **changes)
-        return replace(part, rule=None) if learner in ("naive", "joint") else part
+        return replace(part, rule=None, replay=0) if learner in ("naive", "joint") else part
 
     def to_dict(self) -> dict[str, Any]:
         """The form that a YAML file has."""
@@ -197,6 +205,8 @@ def _check_numbers(config: Experiment | Override) -> None:
         number = getattr(config, name)
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
+    if config.replay is not None and config.replay < 0:
+        raise ValueError(f"replay must be a number of stored samples, 0 for none, got {config.replay}")
     for name in ("scenario", "network", "rule", "optimizer"):
         for path, value in _leaves(getattr(config, name, None), name):
             if isinstance(value, float) and math.isnan(value):

@@ -97,17 +97,21 @@ def run_seed(
 
     ``benchmark`` is the experiment's for that seed, if the caller has built it already, see `benchmarks_of`.
     """
+    from lit_meta.data.replay import buffer_bytes, with_replay
     from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.data.tensors import joint
 
     part = experiment.for_learner(learner)
     if benchmark is None:
         benchmark = scenario_for_seed(part.scenario, seed)
+    stream = joint(benchmark) if learner == "joint" else benchmark
+    if part.replay:
+        stream = with_replay(stream, part.replay, seed=seed)
     module = build_module(part, seed)
     with matmul_precision(part.matmul_precision):
         result = fit_stream(
             module,
-            joint(benchmark) if learner == "joint" else benchmark,
+            stream,
             max_epochs=part.max_epochs,
             batch_size=part.batch_size,
             seed=seed,
@@ -118,6 +122,8 @@ def run_seed(
             on_experience=on_experience,
             callbacks=() if callbacks is None else callbacks(benchmark),
         )
+    if part.replay:
+        result.cost.state_bytes = (result.cost.state_bytes or 0) + buffer_bytes(benchmark, part.replay)
     return result, module
 
 
