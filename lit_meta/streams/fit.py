@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lit_meta.callbacks.continual_evaluation import ContinualEvaluation
 from lit_meta.data.benchmark import Benchmark, benchmark_name, stream_classes
 from lit_meta.data.module import ExperienceDataModule, experience_tensors
 from lit_meta.evaluation.accuracy import Protocol
@@ -48,6 +49,7 @@ def fit_stream(
     overwrite: bool = False,
     checkpoint_minutes: float = 2.0,
     checkpoint_steps: int | None = None,
+    evaluate_every: int | None = None,
     on_experience: Callable[[int, Tensor], None] | None = None,
     **trainer_options: Any,
 ) -> StreamResult:
@@ -77,6 +79,8 @@ def fit_stream(
         checkpoint_minutes: between two checkpoints inside an experience; more where saving takes long, so that it never takes
             more than 3 % of the time.
         checkpoint_steps: save after this many optimizer steps too; None for minutes alone.
+        evaluate_every: also test on all experiences every so many optimizer steps of an experience, into the result's ``trace``
+            and, with ``run_dir``, ``continual_evaluation.json``; see `lit_meta.callbacks.ContinualEvaluation`.
         on_experience: called after each experience with its index and its row of the accuracy matrix.
         **trainer_options: anything else that `lightning.Trainer` takes. Its ``logger`` is also told the accuracies after every
             experience (``stream/accuracy``, ``stream/accuracy_seen``, ``stream/accuracy_experience_1``, ...), and
@@ -107,6 +111,8 @@ def fit_stream(
     if run_dir is not None:
         check_folder(Path(run_dir))
     _check_resuming(run_dir, resume, overwrite, checkpoint_minutes, checkpoint_steps)
+    within = _evaluation_within(evaluate_every, benchmark, protocol, run_dir, callbacks)
+    callbacks = [*callbacks, within] if within is not None else callbacks
     observers = StreamObservers(callbacks)
     seen = SampleCount()
     trainer = make_trainer(
@@ -177,7 +183,27 @@ def fit_stream(
         state.initial,
         cost,
         stream_classes(benchmark.test_stream),
+        None if within is None else within.trace,
     )
+
+
+def _evaluation_within(
+    steps: int | None,
+    benchmark: Benchmark,
+    protocol: Protocol,
+    run_dir: str | Path | None,
+    callbacks: Sequence[L.Callback],
+) -> ContinualEvaluation | None:
+    """The callback that tests every ``steps`` steps, unless that is None."""
+    if steps is None:
+        return None
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"evaluate_every must be a positive integer or None, got {steps!r}")
+    if any(isinstance(callback, ContinualEvaluation) for callback in callbacks):
+        raise ValueError(
+            "evaluate_every tests within experiences, as the ContinualEvaluation among callbacks: give one of them"
+        )
+    return ContinualEvaluation(benchmark.test_stream, every_n_steps=steps, protocol=protocol, folder=run_dir)
 
 
 def _check_resuming(

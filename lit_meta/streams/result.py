@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lit_meta.functional import matrix
+from lit_meta.functional import matrix, stability
 from lit_meta.streams.cost import StreamCost
 from lit_meta.utils.show import matrix_frame, matrix_html, plot_matrix
 
@@ -31,6 +31,8 @@ class StreamResult:
         cost: optimizer steps, samples seen, seconds of training, bytes of parameters and of the rules' memory; with a
             `CostLedger` among the callbacks, also its counts over the whole stream. A mapping of numbers.
         classes: the labels in each test experience; empty if the benchmark does not list them.
+        trace: accuracies within experiences, (training experiences, evaluations, test experiences), NaN after an experience's
+            last; None unless the stream was fitted with ``evaluate_every``.
 
     Example:
         >>> import torch
@@ -44,6 +46,7 @@ class StreamResult:
     initial: Tensor
     cost: StreamCost = field(default_factory=StreamCost)
     classes: list[list[int]] = field(default_factory=list)
+    trace: Tensor | None = None
 
     @property
     def average_accuracy(self) -> float:
@@ -64,6 +67,28 @@ class StreamResult:
     def forward_transfer(self) -> float | None:
         """Mean gain of accuracy on experiences still to come; None for a stream of one experience."""
         return float(matrix.forward_transfer(self.accuracy_matrix, self.initial)) if self._is_stream else None
+
+    @property
+    def average_anytime_accuracy(self) -> float | None:
+        """AAA, the mean accuracy at all evaluations within experiences; None without ``evaluate_every``.
+
+        See `lit_meta.functional.stability.average_anytime_accuracy`; of all test experiences where training and test
+        experiences do not belong together one by one.
+        """
+        if self.trace is None:
+            return None
+        of_all = self.trace.shape[0] > self.trace.shape[2]
+        return float(stability.average_anytime_accuracy(self.trace, of_all=of_all))
+
+    @property
+    def stability_gap(self) -> float | None:
+        """Mean drop below the accuracy before an experience, within it; None without ``evaluate_every``.
+
+        See `lit_meta.functional.stability.stability_gap`.
+        """
+        if self.trace is None or not self._is_stream:
+            return None
+        return float(stability.stability_gap(self.trace))
 
     @property
     def _is_stream(self) -> bool:
@@ -116,4 +141,5 @@ class StreamResult:
             "initial": [round(v, 6) for v in self.initial.tolist()],
             "cost": self.cost.to_dict(),
             "classes": self.classes,
+            **({} if self.trace is None else {"average_anytime_accuracy": self.average_anytime_accuracy}),
         }

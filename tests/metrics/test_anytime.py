@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lit_meta import MetaplasticModule, fit_stream, scenario
 from lit_meta.callbacks import ContinualEvaluation
 from lit_meta.functional.matrix import anytime_accuracy
-from lit_meta.functional.stability import average_anytime_accuracy
+from lit_meta.functional.stability import average_anytime_accuracy, stability_gap
 from lit_meta.metrics import AverageAnytimeAccuracy
 from lit_meta.networks import build_network
 
@@ -54,3 +54,33 @@ def test_a_stream_is_evaluated_every_few_steps(name):
     expected = [float(row.mean() if of_all else row[: i + 1].mean()) for i, row in rows]
     assert evaluation.average_anytime_accuracy == pytest.approx(sum(expected) / len(expected))
     assert all(torch.equal(rows[-1], end) for rows, end in zip(evaluation.rows, result.accuracy_matrix, strict=True))
+
+
+def test_fit_stream_evaluates_within_experiences(tmp_path):
+    benchmark = scenario("split-digits", experiences=2)
+
+    def fit(**options):
+        module = MetaplasticModule(
+            build_network("mlp", inputs=64, hidden=[8], classes=10, activation="relu", seed=0), loss="mse"
+        )
+        return fit_stream(module, benchmark, batch_size=32, accelerator="cpu", **options)
+
+    evaluation = ContinualEvaluation(benchmark.test_stream, every_n_steps=3)
+    by_callback, plain = fit(callbacks=[evaluation]), fit()
+    result = fit(evaluate_every=3, run_dir=tmp_path / "run")
+    assert torch.equal(result.trace, evaluation.trace)
+    assert torch.equal(result.accuracy_matrix, plain.accuracy_matrix)
+    assert result.average_anytime_accuracy == evaluation.average_anytime_accuracy
+    assert result.to_dict()["average_anytime_accuracy"] == result.average_anytime_accuracy
+    assert result.stability_gap == float(stability_gap(evaluation.trace))
+    assert (tmp_path / "run" / "continual_evaluation.json").is_file()
+    assert (by_callback.trace, plain.average_anytime_accuracy, plain.stability_gap) == (None, None, None)
+    again = fit(evaluate_every=3, run_dir=tmp_path / "run", resume=True)
+    assert torch.equal(again.trace, result.trace)
+    with pytest.raises(ValueError, match="callbacks"):
+        fit(evaluate_every=2, run_dir=tmp_path / "run", resume=True)
+    for wrong in (0, True, 1.5):
+        with pytest.raises(ValueError, match="evaluate_every must be a positive integer or None"):
+            fit(evaluate_every=wrong)
+    with pytest.raises(ValueError, match="give one of them"):
+        fit(evaluate_every=2, callbacks=[evaluation])
