@@ -84,12 +84,14 @@ def choose_way(problem: Problem, batch: Any, power: Power) -> Way:
     """
     key = _form(problem, batch, power)
     ways = _ways.setdefault(problem.network, {})
-    if key not in ways:
+    way = ways.get(key)
+    if way is None:
         with uncounted(), random_state_kept():
             # Neither the choice nor what is drawn after it may depend on when it is made: a resumed stream makes it anew.
             seed_generators(0, _devices(problem))
-            ways[key] = _probe(problem, batch, power)
-    way = ways[key]
+            way, told_apart = _probe(problem, batch, power)
+        if told_apart:
+            ways[key] = way
     if way.changing:
         state = ModuleState(problem.owner, way.changing)
         memory = state.tensors()
@@ -123,7 +125,8 @@ def _ramp(output: Tensor, _: int) -> Iterator[Tensor]:
     yield torch.linspace(-1.0, 2.0, output.shape[-1], device=output.device, dtype=output.dtype).expand_as(output)
 
 
-def _probe(problem: Problem, batch: Any, power: Power) -> Way:
+def _probe(problem: Problem, batch: Any, power: Power) -> tuple[Way, bool]:
+    """A method, and whether the samples told methods apart: where every gradient is zero any would agree, so it is the loop."""
     devices, state = _devices(problem), ModuleState(problem.owner)
     with torch.random.fork_rng(devices), _keeping(problem, state) as steady:
         generator = torch.Generator().manual_seed(0)
@@ -138,15 +141,14 @@ def _probe(problem: Problem, batch: Any, power: Power) -> Way:
                 continue  # not valid inputs of this network; the samples of the batch decide
         references = [(x, sums) for x, sums in references if all(bool(s.isfinite().all()) for s in sums.values())]
         state.restore()
-        # If every gradient is zero, any method would agree.
         known = any(bool(s.any()) for _, sums in references for s in sums.values())
         for path in (linear_sums, vmap_sums, LayerPath(time_first=False), LayerPath(time_first=True)) if known else ():
             equal = _equals(path, steady, references, power)
             changing |= state.changed_paths()
             state.restore()
             if equal:
-                return Way(path, changing)
-    return Way(loop_sums, changing)
+                return Way(path, changing), True
+    return Way(loop_sums, changing), known
 
 
 def _equals(path: Path, problem: Problem, references: list[tuple[Any, Sums]], power: Power) -> bool:

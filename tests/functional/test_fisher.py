@@ -261,3 +261,17 @@ def test_an_output_that_is_not_a_matrix_is_refused(data):
     network = nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (2, 2))).double()
     with pytest.raises(ValueError, match=r"must give \(batch, classes\)"):
         diagonal_fisher(network, *data)
+
+
+def test_no_method_is_chosen_while_every_gradient_is_zero(data):
+    x, y = data
+    network = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, CLASSES, bias=False)).double()
+    with torch.no_grad():
+        network[0].bias.fill_(-100.0)  # type: ignore[union-attr]
+    assert not any(value.any() for value in diagonal_fisher(network, x, y).values())
+    assert not choice._ways[network]
+    with torch.no_grad():
+        network[0].bias.zero_()  # type: ignore[union-attr]
+    diagonal_fisher(network, x, y)
+    assert [way.path for way in choice._ways[network].values()] != [choice.loop_sums]
+    assert choice._ways[network]
