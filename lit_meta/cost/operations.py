@@ -106,9 +106,11 @@ class _Call:
         """Synaptic operations into units that the gate leaves open."""
         if self.opened is not None and isinstance(self.layer, nn.Linear):
             counts = nonzero_count(self.inputs, dim=-1)
-            # One count of open units for all samples, or for each; positions of a sample share it.
-            opened = self.opened.view(-1, *(1,) * (counts.dim() - 1)) if self.opened.dim() else self.opened
-            return (counts * opened).sum()
+            if self.opened.dim() == 0:  # The same for all samples.
+                return (counts * self.opened).sum()
+            # One for each sample: its positions share it, and so do its time steps, which a call takes one after another.
+            by_step = counts.unflatten(0, (-1, len(self.opened)))
+            return (by_step * self.opened.view(-1, *(1,) * (counts.dim() - 1))).sum()
         return layer_synaptic_operations(self.layer, self.inputs) if self.operations is None else self.operations
 
 

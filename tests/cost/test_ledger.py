@@ -206,6 +206,19 @@ def test_a_spiking_network_that_learns_locally_pays_accumulates_for_spikes():
     assert cost.local_operations % 30 == 0
 
 
+@pytest.mark.parametrize("encoding", ("bernoulli", "analog"))
+@pytest.mark.parametrize("gate", ({"gate": "top_k", "gate_active_units": 7}, {"gate": "sample"}, {"gate": "batch"}))
+def test_steps_of_a_membrane_that_keeps_its_graph_share_the_gate_of_their_sample(gate, encoding):
+    options = {"inputs": 8, "hidden": [30, 20], "classes": CLASSES, "steps": 6, "seed": 0, "encoding": encoding, **gate}
+    network = build_network("lif-mlp", detach="none", **options)
+    cost = counted(network, data(8), NACA())
+    # All steps of a layer take part in its local gradient, so each step's spikes meet the open units.
+    assert cost.local_macs == SAMPLES * ((8 * 30 if encoding == "analog" else 6 * 8 * 30) + 6 * 30 * 20)
+    assert 0 < cost.local_operations < cost.local_macs
+    if gate["gate"] == "top_k":
+        assert cost.local_operations % 7 == 0
+
+
 def test_analog_input_is_multiplied_once_and_its_neurons_step_all_the_same():
     network = build_network(
         "lif-mlp", inputs=8, hidden=[30, 20], classes=CLASSES, steps=6, encoding="analog", weight_gain=3.0, seed=0
