@@ -7,11 +7,22 @@ import os
 import subprocess
 import sys
 import zipfile
+from email import message_from_bytes
+from email.message import Message
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
+
+
+def metadata_of(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return message_from_bytes(archive.read(name))
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +44,7 @@ def test_the_wheel_claims_one_name_and_holds_what_it_needs(wheel):
     ]
 
 
-def test_an_installed_wheel_evaluates_a_zoo_entry(wheel, tmp_path):
-    site = tmp_path / "site"
+def installed(wheel: Path, site: Path) -> None:
     pip = [
         sys.executable,
         "-m",
@@ -48,6 +58,61 @@ def test_an_installed_wheel_evaluates_a_zoo_entry(wheel, tmp_path):
         str(wheel),
     ]
     subprocess.run(pip, check=True, capture_output=True)
+
+
+def required(name: str, extras: frozenset[str] = frozenset()) -> set[str]:
+    """Names of all distributions that an installer brings for one, from the metadata of those that are installed."""
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = [(canonicalize_name(name), extras)]
+    while waiting:
+        name, extras = waiting.pop()
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            requires = distribution(name).requires or ()
+        except PackageNotFoundError:  # Not installed here, so that nothing that runs here needs it.
+            continue
+        for line in requires:
+            requirement = Requirement(line)
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in {"", *extras}):
+                waiting.append((canonicalize_name(requirement.name), frozenset(requirement.extras)))
+    return {name for name, _ in seen}
+
+
+def test_what_the_wheel_asks_for_is_enough(wheel, tmp_path):
+    # As in a new virtual environment: links to what pip would bring, and nothing else that is installed here.
+    site = tmp_path / "site"
+    installed(wheel, site)
+    asked = {Requirement(line) for line in metadata_of(wheel).get_all("Requires-Dist")}
+    needed = {r for r in asked if r.marker is None or r.marker.evaluate({"extra": ""})}
+    names = set().union(*(required(r.name, frozenset(r.extras)) for r in needed))
+    assert {"torch", "lightning", "jsonargparse"} < names
+    assert not {"optuna", "snntorch", "pytest"} & names
+    for name in names:
+        try:
+            files = distribution(name).files or ()
+        except PackageNotFoundError:
+            continue
+        for top in {file.parts[0] for file in files} - {"..", "__pycache__"}:
+            link, target = site / top, Path(distribution(name).locate_file(top))
+            if not link.exists() and target.exists():
+                link.symlink_to(target)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\nfrom lit_meta.cli import main\n"
+        "assert main(['evaluate', 'ewc-mlp-digits']) == 0\nassert main(['sources']) == 0\n"
+        "import importlib, pkgutil, lit_meta\n"
+        "for module in pkgutil.walk_packages(lit_meta.__path__, 'lit_meta.'):\n"
+        "    if not module.name.endswith('__main__'):\n        importlib.import_module(module.name)\n"
+    )
+    run = [sys.executable, "-I", "-S", "-W", "ignore", "-c", code, str(site)]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_an_installed_wheel_evaluates_a_zoo_entry(wheel, tmp_path):
+    site = tmp_path / "site"
+    installed(wheel, site)
     out = tmp_path / "out.json"
     code = (
         "import sys, lit_meta, lit_meta.cli; assert lit_meta.__file__.startswith(sys.argv[1]), lit_meta.__file__; "

@@ -49,7 +49,7 @@ def choose(names: Sequence[str]) -> list[Benchmark | Scaling]:
     groups = {id.split("/")[0] for id in known}
     for name in names:
         if name not in known and name not in groups:
-            raise unknown("benchmark", name, [*known, *groups])
+            raise unknown("benchmark", name, [*known, *groups], listed_by="lit-meta bench --list")
     return [b for id, b in known.items() if not names or id in names or id.split("/")[0] in names]
 
 

@@ -110,7 +110,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
 
     named, *files = [*([options.experiment] if options.experiment else []), *(options.config or [])] or [None]
     if named is None:
-        raise ValueError("run needs a CONFIG, such as ewc-mlp-digits or my.yaml, or --config FILE")
+        parser.error("a CONFIG is missing, such as ewc-mlp-digits or my.yaml, or --config FILE")
     experiment = load_experiment(named, options.set, files=files)
     if options.print_config:
         check_specs(experiment)

@@ -99,7 +99,7 @@ def add(commands: Any) -> None:
 
 def list_entries(options: Namespace) -> dict[str, Any]:
     from lit_meta.experiments.summary import accuracies
-    from lit_meta.zoo.cards import card, fits
+    from lit_meta.zoo.cards import card, check_filters, fits
     from lit_meta.zoo.layout import names
 
     cards, problems = [], {}
@@ -108,6 +108,7 @@ def list_entries(options: Namespace) -> dict[str, Any]:
             cards.append(card(name))
         except (ValueError, OSError) as error:  # A damaged card must not hide the other entries.
             problems[name] = str(error)
+    check_filters(cards, rule=options.rule, network=options.network, scenario=options.scenario)
     spiking = True if options.spiking else None
     cards = [
         card

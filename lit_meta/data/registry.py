@@ -28,6 +28,7 @@ SCENARIOS: Registry[Callable[..., Any]] = Registry(
         "unequal": "lit_meta.data.class_streams:unequal",
     },
     group="lit_meta.scenarios",
+    listed_by="lit-meta scenarios",
 )
 
 
@@ -56,8 +57,11 @@ def scenario_spec(spec: Specification) -> Spec:
     if parsed.class_path or parsed.name in SCENARIOS:
         return parsed
     form, _, source = parsed.name.partition("-")
-    if form not in SCENARIOS or SCENARIOS.is_foreign(form) or source not in SOURCES:
-        raise unknown(SCENARIOS.kind, parsed.name, scenario_names())
+    if form not in SCENARIOS or SCENARIOS.is_foreign(form) or not source:
+        raise unknown(SCENARIOS.kind, parsed.name, scenario_names(), listed_by=SCENARIOS.listed_by)
+    if source not in SOURCES:
+        over_sources = [f"{form}-{known}" for known in source_names()]
+        raise unknown(SCENARIOS.kind, parsed.name, over_sources, listed_by=SOURCES.listed_by)
     if "source" in parsed.arguments:
         raise TypeError(f"scenario {parsed.name!r} names its source: leave out source={parsed.arguments['source']!r}")
     arguments = dict(parsed.arguments)

@@ -25,6 +25,7 @@ NETWORKS: Registry[Callable[..., nn.Module]] = Registry(
         "spiking-patch-net": "lit_meta.networks.spiking_patches:SpikingPatchNet",
     },
     group="lit_meta.networks",
+    listed_by="lit-meta networks",
 )
 
 

@@ -34,6 +34,7 @@ RULES: Registry[type[Rule]] = Registry(
         "xdg": "lit_meta.rules.xdg:XdG",
     },
     group="lit_meta.rules",
+    listed_by="lit-meta rules",
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lit_meta.streams.result import StreamResult
 from lit_meta.streams.sample_count import SampleCount
 from lit_meta.streams.saving import InsideSaver
 from lit_meta.streams.task_masking import task_outputs
+from lit_meta.utils.arguments import nearest
 from lit_meta.utils.io import check_folder
 from lit_meta.utils.locks import owned_folder
 
@@ -90,6 +92,7 @@ def fit_stream(
         The result over the whole stream.
 
     Raises:
+        TypeError: an argument that neither `fit_stream` nor the Trainer has; the nearest is named.
         ValueError: bad arguments, an empty experience, labels outside the head, or a run_dir of another run or with damaged
             checkpoints only.
         FileExistsError: ``run_dir`` holds a run, and neither ``resume`` nor ``overwrite`` is set.
@@ -105,6 +108,7 @@ def fit_stream(
         >>> fit_stream(module, scenario("split-digits", experiences=2), accelerator="cpu").accuracy_matrix.shape
         torch.Size([2, 2])
     """
+    _check_options(trainer_options)
     train, test = _experiences(module, benchmark)
     if max_epochs < 1:
         raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
@@ -242,3 +246,11 @@ def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tup
     if not train:
         raise ValueError("the benchmark's train_stream is empty")
     return train, test
+
+
+def _check_options(trainer_options: Mapping[str, Any]) -> None:
+    own = [name for name in inspect.signature(fit_stream).parameters if name != "trainer_options"]
+    known = [*own, *list(inspect.signature(L.Trainer.__init__).parameters)[1:]]
+    for name in trainer_options:
+        if name not in known:
+            raise TypeError(f"fit_stream and Lightning's Trainer have no argument {name!r}{nearest(name, known)}")

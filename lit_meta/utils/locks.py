@@ -14,8 +14,15 @@ try:
     import fcntl
 except ImportError:  # Windows has none.
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt as _msvcrt
+except ImportError:  # Only Windows has it.
+    msvcrt: Any = None
+else:
+    msvcrt = _msvcrt
 
 LOCK = ".lock"
+_FAR = 1 << 20  # Windows keeps others from reading what is locked, so a byte behind the owner's name is.
 _owned: set[str] = set()  # Locks of this process: the system grants a process what it has already.
 
 
@@ -44,9 +51,14 @@ def owned_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         _owned.discard(key)
-        # Removed while it is locked, so that nobody owns a file that is no longer there.
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if msvcrt is not None:  # Windows removes no open file.
+            os.close(descriptor)
+            with suppress(OSError):  # Of another process by now.
+                path.unlink(missing_ok=True)
+        else:
+            # Removed while it is locked, so that nobody owns a file that is no longer there.
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
         if made:  # What was refused leaves nothing behind.
             with suppress(OSError):
                 folder.rmdir()
@@ -65,7 +77,8 @@ def _acquire(path: Path, folder: Path) -> int:
                 os.close(descriptor)
                 continue
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode())
         except BaseException:
             os.close(descriptor)
             raise
@@ -83,6 +96,13 @@ def _lock(descriptor: int, path: Path) -> bool:
             pass  # The file system has no locks.
         else:
             return True
+    if msvcrt is not None:
+        os.lseek(descriptor, _FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
     return not _lives(_owner(path))
 
 

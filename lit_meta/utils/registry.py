@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar, cast
@@ -12,6 +12,7 @@ from typing import Generic, TypeVar, cast
 T = TypeVar("T")
 
 _MOST_NAMES = 12  # Errors do not list more than this: the nearest matches are more helpful.
+_NEAREST = 3
 
 
 class UnknownNameError(KeyError):
@@ -21,13 +22,14 @@ class UnknownNameError(KeyError):
         return str(self.args[0])
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
+def unknown(kind: str, name: object, known: Iterable[str], *, listed_by: str | None = None) -> UnknownNameError:
     """Builds the error for an unknown name, with the nearest matches.
 
     Args:
         kind: what was looked up, in the singular (``"rule"``).
         name: what was asked for.
-        known: the names that exist; listed where they are few.
+        known: the names that exist; all are listed where they are few.
+        listed_by: the command that lists them where they are many, such as ``"lit-meta rules"``.
 
     Returns:
         The exception, for the caller to raise.
@@ -35,12 +37,32 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     Example:
         >>> str(unknown("rule", "ecw", ["ewc", "naca"]))
         "unknown rule 'ecw'; did you mean 'ewc'? Known: ewc, naca."
+        >>> str(unknown("entry", "mnist", [f"{n}-{d}" for n in ("a", "b", "c", "d", "e") for d in ("digits", "mnist", "usps")]))
+        "unknown entry 'mnist'; did you mean 'e-mnist', 'd-mnist' or 'c-mnist'? There are 15."
     """
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else "."
-    listed = f" Known: {', '.join(names) or 'none'}." if len(names) <= _MOST_NAMES or not near else ""
+    near = _near(str(name), names)
+    hint = f"; did you mean {_either(near)}?" if near else "."
+    if len(names) <= _MOST_NAMES:
+        listed = f" Known: {', '.join(names) or 'none'}."
+    else:
+        listed = f" There are {len(names)}{f'; {listed_by} lists them' if listed_by else ''}."
     return UnknownNameError(f"unknown {kind} {name!r}{hint}{listed}")
+
+
+def _near(name: str, names: Sequence[str]) -> list[str]:
+    """The few names most like one; where there are many names and none is like it, the least unlike."""
+    near = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.5)
+    if len(names) <= _MOST_NAMES:
+        return near
+    within = [known for known in names if name and name in known]
+    least = difflib.get_close_matches(name, names, n=_NEAREST, cutoff=0.0)
+    return list(dict.fromkeys([*near, *within, *least]))[:_NEAREST]
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = map(repr, names)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -53,6 +75,7 @@ class Registry(Mapping[str, T], Generic[T]):
         kind: what the registry holds, in the singular (``"rule"``), for error messages.
         entries: ``name -> "module:attribute"`` of this package.
         group: the entry-point group in which other packages add names of their own (``"lit_meta.rules"``).
+        listed_by: the command that lists the names, for error messages.
 
     Example:
         >>> shapes = Registry("shape", {"fraction": "fractions:Fraction"}, group="example.shapes")
@@ -66,9 +89,10 @@ class Registry(Mapping[str, T], Generic[T]):
         lit_meta.utils.registry.UnknownNameError: unknown shape 'friction'; did you mean 'fraction'? Known: fraction.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str], *, group: str) -> None:
+    def __init__(self, kind: str, entries: Mapping[str, str], *, group: str, listed_by: str | None = None) -> None:
         self.kind = kind
         self.group = group
+        self.listed_by = listed_by
         self._own = dict(entries)
         self._registered: dict[str, T] = {}
 
@@ -94,7 +118,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._load(self._own[name])
         points = self._foreign.get(name, [])
         if not points:
-            raise unknown(self.kind, name, self)
+            raise unknown(self.kind, name, self, listed_by=self.listed_by)
         if len({point.value for point in points}) > 1:
             origins = " and ".join(sorted(_origin(point) for point in points))
             raise ValueError(f"{self.kind} {name!r} is ambiguous, it comes from {origins}: name one by its class_path")
@@ -139,7 +163,7 @@ class Registry(Mapping[str, T], Generic[T]):
         if name in self._own:
             return self._own[name]
         if name not in self._foreign:
-            raise unknown(self.kind, name, self)
+            raise unknown(self.kind, name, self, listed_by=self.listed_by)
         return " and ".join(sorted(_origin(point) for point in self._foreign[name]))
 
     def is_foreign(self, name: str) -> bool:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lit_meta.data.registry import scenario_names
+from lit_meta.data.sources.registry import source_names
+from lit_meta.networks.registry import NETWORKS
+from lit_meta.rules.registry import RULES
 from lit_meta.utils.io import load_text
+from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import label
 from lit_meta.zoo.layout import CONFIG, LEGACY_CARD, Files, locate, names
 from lit_meta.zoo.schema import check_card
@@ -56,22 +61,48 @@ def list_entries(
         scenario: name of the scenario that it was trained on, or of its data (``"split-mnist"``, ``"mnist"``).
         spiking: True for spiking networks, False for others.
 
+    Raises:
+        KeyError: a rule, network, scenario or source that neither an entry nor a registry has; the nearest are named.
+
     Example:
         >>> list_entries(rule="ewc")
         ['ewc-mlp-digits']
         >>> "ewc-mlp-digits" in list_entries(scenario="digits", spiking=True)
         False
     """
-    chosen = []
+    cards = []
     for name in names():
         try:
-            described = card(name)
+            cards.append(card(name))
         except (ValueError, OSError) as error:
             warnings.warn(f"{name} is left out of the list: {error}", stacklevel=2)
-            continue
-        if fits(described, rule=rule, network=network, scenario=scenario, spiking=spiking):
-            chosen.append(name)
-    return chosen
+    check_filters(cards, rule=rule, network=network, scenario=scenario)
+    return [c["name"] for c in cards if fits(c, rule=rule, network=network, scenario=scenario, spiking=spiking)]
+
+
+def check_filters(
+    cards: Sequence[Mapping[str, Any]],
+    *,
+    rule: str | None = None,
+    network: str | None = None,
+    scenario: str | None = None,
+) -> None:
+    """Checks that a filter of `list_entries` is no misspelt name, which would find nothing.
+
+    Raises:
+        KeyError: no card has the name, and no registry either.
+    """
+    trained_on = {scenario_of(c) for c in cards} - {""}
+    names_of = {
+        "rule": (rule, {*RULES, *(label(r) for c in cards for r in rules_of(c))}),
+        "network": (network, {*NETWORKS, *(label(c["network"]) for c in cards)}),
+        "scenario": (scenario, {*scenario_names(), *source_names(), *trained_on}),
+    }
+    for kind, (name, known) in names_of.items():
+        # Of a scenario, any end of the name is taken for its data.
+        ends = kind == "scenario" and any(of_entry.endswith(f"-{name}") for of_entry in trained_on)
+        if name is not None and name not in known and not ends:
+            raise unknown(kind, name, known, listed_by=f"lit-meta {kind}s")
 
 
 def rules_of(described: Mapping[str, Any]) -> list[Any]:

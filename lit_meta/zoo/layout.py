@@ -97,7 +97,7 @@ def locate(source: str | Path) -> Files:
         return download(source.removeprefix(_HUB))
     if not is_path(source):
         if source not in names():
-            raise unknown("zoo entry", source, names())
+            raise unknown("zoo entry", source, names(), listed_by="lit-meta zoo list")
         return _in_folder(entry_folder(str(source)), in_zoo=True)
     folder = Path(source).expanduser()
     if not folder.is_dir():

@@ -121,6 +121,12 @@ def test_the_demo_does_the_main_job(tmp_path, capsys):
         (["run", "nowhere.yaml"], "there is no config nowhere.yaml"),
         (["zoo", "show", "nothing"], "unknown zoo entry 'nothing'"),
         (["zoo", "add", "nowhere"], "only a finished run"),
+        (["zoo", "list", "--rule", "ecw"], "unknown rule 'ecw'; did you mean 'ewc'"),
+        (["zoo", "list", "--network", "mpl"], "did you mean 'mlp'"),
+        (["zoo", "list", "--scenario", "digit"], "did you mean 'digits'"),
+        (["run", "mnist-naca"], "There are "),
+        (["run", "ewc-mlp-digits", "--scenario", "split-nothing"], "There are "),
+        (["bench", "ruls"], "lit-meta bench --list"),
     ),
 )
 def test_bad_input_is_one_line_and_status_1(arguments, message, capsys):

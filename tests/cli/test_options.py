@@ -119,8 +119,10 @@ def test_a_wrong_option_names_the_nearest_and_does_nothing(arguments, message, c
 
 
 def test_a_run_without_a_config_says_what_is_missing(capsys):
-    assert main(["run"]) == 1
-    assert "needs a CONFIG" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["run"])
+    assert stop.value.code == 2
+    assert "a CONFIG is missing" in capsys.readouterr().err
 
 
 def every_command(top, path=()):

@@ -133,6 +133,17 @@ def test_resuming_a_complete_run_reports_the_same_cost(tmp_path):
     assert again.cost["state_bytes"] == first.cost["state_bytes"] > 0
 
 
+def test_an_argument_that_nobody_has_is_refused_with_the_nearest():
+    module = MetaplasticModule(build_network("mlp", inputs=64, hidden=[4], classes=10))
+    for wrong, near in {
+        "max_epoch": "max_epochs",
+        "rundir": "run_dir",
+        "enable_progressbar": "enable_progress_bar",
+    }.items():
+        with pytest.raises(TypeError, match=f"no argument '{wrong}'; did you mean '{near}'"):
+            fit_stream(module, scenario("split-digits", experiences=2), **{wrong: 2})
+
+
 @pytest.mark.parametrize("thing", (None, "split-digits", [(torch.rand(4, 64), torch.arange(4))]))
 def test_something_that_is_no_benchmark_is_refused(thing):
     with pytest.raises(TypeError, match=r"see lit_meta\.scenario"):

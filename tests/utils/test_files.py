@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections import Counter, OrderedDict
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_meta.utils import files
+from lit_meta.utils import files, locks
 from lit_meta.utils.encoding import decode, encode
 from lit_meta.utils.files import DamagedError, read_folder, remove_partial, write_bytes, write_folder
 from lit_meta.utils.locks import owned_folder
@@ -109,6 +111,26 @@ def test_a_folder_has_one_owner(tmp_path):
     assert not list(tmp_path.iterdir())
     owner.stdin.close()
     owner.stdout.close()
+
+
+def test_where_windows_locks_files_one_process_owns_a_folder(tmp_path, monkeypatch):
+    taken = set()
+
+    def locking(descriptor, mode, size):
+        place = os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR)
+        if place in taken:
+            raise OSError("locked")
+        taken.add(place)
+
+    monkeypatch.setattr(locks, "fcntl", None)
+    monkeypatch.setattr(locks, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("on Windows, signal 0 is Ctrl-C"))
+    with owned_folder(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        monkeypatch.setattr(locks, "_owned", set())  # As another process sees it.
+        with pytest.raises(RuntimeError, match="is in use by process"), owned_folder(tmp_path):
+            pass
+    assert not (tmp_path / ".lock").exists()
 
 
 def test_where_files_cannot_be_locked_the_owners_process_decides(tmp_path, monkeypatch):

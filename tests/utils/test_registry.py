@@ -45,6 +45,21 @@ def test_an_ambiguous_name_and_one_that_cannot_be_imported_say_where_they_come_f
         shapes["fractoin"]
 
 
+def test_of_many_names_only_the_nearest_are_told():
+    names = [
+        f"{kind}-{data}"
+        for kind in ("blurry", "permuted", "split")
+        for data in ("digits", "fsdd", "mnist", "shd", "usps")
+    ]
+    assert str(module.unknown("scenario", "mnist", names, listed_by="lit-meta scenarios")) == (
+        "unknown scenario 'mnist'; did you mean 'split-mnist', 'blurry-mnist' or 'permuted-mnist'? "
+        "There are 15; lit-meta scenarios lists them."
+    )
+    assert str(module.unknown("scenario", "xxxx", names)).count("'") == 2 * (1 + 3)  # Also where none is like it.
+    assert str(module.unknown("rule", "xxxx", ["ewc", "si"])) == "unknown rule 'xxxx'. Known: ewc, si."
+    assert str(module.unknown("rule", "xxxx", [])) == "unknown rule 'xxxx'. Known: none."
+
+
 def test_a_name_can_be_added_for_the_life_of_the_process(shapes):
     assert shapes.register("circle", complex) is complex
     assert shapes["circle"] is complex

@@ -51,7 +51,9 @@ _ENTRIES = {
     "usps": "lit_meta.data.sources.usps:load_usps",
 }
 
-SOURCES: Registry[Callable[..., Source]] = Registry("source", _ENTRIES, group="lit_meta.sources")
+SOURCES: Registry[Callable[..., Source]] = Registry(
+    "source", _ENTRIES, group="lit_meta.sources", listed_by="lit-meta sources"
+)
 
 
 # Data of the user's own: these need a path, and so make no scenario by their name alone. All others are in the catalogue.
