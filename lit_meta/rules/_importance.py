@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -17,16 +18,17 @@ from lit_meta.utils.validation import all_finite
 Part = tuple[Mapping[str, Tensor], int]
 
 
-def averaged(synapses: Synapses, parts: Iterable[Part], rule: str) -> dict[str, Tensor]:
+def averaged(synapses: Synapses, parts: Iterable[Part], rule: str, *, protects: bool) -> dict[str, Tensor]:
     """The mean over all samples, from the means over parts of them.
 
     Args:
         synapses: the parameters.
         parts: see `Part`.
         rule: the rule's name, for messages.
+        protects: whether it remembers earlier experiences, so that a mean that is zero everywhere is a warning.
 
     Raises:
-        ValueError: no samples, or a mean that is zero everywhere or not finite.
+        ValueError: no samples, a mean that is not finite, or one that is zero everywhere with nothing remembered before.
     """
     sums: dict[str, Tensor] = {}
     for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
@@ -49,11 +51,14 @@ def averaged(synapses: Synapses, parts: Iterable[Part], rule: str) -> dict[str, 
                 "those with no label that counts)"
             )
     if not any(bool(importance.any()) for importance in importances.values()):
-        raise ValueError(
-            f"the importance that {rule} measures is 0 for every parameter, so that nothing would be protected: what it "
-            "differentiates has no gradient at any sample (a softmax over one output, outputs that are saturated, a path that "
-            "is detached); choose another loss=, or labels='exact' where there is a choice"
+        why = (
+            "what it differentiates has no gradient at any sample (a softmax over one output, outputs that are saturated, a "
+            "path that is detached); choose another loss=, or labels='exact' where there is a choice"
         )
+        if not protects:
+            message = f"the importance that {rule} measures is 0 for every parameter, so that nothing would be protected: {why}"
+            raise ValueError(message)
+        warnings.warn(f"this experience adds nothing to what {rule} protects, its importance is 0: {why}", stacklevel=2)
     return importances
 
 

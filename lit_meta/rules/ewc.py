@@ -113,7 +113,7 @@ class EWC(PenaltyRule):
             pass
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
-        fisher = averaged(synapses, self._fishers(synapses, experience), "EWC")
+        fisher = averaged(synapses, self._fishers(synapses, experience), "EWC", protects="importance" in self.state)
         self.consolidate(synapses, fisher, decay=self.decay, merge=self.mode == "offline")
 
     def _fishers(self, synapses: Synapses, experience: Experience) -> Iterator[Part]:

@@ -94,7 +94,9 @@ class MAS(PenaltyRule):
             pass
 
     def end_experience(self, synapses: Synapses, experience: Experience) -> None:
-        importances = averaged(synapses, self._sensitivities(synapses, experience), "MAS")
+        importances = averaged(
+            synapses, self._sensitivities(synapses, experience), "MAS", protects="importance" in self.state
+        )
         self.consolidate(synapses, importances, decay=self.decay)
 
     def _sensitivities(self, synapses: Synapses, experience: Experience) -> Iterator[Part]:

@@ -477,6 +477,18 @@ def test_an_importance_that_is_zero_everywhere_is_an_error(rule):
     with pytest.raises(ValueError, match="is 0 for every parameter, so that nothing would be protected"):
         session.end_experience([(x, y)])
     assert "importance" not in rule.state
+    # With something to protect, a later experience that adds nothing does not end the stream.
+    torch.nn.init.normal_(network[0].weight)
+    session.end_experience([(x, y)])
+    remembered = {name: value.clone() for name, value in rule.state["importance"].items()}
+    with torch.no_grad():
+        network[0].weight.zero_()
+    session.begin_experience()
+    with session.step(x, y, optimizer):
+        F.cross_entropy(network(x), y).backward()
+    with pytest.warns(UserWarning, match="adds nothing to what .* protects"):
+        session.end_experience([(x, y)])
+    assert all(torch.equal(value, rule.state["importance"][name]) for name, value in remembered.items())
 
 
 def test_batches_are_taken_apart_once_a_step():
