@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.rules import RecursiveReadout
+from lit_meta.rules._readout_sums import Precision
 
 _BATCH = 500
 _CLASSES = 10
@@ -25,14 +26,14 @@ def _samples(samples: int, width: int) -> tuple[Tensor, Tensor]:
     return x, x[:, :_CLASSES].argmax(1)
 
 
-def readout(*, width: int, samples: int) -> Work:
-    """Sums of all samples in batches, and one solution; the call returns the head's weights."""
+def readout(*, width: int, samples: int, precision: Precision = "float64") -> Work:
+    """Sums of all samples in batches, stored in this precision, and one solution; the call returns the head's weights."""
     x, y = _samples(samples, width)
     batches = list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
 
     def work() -> Tensor:
         head = nn.Linear(width, _CLASSES)
-        rule = RecursiveReadout(ridge=_RIDGE)
+        rule = RecursiveReadout(ridge=_RIDGE, precision=precision)
         rule.learn(head, batches)
         rule.write(head)
         return head.weight.detach()
@@ -74,20 +75,21 @@ def recursion(*, width: int, samples: int) -> Work:
     return work
 
 
-def peak_bytes(make: str, *, width: int, samples: int) -> Callable[[], int]:
+def peak_bytes(make: str, *, width: int, samples: int, **options: str) -> Callable[[], int]:
     """Peak memory of one of the works above in a process of its own, beyond what it has taken before the work begins.
 
     Args:
         make: the work's name in this file.
         width: features.
         samples: samples, which are prepared before.
+        options: further arguments of the work.
     """
     script = (
         "import resource, torch; torch.set_num_threads(1)\n"
         "from lit_meta.bench import sums\n"
         "peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"sums.{make}(width=64, samples=100)()\n"
-        f"work = sums.{make}(width={width}, samples={samples})\n"
+        f"work = sums.{make}(width={width}, samples={samples}, **{options!r})\n"
         "before = peak(); work(); print(peak() - before)"
     )
 
@@ -137,6 +139,15 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         lambda: peak_bytes("readout", width=8192, samples=20),
         lambda: peak_bytes("recursion", width=8192, samples=20),
         1.0,
+        "bytes",
+    ),
+    Benchmark(
+        "sums/float32-memory",
+        "peak memory of 8,192 features, 2,000 samples, sums in float32",
+        "the same in float64",
+        lambda: peak_bytes("readout", **_WIDE, precision="float32"),
+        lambda: peak_bytes("readout", **_WIDE),
+        0.75,
         "bytes",
     ),
     Scaling(

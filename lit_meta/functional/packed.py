@@ -132,10 +132,11 @@ def packed_diagonal(packed: Tensor) -> Tensor:
 def add_outer_products_(packed: Tensor, features: Tensor, weights: Tensor | float = 1.0) -> None:
     r"""Adds :math:`\sum_i w_i h_i h_i^T` to a packed matrix.
 
-    The products are summed in the precision of ``features``; only the lower triangle is computed.
+    The products are summed in the precision of ``features``, and the sum is added and rounded once in the higher of both
+    precisions; only the lower triangle is computed.
 
     Args:
-        packed: of (features, features), changed in place; may be of higher precision.
+        packed: of (features, features), changed in place; its precision may be another one.
         features: h, (samples, features).
         weights: w, one number or (samples,).
 
@@ -151,7 +152,7 @@ def add_outer_products_(packed: Tensor, features: Tensor, weights: Tensor | floa
         rows = scaled[:, start:stop].T
         corner = _lower(rows @ features[:, start:stop])
         block.add_(corner, alpha=alpha)
-        if features.dtype == packed.dtype:
+        if features.dtype == packed.dtype == torch.float64:
             left.addmm_(rows, features[:, :start], alpha=alpha)
         else:
             left.add_(rows @ features[:, :start], alpha=alpha)
@@ -161,7 +162,7 @@ def packed_product(packed: Tensor, right: Tensor) -> Tensor:
     """The product of a packed matrix with another one.
 
     Args:
-        packed: of (features, features).
+        packed: of (features, features); of single precision it is widened, a panel at a time, to that of ``right``.
         right: (features, columns).
 
     Returns:
@@ -174,9 +175,10 @@ def packed_product(packed: Tensor, right: Tensor) -> Tensor:
     """
     product = torch.zeros_like(right)
     for start, stop, left, block in packed_panels(packed):
-        product[start:stop].addmm_(left, right[:start])
-        product[:start].addmm_(left.T, right[start:stop])
-        product[start:stop].addmm_(symmetric_block(block), right[start:stop])
+        rows = left.to(right.dtype)
+        product[start:stop].addmm_(rows, right[:start])
+        product[:start].addmm_(rows.T, right[start:stop])
+        product[start:stop].addmm_(symmetric_block(block).to(right.dtype), right[start:stop])
     return product
 
 

@@ -32,6 +32,8 @@ _ERROR = 1e-9
 class Scatter(NamedTuple):
     """``P + Σ_r w_r v_r v_rᵀ``, never multiplied out.
 
+    It computes in the precision of the vectors; P may be stored in a lower one and is then widened a few rows at a time.
+
     Attributes:
         packed: P, see `lit_meta.functional.packed`.
         vectors: v, (terms, features).
@@ -43,10 +45,13 @@ class Scatter(NamedTuple):
     weights: Tensor
 
     @classmethod
-    def of(cls, matrix: Tensor) -> Scatter:
-        """Of a packed matrix, or of a square one, of which only the lower triangle is read."""
+    def of(cls, matrix: Tensor, dtype: torch.dtype | None = None) -> Scatter:
+        """Of a packed matrix, or of a square one, of which only the lower triangle is read.
+
+        It computes in ``dtype``; None: in the matrix's own.
+        """
         packed = matrix if matrix.dim() == 1 else pack(matrix)
-        return cls(packed, packed.new_zeros(0, packed_features(packed)), packed.new_zeros(0))
+        return cls(packed, packed.new_zeros(0, packed_features(packed), dtype=dtype), packed.new_zeros(0, dtype=dtype))
 
     def plus(self, vectors: Tensor, weights: Tensor) -> Scatter:
         """With further outer products."""
@@ -59,7 +64,7 @@ class Scatter(NamedTuple):
 
     def diagonal(self) -> Tensor:
         """(features,)."""
-        return packed_diagonal(self.packed) + self.weights @ self.vectors.square()
+        return packed_diagonal(self.packed).to(self.vectors.dtype) + self.weights @ self.vectors.square()
 
     def product(self, right: Tensor) -> Tensor:
         """With (features, columns)."""
@@ -71,7 +76,7 @@ class Scatter(NamedTuple):
         """Copies of some rows at a time, up to the diagonal block: start, stop, and (rows, stop)."""
         weighted = self.vectors * self.weights.unsqueeze(1)
         for start, stop, left, block in packed_panels(self.packed):
-            rows = torch.cat([left, symmetric_block(block)], 1)
+            rows = torch.cat([left, symmetric_block(block)], 1).to(weighted.dtype)
             yield start, stop, rows.addmm_(weighted[:, start:stop].T, self.vectors[:, :stop])
 
     def dense(self) -> Tensor:
@@ -82,11 +87,13 @@ class Scatter(NamedTuple):
             tensor([[3., 2.],
                     [2., 3.]])
         """
-        return unpack(self.packed).addmm_(self.vectors.T, self.vectors * self.weights.unsqueeze(1))
+        return (
+            unpack(self.packed).to(self.vectors.dtype).addmm_(self.vectors.T, self.vectors * self.weights.unsqueeze(1))
+        )
 
     def square(self) -> Tensor:
         """The sum of the squares of all elements."""
-        total = self.packed.new_zeros(())
+        total = self.vectors.new_zeros(())
         for start, _, rows in self.panels():
             total += 2 * rows[:, :start].square().sum() + rows[:, start:].square().sum()
         return total
@@ -95,8 +102,8 @@ class Scatter(NamedTuple):
 def solve_regularized(scatter: Scatter, ridge: float, right: Tensor) -> Tensor:
     """``(S + ridge I)⁻¹ right``.
 
-    Up to 4,096 features by a Cholesky factor in the precision of S. Of more, the factor is of single precision, which
-    takes half the time and half the memory of S; it preconditions conjugate gradients in the precision of S, until the
+    Up to 4,096 features by a Cholesky factor in the precision that S computes in. Of more, the factor is of single precision,
+    which takes half the time and half the memory; it preconditions conjugate gradients in the precision of S, until the
     solution's error, as the factor measures it, is below 1e-9 of the solution. Should they not get there, the factor is
     computed in the precision of S after all. S itself is only read, and no square matrix is ever made.
 
@@ -121,11 +128,11 @@ def solve_regularized(scatter: Scatter, ridge: float, right: Tensor) -> Tensor:
     solution = _preconditioned(scatter, ridge, right) if scatter.features > _DIRECT else None
     if solution is not None:
         return solution
-    factor = _scaled_copy(scatter, torch.ones_like(right[:, 0]), ridge, scatter.packed.dtype)
+    factor = _scaled_copy(scatter, torch.ones_like(right[:, 0]), ridge, scatter.vectors.dtype)
     if not packed_cholesky_(factor):
         raise ValueError(
             f"the features' second moment cannot be factorised with a ridge of {ridge:.3g}: it is too small for "
-            f"{factor.dtype}; use a larger ridge"
+            f"{scatter.packed.dtype}; use a larger ridge"
         )
     return packed_cholesky_solve(factor, right)
 

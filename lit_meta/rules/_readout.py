@@ -14,16 +14,16 @@ from lit_meta.core.state import Kept
 from lit_meta.functional.packed import packed_size
 from lit_meta.rules._readout_head import check_size, gathered
 from lit_meta.rules._readout_memory import ReadoutMemory
-from lit_meta.rules._readout_sums import block_key
+from lit_meta.rules._readout_sums import Precision, block_key
 from lit_meta.utils.validation import check_class_labels
 
 
 class ReadoutRule(ReadoutMemory):
     """Learns the head from sums over samples of its input h: Σ h hᵀ, Σ h of each class, and the classes' counts.
 
-    The sums are float64, whatever the network computes in, and taken about the first batch's mean, so that neither the
-    number of samples nor a large mean costs digits. Sums do not know an order: the weights are those of all samples at
-    once, and a class may appear at any time. No sample is kept.
+    The sums are float64, whatever the network computes in (unless ``precision`` says otherwise), and taken about the first
+    batch's mean, so that neither the number of samples nor a large mean costs digits. Sums do not know an order: the weights
+    are those of all samples at once, and a class may appear at any time. No sample is kept.
 
     The weights are worked out when they are looked at: before the head runs in evaluation mode, and when an experience
     ends (`Rule.synchronize`). In training mode the head keeps the weights of the last such moment. Its gradient is
@@ -47,6 +47,8 @@ class ReadoutRule(ReadoutMemory):
             batched, and forgetting leaves about 14 digits rather than 6. Takes up to twice the time where float64 is slow.
         per_class: keep Σ h hᵀ of every class apart, for `forget_class`: ``classes`` times the memory.
         decay: weight of a sample relative to that of the next one, in (0, 1], for streams that drift; 1 weighs all alike.
+        precision: of the stored Σ h hᵀ: "float64", or "float32" for half the memory (``2 · features²`` bytes), where sums of n
+            steps are off by about 3e-8 √n of their size (docs/sums.md).
     """
 
     needs_inputs = False
@@ -63,9 +65,17 @@ class ReadoutRule(ReadoutMemory):
         exact: bool,
         per_class: bool,
         decay: float,
+        precision: Precision,
     ) -> None:
         super().__init__(
-            head=head, freeze=freeze, block=block, after=after, exact=exact, per_class=per_class, decay=decay
+            head=head,
+            freeze=freeze,
+            block=block,
+            after=after,
+            exact=exact,
+            per_class=per_class,
+            decay=decay,
+            precision=precision,
         )
         self._targets: Tensor | None = None
         self._ran_below: set[str] = set()
@@ -153,6 +163,7 @@ class ReadoutRule(ReadoutMemory):
             "silent/*": Kept((blocks,), always=False),
             "digest/*": Kept((32,), always=False),
             "skipped/*": Kept((None,), always=False),
+            "roundings/*": Kept((), always=False),
         }
         for block in range(blocks):
             size = len(range(block, width, blocks))

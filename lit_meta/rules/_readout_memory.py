@@ -12,9 +12,9 @@ from lit_meta.core.rule import Rule
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
 from lit_meta.rules._readout_head import check_size, feature_digest, find_head, head_input
 from lit_meta.rules._readout_residual import Residual
-from lit_meta.rules._readout_sums import ReadoutSums
+from lit_meta.rules._readout_sums import Precision, ReadoutSums
 from lit_meta.utils.modes import matmul_precision
-from lit_meta.utils.validation import check_class_labels, require_in
+from lit_meta.utils.validation import check_class_labels, require_in, require_one_of
 
 
 class ReadoutMemory(Rule):
@@ -30,6 +30,7 @@ class ReadoutMemory(Rule):
         exact: bool,
         per_class: bool,
         decay: float,
+        precision: Precision,
     ) -> None:
         super().__init__()
         if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
@@ -39,7 +40,10 @@ class ReadoutMemory(Rule):
         require_in("decay", decay, 0.0, 1.0, open_low=True)
         self.head = head
         self.after = after
-        self.exact, self.per_class, self.decay = exact, per_class, decay
+        require_one_of("precision", precision, ("float64", "float32"))
+        if exact and precision == "float32":
+            raise ValueError("exact=True sums products in float64, which precision='float32' would round: choose one")
+        self.exact, self.per_class, self.decay, self.precision = exact, per_class, decay, precision
         self.freeze = freeze
         self.head_only = freeze
         self.block = block
@@ -132,7 +136,7 @@ class ReadoutMemory(Rule):
             raise TypeError(f"{type(self).__name__} can be merged with its like, got {type(other).__name__}")
         if other is self:
             raise ValueError("a rule cannot be merged with itself: its samples would count twice")
-        for name in ("block", "per_class", "exact"):
+        for name in ("block", "per_class", "exact", "precision"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise ValueError(f"rules to be merged have the same {name}, got {mine!r} and {theirs!r}")
@@ -224,7 +228,14 @@ class ReadoutMemory(Rule):
 
     @property
     def _sums(self) -> ReadoutSums:
-        return ReadoutSums(self.state, block=self.block, exact=self.exact, per_class=self.per_class, decay=self.decay)
+        return ReadoutSums(
+            self.state,
+            block=self.block,
+            exact=self.exact,
+            per_class=self.per_class,
+            decay=self.decay,
+            precision=self.precision,
+        )
 
     def _count(self, network: nn.Module, head: nn.Linear, features: Tensor, targets: Tensor) -> None:
         """Counts samples, unless the features are not final yet."""

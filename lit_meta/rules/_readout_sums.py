@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +18,14 @@ from lit_meta.rules._readout_residual import Residual, check_counted
 # Products of float32 features are summed in float32 over at most this many samples, then in float64 over all of them.
 SAMPLES_AT_ONCE = 4096
 
+Precision = Literal["float64", "float32"]
+
 
 class ReadoutSums:
     """Sums in a rule's state: Σ h hᵀ (packed, for each block of features), Σ h of each class, and the classes' counts.
 
-    All are float64 and taken about a constant near the mean, the *shift* (zero for a head without a bias).
+    All are float64 (Σ h hᵀ is as ``precision`` says) and taken about a constant near the mean, the *shift* (zero for a head
+    without a bias).
 
     Args:
         state: where the sums are kept.
@@ -29,11 +33,15 @@ class ReadoutSums:
         exact: sum products in float64, whatever the features' precision.
         per_class: keep Σ h hᵀ of every class apart.
         decay: weight of a sample relative to the one that comes after it.
+        precision: in which Σ h hᵀ is stored.
     """
 
-    def __init__(self, state: State, *, block: int | None, exact: bool, per_class: bool, decay: float) -> None:
+    def __init__(
+        self, state: State, *, block: int | None, exact: bool, per_class: bool, decay: float, precision: Precision
+    ) -> None:
         self.state = state
         self.block, self.exact, self.per_class, self.decay = block, exact, per_class, decay
+        self.precision = precision
 
     # Reading.
 
@@ -62,11 +70,18 @@ class ReadoutSums:
         for number, own in enumerate(self._columns()):
             parts = list(self._parts(number).values())
             # Sums of single classes are added up in a copy.
-            scatter = Scatter.of(parts[0] if len(parts) == 1 else sum(parts[1:], parts[0]))
+            scatter = Scatter.of(parts[0] if len(parts) == 1 else sum(parts[1:], parts[0]), torch.float64)
             silent = self._silent(number)
             if silent:
                 scatter = scatter.plus(self.shift[own].unsqueeze(0), self.shift.new_tensor([silent]))
             yield own, scatter
+
+    @property
+    def rounding(self) -> float:
+        """Relative error of what is stored: every rounding adds its own, of either sign."""
+        if self.precision == "float64":
+            return 2.0**-53
+        return 2.0**-24 * math.sqrt(max(float(self.state.overall.get("roundings", torch.ones(()))), 1.0))
 
     # Changing.
 
@@ -125,6 +140,7 @@ class ReadoutSums:
                 else:
                     sums[:, own] += one_hot.T @ block
             self.class_counts.add_(one_hot.double().sum(0))
+            self._rounded()
 
     def grow(self, classes: int) -> None:
         """Rows for classes that the head has gained."""
@@ -139,6 +155,7 @@ class ReadoutSums:
         """Every sample counts by this factor."""
         for tensor in (*self.state["second_moment"].values(), self.class_sums, self.class_counts):
             tensor.mul_(factor)
+        self._rounded()
         if "silent" in self.state:
             self.state.overall["silent"].mul_(factor)
 
@@ -152,6 +169,7 @@ class ReadoutSums:
                 mine = self.state["second_moment"].setdefault(key, torch.zeros_like(packed))
                 mine += packed
                 _move_(mine, change[own], *other._active(number, key, own))
+        self._rounded(2 + int(other.state.overall.get("roundings", torch.zeros(()))))
         if "silent" in other.state:
             silent = other.state.overall["silent"]
             self.state.overall["silent"] = silent + self.state.overall.get("silent", torch.zeros_like(silent))
@@ -167,13 +185,15 @@ class ReadoutSums:
         left = self.class_counts - torch.bincount(targets, minlength=len(self.class_counts))
         centred = features.double() - self.shift
         tolerance = 1e-9 if self.exact or features.dtype == torch.float64 else 1e-5
+        if self.precision == "float32":
+            tolerance = max(1e-5, 8 * self.rounding)
         check_counted(
             list(self.blocks()), self.class_sums, self.class_counts, centred, targets, left, tolerance=tolerance
         )
         if not bool((left > 0).any()):
             self.clear()
             return Residual(0.0, math.inf)
-        rounding = 2.0**-53 * self._trace()
+        rounding = self.rounding * self._trace()
         if not self.exact and features.dtype != torch.float64:
             rounding += 2.0**-24 * float(centred.square().sum())
         self._count(features, targets, None, sign=-1.0)
@@ -206,7 +226,7 @@ class ReadoutSums:
                 for number, _ in enumerate(self._columns()):
                     self.state["second_moment"].pop(block_key(number, label), None)
         if rounding is None:
-            rounding = 2.0**-53 * self._trace()
+            rounding = self.rounding * self._trace()
         if centered:
             self._recenter(_single(self.shift + self.class_sums.sum(0) / left.sum()))
         remaining = self._trace()
@@ -219,6 +239,7 @@ class ReadoutSums:
         for number, own in enumerate(self._columns()):
             for key, packed in self._parts(number).items():
                 _move_(packed, change[own], *self._active(number, key, own))
+        self._rounded()
         self.class_sums.sub_(torch.outer(self.class_counts, change))
         self.state.overall["shift"] = shift
 
@@ -244,10 +265,25 @@ class ReadoutSums:
         moments = self.state["second_moment"]
         key = block_key(number, label)
         if key not in moments:
-            moments[key] = self.shift.new_zeros(packed_size(width))
+            moments[key] = self.shift.new_zeros(packed_size(width), dtype=self._dtype)
         elif moments[key].dim() == 2:
             moments[key] = pack(moments[key])  # As written before matrices were packed.
+        if moments[key].dtype != self._dtype:
+            if self._dtype == torch.float64:
+                raise ValueError("this memory was summed in float32: build the rule with precision='float32'")
+            moments[key] = moments[key].to(self._dtype)
+            self._rounded()
         return moments[key]
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return torch.float64 if self.precision == "float64" else torch.float32
+
+    def _rounded(self, times: int = 1) -> None:
+        """Counts how often single precision has rounded the sums."""
+        if self.precision == "float32":
+            before = self.state.overall.get("roundings", torch.zeros((), dtype=torch.long))
+            self.state.overall["roundings"] = before + times
 
     def _parts(self, number: int) -> dict[str, Tensor]:
         """The packed matrices of a block, by key: one, or one for each class."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lit_meta.functional.readout import CenteredMoments, Readout, cross_validated_ridge, ridge_readout
 from lit_meta.rules._readout import ReadoutRule
+from lit_meta.rules._readout_sums import Precision
 from lit_meta.utils.validation import require_in
 
 
@@ -46,6 +47,8 @@ class RecursiveReadout(ReadoutRule):
             batched, and forgetting leaves about 14 digits rather than 6. Takes up to twice the time where float64 is slow.
         per_class: keep Σ h hᵀ of every class apart, for `forget_class`: ``classes`` times the memory.
         decay: weight of a sample relative to that of the next one, in (0, 1], for streams that drift; 1 weighs all alike.
+        precision: of the stored Σ h hᵀ: "float64", or "float32" for half the memory (``2 · features²`` bytes), where sums of n
+            steps are off by about 3e-8 √n of their size (docs/sums.md).
 
     Raises:
         ValueError: a hyperparameter out of range.
@@ -80,9 +83,17 @@ class RecursiveReadout(ReadoutRule):
         exact: bool = False,
         per_class: bool = False,
         decay: float = 1.0,
+        precision: Precision = "float64",
     ) -> None:
         super().__init__(
-            head=head, freeze=freeze, block=block, after=after, exact=exact, per_class=per_class, decay=decay
+            head=head,
+            freeze=freeze,
+            block=block,
+            after=after,
+            exact=exact,
+            per_class=per_class,
+            decay=decay,
+            precision=precision,
         )
         if ridge is not None:
             require_in("ridge", ridge, 0.0, float("inf"), open_low=True)
@@ -90,7 +101,10 @@ class RecursiveReadout(ReadoutRule):
 
     def solve(self, moments: CenteredMoments, class_counts: Tensor) -> Readout:
         if self.ridge is None:
-            return ridge_readout(moments, class_counts, cross_validated_ridge(moments, class_counts))
+            # At least that of products of float32 features.
+            precision = max(2 * self._sums.rounding, torch.finfo(torch.float32).eps)
+            ridge = cross_validated_ridge(moments, class_counts, precision=precision)
+            return ridge_readout(moments, class_counts, ridge)
         scale = float(moments.scatter.diagonal().mean())
         return ridge_readout(moments, class_counts, self.ridge * scale if scale > 0 else 1.0)
 

@@ -99,3 +99,25 @@ def test_a_million_samples_are_summed_in_float64_because_float32_loses_two_digit
     error = {dtype: float(((total.double() - exact) / exact).abs().max()) for dtype, total in stored.items()}
     assert error[torch.float64] < 1e-7
     assert error[torch.float32] > 20 * error[torch.float64]
+
+
+@pytest.mark.parametrize("direct", (4096, 4))
+def test_a_matrix_stored_in_single_precision_is_computed_with_in_double(direct, monkeypatch):
+    monkeypatch.setattr(scatter, "_DIRECT", direct)
+    h, right = features(200) + 3.0, features(29, 3, seed=1)
+    flat = torch.zeros(packed.packed_size(29), dtype=torch.float32)
+    packed.add_outer_products_(flat, h)
+    mean = h.mean(0, keepdim=True)
+    matrix = scatter.Scatter.of(flat, torch.float64).plus(mean, torch.tensor([-200.0]).double())
+    dense = packed.unpack(flat).double() - 200 * mean.T @ mean
+    for mine, expected in (
+        (matrix.dense(), dense),
+        (matrix.diagonal(), dense.diagonal()),
+        (matrix.product(right), dense @ right),
+        (matrix.square(), dense.square().sum()),
+        (scatter.solve_regularized(matrix, 1.0, right), torch.linalg.solve(dense + torch.eye(29), right)),
+    ):
+        assert mine.dtype == torch.float64
+        torch.testing.assert_close(mine, expected, atol=1e-8, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"too small for torch\.float32; use a larger ridge"):
+        scatter.solve_regularized(scatter.Scatter.of(-flat, torch.float64), 0.1, right)

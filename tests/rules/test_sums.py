@@ -23,6 +23,8 @@ SETTINGS = (
     {"exact": True, "block": 7},
     {"exact": True, "per_class": True},
     {"exact": True, "per_class": True, "block": 7},
+    {"precision": "float32"},
+    {"precision": "float32", "per_class": True, "block": 7},
 )
 
 
