@@ -40,6 +40,8 @@ def main(target: str) -> None:
         raise SystemExit("the processes ended with different weights")
     if rank == 0:
         torch.save(weight, target)
+    # A process that leaves first may tear down what the others still wait for.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
