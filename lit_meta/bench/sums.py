@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -102,9 +103,9 @@ def peak_bytes(make: str, *, width: int, samples: int, **options: str) -> Callab
     return work
 
 
-_TIMED = {"width": 4096, "samples": 4000}
-_WIDE = {"width": 8192, "samples": 2000}
-_PLAIN = {"width": 2048, "samples": 1000}
+_TIMED: dict[str, Any] = {"width": 4096, "samples": 4000}
+_WIDE: dict[str, Any] = {"width": 8192, "samples": 2000}
+_PLAIN: dict[str, Any] = {"width": 2048, "samples": 1000}
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
     Benchmark(
