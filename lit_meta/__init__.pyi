@@ -47,6 +47,7 @@ from .rules import RecursiveReadout as RecursiveReadout
 from .rules import ShrinkAndPerturb as ShrinkAndPerturb
 from .rules import StreamingLDA as StreamingLDA
 from .rules import XdG as XdG
+from .streams.first_session import adapt_backbone as adapt_backbone
 from .streams.fit import StreamResult as StreamResult
 from .streams.fit import fit_stream as fit_stream
 from .streams.shards import learn_shards as learn_shards

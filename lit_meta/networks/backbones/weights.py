@@ -30,6 +30,7 @@ class Weights:
         file: where they were fetched, without a path on this machine.
         revision: of the repository, the package's version or the name of the weights; empty where there is none.
         sha256: of the file; empty for a module that was passed.
+        adapted: how they were changed afterwards (`lit_meta.adapt_backbone`); empty for weights as they came.
     """
 
     source: str
@@ -37,6 +38,7 @@ class Weights:
     file: str = ""
     revision: str = ""
     sha256: str = ""
+    adapted: str = ""
 
 
 @dataclass(frozen=True)
