@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from lit_meta.utils.modes import workers_renewed_quietly
+from lit_meta.utils.workers import begin_task, workers_renewed_quietly
 
 T = TypeVar("T")
 
@@ -69,9 +69,7 @@ def side_by_side(calls: Sequence[Callable[[], T]], *, jobs: int, cluster: str | 
 
 
 def _within(call: Callable[[], T], threads: int) -> T:
-    import torch
-
-    torch.set_num_threads(threads)
+    begin_task(threads)
     return call()
 
 

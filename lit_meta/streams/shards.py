@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_meta.core.layers import uncompiled
 from lit_meta.rules._readout_memory import ReadoutMemory
-from lit_meta.utils.modes import workers_renewed_quietly
+from lit_meta.utils.workers import begin_task, workers_renewed_quietly
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Shard = Batches | Callable[[], Batches]
@@ -84,6 +84,6 @@ def _fresh(rule: Readout) -> Readout:
 
 
 def _learned(rule: ReadoutMemory, network: nn.Module, shard: Shard) -> dict[str, Tensor]:
-    torch.set_num_threads(1)  # The order in which products are summed depends on the number of threads.
+    begin_task(threads=1)
     rule.learn(network, shard() if callable(shard) else shard)
     return rule.state.state_dict()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,15 +36,4 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients."""
     with modes_kept(network), torch.inference_mode():
         network.eval()
-        yield
-
-
-@contextmanager
-def workers_renewed_quietly() -> Iterator[None]:
-    """Lets joblib replace a worker whose memory has grown, which importing PyTorch is enough for.
-
-    It warns of that in a thread of its own; where warnings are errors that thread would die, and its caller wait for ever.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given", category=UserWarning)
         yield

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 
 from lit_meta.cli import main
 from lit_meta.experiments.config import Experiment
-from lit_meta.experiments.parallel import check_jobs
+from lit_meta.experiments.parallel import check_jobs, side_by_side
 from lit_meta.experiments.run import run_experiment
 from lit_meta.experiments.sweep import run_sweep
 from lit_meta.experiments.sweep_config import Dimension, Sweep
@@ -130,3 +132,16 @@ def test_the_command_refuses_no_jobs_and_leaves_nothing(tmp_path, capsys):
     assert main(["run", "ewc-mlp-digits", "--jobs", "0", "--run_dir", str(tmp_path / "run")]) == 1
     assert "jobs must be" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+_READ: list[bytes] = []
+
+
+def _reads_much() -> int:
+    _READ.append(b"x" * 320_000_000)
+    time.sleep(1.1)  # joblib looks at a worker's memory once a second.
+    return os.getpid()
+
+
+def test_a_worker_that_has_read_its_data_is_kept():
+    assert len(set(side_by_side([_reads_much] * 6, jobs=2))) <= 2
