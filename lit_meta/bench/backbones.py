@@ -46,7 +46,7 @@ def learn(*, from_features: bool) -> Work:
 def run_form(name: str) -> Work:
     """Features of a batch by one form of the network."""
     network, (x, _) = _network(), _images()
-    prepared = network.transform(x)
+    prepared = network.preparation(x)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         form = make_form(network, name, _IMAGES)

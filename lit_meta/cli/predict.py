@@ -1,4 +1,4 @@
-"""``lit-meta predict``: the classes of images of one's own, by a zoo entry."""
+"""``lit-meta predict``: the classes of images and recordings of one's own, by a zoo entry."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ def add(commands: Any) -> None:
         commands,
         "predict",
         predict,
-        "the classes of images of your own, by a zoo entry",
+        "the classes of images and recordings of your own, by a zoo entry",
         example="lit-meta predict recursive-readout-digits digit.png",
     )
     parser.add_argument("name", help="of the zoo entry, its folder, or hf://owner/name@revision")
-    parser.add_argument("images", nargs="+", help="image files; .npy files for entries that take arrays")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        help="images; mono recordings of 16 bits (WAV, FLAC) for entries of spoken words; .npy files for those of arrays",
+    )
 
 
 def predict(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
 
-    predictions = zoo.predict(options.name, list(options.images))
+    predictions = zoo.predict(options.name, list(options.files))
     rows = [
-        (image, prediction.class_name, prediction.second, f"{prediction.margin:.3f}")
-        for image, prediction in zip(options.images, predictions, strict=True)
+        (file, prediction.class_name, prediction.second, f"{prediction.margin:.3f}")
+        for file, prediction in zip(options.files, predictions, strict=True)
     ]
     caption = (
         "margin: by how much the output of the first class exceeds that of the second; outputs are no probabilities"
     )
-    table(f"predicted by {options.name}", ("image", "class", "second", "margin"), rows, caption)
+    table(f"predicted by {options.name}", ("file", "class", "second", "margin"), rows, caption)
     return {
         "name": options.name,
-        "predictions": {image: p.to_dict() for image, p in zip(options.images, predictions, strict=True)},
+        "predictions": {file: p.to_dict() for file, p in zip(options.files, predictions, strict=True)},
     }

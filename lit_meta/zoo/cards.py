@@ -118,7 +118,13 @@ def scenario_of(described: Mapping[str, Any]) -> str:
         >>> scenario_of(card("ewc-mlp-digits"))
         'split-digits'
     """
-    return label(described["experiment"]["scenario"]) if described["experiment"] else ""
+    if not described["experiment"]:
+        return ""
+    scenario = described["experiment"]["scenario"]
+    source = scenario.get("source") if isinstance(scenario, Mapping) else None
+    if isinstance(source, Mapping):  # Features are called by the images that they are of.
+        source = source.get("of") or source
+    return f"{label(scenario)}-{label(source)}" if source else label(scenario)
 
 
 def fits(

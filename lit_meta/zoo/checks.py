@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,23 +98,32 @@ def read_tensors(files: Files, card: Mapping[str, Any], file: str) -> TensorFile
     return TensorFile(path, content, header)
 
 
-def building(name: str, weights: TensorFile) -> MemoryLimit:
+def building(name: str, weights: TensorFile, reference: Mapping[str, Any] | None = None) -> MemoryLimit:
     """A context for building the network of a card: one larger than its weights is refused before it takes the memory."""
-    stored = len(weights.content)
+    stored = len(weights.content) + (reference["bytes"] if reference else 0)
     return MemoryLimit(
         8 * stored + _ROOM,
         f"the network on the card of {name!r} is far larger than its weights of {stored:,} bytes: {_AGAIN}",
-        most_operations=_TENSORS + 20 * len(weights.header),
+        most_operations=_TENSORS + 20 * (len(weights.header) + (reference["count"] if reference else 0)),
     )
 
 
-def check_weights(weights: TensorFile, network: nn.Module) -> None:
+def check_weights(weights: TensorFile, network: nn.Module, referred: Collection[str] = ()) -> None:
     """Checks that weights are those of a network, by the header of their file: names, shapes, types.
+
+    Args:
+        weights: the file.
+        network: as the card describes it.
+        referred: names of weights that are not in the file, see `lit_meta.zoo.references`.
 
     Raises:
         ValueError: they are not.
     """
-    expected = {key: (_DTYPES.get(t.dtype, "?"), tuple(t.shape)) for key, t in network.state_dict().items()}
+    expected = {
+        key: (_DTYPES.get(t.dtype, "?"), tuple(t.shape))
+        for key, t in network.state_dict().items()
+        if key not in referred
+    }
     for key in [*expected, *weights.header]:
         if key not in weights.header or key not in expected:
             raise ValueError(

@@ -110,7 +110,8 @@ def _continued(
     train = _upside_down(benchmark.train_stream, chosen, label, _TRAIN_SAMPLES)
     test = _upside_down(benchmark.test_stream, chosen, label, _TEST_SAMPLES)
     name = benchmark.class_names[chosen] if hasattr(benchmark, "class_names") else str(chosen)
-    learned = f"{name}, upside down, {'as a new class' if new_class else 'as more of its class'}"
+    turned = "upside down" if train[0].dim() > 2 else "in reverse order"
+    learned = f"{name}, {turned}, {'as a new class' if new_class else 'as more of its class'}"
     with matmul_precision(experiment.matmul_precision):
         before = accuracy_of(module.network, old, protocol=experiment.protocol)
         fit_stream(

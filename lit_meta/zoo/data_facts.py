@@ -37,21 +37,34 @@ _PICTURES = {
     "omniglot-greek": Picture(background=0),
     "omniglot-latin": Picture(background=0),
 }
+_SOUNDS = ("fsdd",)  # Recordings at 8 kHz, as `lit_meta.zoo.preprocessing.spectrogram` reads them.
 
 
 def source_of(scenario: Specification) -> str:
-    """The name of the source that a scenario is over; empty if it has none.
+    """The name of the source that a scenario is over; empty if it has none. Features are of the images that they were made of.
 
     Example:
         >>> source_of({"name": "permuted-mnist", "experiences": 3}), source_of("split-digits")
         ('mnist', 'digits')
+        >>> features = {"name": "features", "of": "cifar10", "backbone": {"source": "timm:resnet18"}}
+        >>> source_of({"name": "split", "source": features})
+        'cifar10'
     """
     source = scenario_spec(scenario).arguments.get("source")
-    return Spec.parse(source, SOURCES.kind).name if isinstance(source, (str, Mapping)) else ""
+    if not isinstance(source, (str, Mapping)):
+        return ""
+    parsed = Spec.parse(source, SOURCES.kind)
+    images = parsed.arguments.get("of") if parsed.name == "features" else None
+    return parsed.name if images is None else Spec.parse(images, SOURCES.kind).name
 
 
-def provenance(scenario: Specification, weights: str) -> dict[str, dict[str, str]]:
+def provenance(scenario: Specification, weights: str, network: object = None) -> dict[str, dict[str, str]]:
     """What the card says of data and weights.
+
+    Args:
+        scenario: its spec.
+        weights: the licence of what was trained.
+        network: that was trained; of one with a pretrained backbone the card says where that comes from.
 
     Example:
         >>> provenance("split-mnist", "Apache-2.0")["data"]["licence"]
@@ -61,7 +74,11 @@ def provenance(scenario: Specification, weights: str) -> dict[str, dict[str, str
     data = {"name": name, "licence": "", "origin": ""}
     if name in SOURCES and (facts := facts_of(SOURCES, name)) is not None:
         data |= {"licence": "" if facts.licence == SEE_PAGE else facts.licence, "origin": facts.homepage}
-    return {"data": data, "weights": {"licence": weights, "origin": "trained from random weights on these data"}}
+    origin = "trained from random weights on these data"
+    if (of := getattr(network, "weights", None)) is not None and getattr(of, "source", ""):
+        parts = ", ".join(part for part in (of.architecture, of.revision, of.sha256 and f"sha256 {of.sha256}") if part)
+        origin = f"the head: trained on these data; below it {of.source} ({parts}), which is referred to and not stored"
+    return {"data": data, "weights": {"licence": weights, "origin": origin}}
 
 
 def transform_of(scenario: Specification, source: Source) -> Transform:
@@ -85,6 +102,8 @@ def transform_of(scenario: Specification, source: Source) -> Transform:
         std = tuple(rows.double().std(1, correction=0).tolist())
     elif isinstance(given := arguments.get("standardize"), Mapping):
         mean, std = (tuple(v) if isinstance(v, (list, tuple)) else (float(v),) for v in (given["mean"], given["std"]))
+    if source.name in _SOUNDS:
+        return Transform(source.input_shape, "sound", mean, std)
     fits = len(source.input_shape) == 3 and source.input_shape[0] in (1, 3)
     if picture is None or not fits:
         return Transform(source.input_shape, "tensor", mean, std)

@@ -16,6 +16,7 @@ from lit_meta.integrations.optimizers import optimizer_factory
 from lit_meta.networks import build_network
 from lit_meta.rules import build_rules
 from lit_meta.utils.registry import unknown
+from lit_meta.zoo import references
 from lit_meta.zoo.cards import read_card
 from lit_meta.zoo.checks import building, check_memory, check_weights, read_tensors
 from lit_meta.zoo.layout import MODEL, RULE, Files, locate
@@ -68,10 +69,13 @@ def load(source: str | Path, *, with_rule: bool = False) -> nn.Module:
 
 def _network(files: Files, card: Mapping[str, Any]) -> nn.Module:
     weights = read_tensors(files, card, MODEL)
-    with torch.random.fork_rng(devices=[]), building(files.name, weights):
+    reference = card.get(references.KEY)
+    with torch.random.fork_rng(devices=[]), building(files.name, weights, reference):
+        torch.manual_seed(card["seed"])  # As in training, for layers that are made again from it.
         network = build_network(card["network"], trusted=False)
-    check_weights(weights, network)
-    network.load_state_dict(weights.tensors())
+    referred = references.check_reference(reference, network.state_dict(), files.name)
+    check_weights(weights, network, referred)
+    network.load_state_dict(weights.tensors(), strict=not referred)
     return _described(network.eval(), card)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.registry import unknown
 
-FORMAT = 2
+FORMAT = 3  # Entries that store all their weights are of format 2, which older versions read.
 CONFIG, MODEL, RULE, GOLDEN, PAGE = (
     "config.json",
     "model.safetensors",

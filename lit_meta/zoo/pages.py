@@ -8,7 +8,10 @@ from typing import Any
 from lit_meta.experiments.config import is_classification
 from lit_meta.experiments.summary import percent
 from lit_meta.utils.specs import label
+from lit_meta.zoo.cards import scenario_of
 
+_MARGIN = 0.02  # Of accuracy, within which two learners are the same.
+_FILES = {"image": "image.png", "sound": "word.wav"}
 _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
 
 
@@ -27,8 +30,8 @@ def readme(card: Mapping[str, Any]) -> str:
         lines += ["", *_continuation(card["continuation"])]
     lines += ["", *_data(card), "", "```python", "from lit_meta import zoo", ""]
     lines += [f'network = zoo.load("{card["name"]}")  # or the folder, or hf://owner/name']
-    if card["preprocessing"] and card["preprocessing"]["kind"] == "image":
-        lines += [f'print(zoo.predict("{card["name"]}", "image.png"))']
+    if card["preprocessing"] and (file := _FILES.get(card["preprocessing"]["kind"])):
+        lines += [f'print(zoo.predict("{card["name"]}", "{file}"))']
     lines += ["```"]
     if card["command"]:
         lines += ["", "Made again by:", "", *(f"    {line}" for line in _commands(card))]
@@ -45,7 +48,7 @@ def model_card(card: Mapping[str, Any]) -> str:
     matter: dict[str, Any] = {
         "library_name": "lit-meta",
         "license": _LICENCES.get(weights.get("licence", ""), "other"),
-        "pipeline_tag": "image-classification",
+        "pipeline_tag": _task(card),
         "tags": [
             "continual-learning",
             "metaplasticity",
@@ -67,7 +70,7 @@ def _trained(card: Mapping[str, Any], learner: str) -> list[str]:
     length = f"{experiment['scenario'].get('experiences', 'default')} experiences"
     stream = "all classes in one experience" if is_classification(experiment) else length
     lines = [
-        f"`{label(experiment['network'])}` trained by {learner} on `{label(experiment['scenario'])}` ({stream}), protocol "
+        f"`{label(experiment['network'])}` trained by {learner} on `{scenario_of(card)}` ({stream}), protocol "
         f"`{card['protocol']}`.",
         "",
         "| learner | average accuracy (%) | forgetting (points) |",
@@ -82,7 +85,28 @@ def _trained(card: Mapping[str, Any], learner: str) -> list[str]:
         *lines,
         "",
         f"Mean ± standard deviation over the seeds {seeds}; the weights here are of seed {card['seed']}.",
+        *_verdict(card),
     ]
+
+
+def _verdict(card: Mapping[str, Any]) -> list[str]:
+    """What the table shows, said plainly where the rule is not better than a baseline."""
+    results = card["results"]
+    means = {name: results[name]["average_accuracy"]["mean"] for name in ("rule", "naive", "replay") if name in results}
+    if is_classification(card["experiment"]) or "rule" not in means:
+        return []
+    said = []
+    if means["rule"] < means.get("naive", 0.0) + _MARGIN:
+        said += ["On this stream the rule is no better than naive training."]
+    stored = card["experiment"].get("controls", {}).get("replay", {}).get("replay")
+    if means["rule"] < means.get("replay", 0.0):
+        said += [f"Replay of {stored} stored samples is better here."]
+    return ["", " ".join(said)] if said else []
+
+
+def _task(card: Mapping[str, Any]) -> str:
+    sound = card["preprocessing"] and card["preprocessing"]["kind"] == "sound"
+    return "audio-classification" if sound else "image-classification"
 
 
 def _continuation(continuation: Mapping[str, Any]) -> list[str]:
@@ -117,10 +141,10 @@ def _index(card: Mapping[str, Any]) -> list[dict[str, Any]]:
     metrics = [{"type": "accuracy", "name": "average accuracy (%)", "value": round(100 * accuracy["mean"], 2)}]
     if forgetting is not None:
         metrics += [{"type": "forgetting", "name": "forgetting (points)", "value": round(100 * forgetting["mean"], 2)}]
-    scenario = label(card["experiment"]["scenario"])
+    scenario = scenario_of(card)
     data = card["provenance"].get("data", {}).get("name") or scenario
     result = {
-        "task": {"type": "image-classification", "name": "Continual learning"},
+        "task": {"type": _task(card), "name": "Continual learning"},
         "dataset": {"type": data, "name": scenario},
         "metrics": metrics,
     }

@@ -1,4 +1,4 @@
-"""Predictions for images of one's own, by an entry or by a network loaded from one."""
+"""Predictions for images and recordings of one's own, by an entry or by a network loaded from one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def predict(source: str | Path | nn.Module, sample: Any) -> Prediction | list[Pr
 
     Args:
         source: a network from `lit_meta.zoo.load`, or what that takes.
-        sample: the path of an image, a PIL image, an array or a tensor, as `Transform` takes it; or a list of them.
+        sample: the path of an image or a recording, a PIL image, an array or a tensor, as `Transform` takes it; or a list of
+            them.
 
     Returns:
         One prediction, or one for each sample of a list. Samples are predicted one by one, so that none depends on another.

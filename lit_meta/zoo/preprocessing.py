@@ -1,4 +1,4 @@
-"""What stands between an image of one's own and the input of a network; stated on the card, in numbers only."""
+"""What stands between an image or a recording of one's own and the input of a network; stated on the card, in numbers only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _KEYS = ("kind", "size", "channels", "mean", "std", "background", "box")
-_KINDS = ("image", "tensor")
+_KINDS = ("image", "sound", "tensor")
+_RATE = 8000  # Of recordings, in Hz, as those of the Free Spoken Digit Dataset.
+_LONGEST = 60  # Seconds of a recording.
 _LARGEST = 4096  # Pixels of a side.
 
 
@@ -27,7 +29,8 @@ class Transform:
 
     Attributes:
         shape: of one sample, such as (1, 28, 28): channels, height, width.
-        kind: ``"image"``, or ``"tensor"`` for samples that are no pictures (sounds, events): these are given as arrays.
+        kind: ``"image"``; ``"sound"`` for recordings of a spoken word without silence around it, which become the log-mel
+            spectrogram of `lit_meta.functional.audio.log_mel`; or ``"tensor"`` for other samples (events), given as arrays.
         mean: subtracted from each channel, on the scale of [0, 1].
         std: divides each channel.
         background: the value that surrounds what the network has learned, 0 (dark) or 1 (light): an image whose border is
@@ -57,6 +60,8 @@ class Transform:
             raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {self.kind!r}")
         if self.kind == "image" and (len(self.shape) != 3 or channels not in (1, 3) or max(self.shape) > _LARGEST):
             raise ValueError(f"images have 1 or 3 channels, height and width, got the shape {list(self.shape)}")
+        if self.kind == "sound" and (len(self.shape) != 3 or channels != 1 or max(self.shape) > _LARGEST):
+            raise ValueError(f"a spectrogram has 1 channel, bands and frames, got the shape {list(self.shape)}")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels) or not all(_is_number(v) and abs(v) < 1e6 for v in values):
                 raise ValueError(f"{name} must be one number or {channels}, one a channel, got {list(values)}")
@@ -108,8 +113,9 @@ class Transform:
         """A sample as the network takes it.
 
         Args:
-            sample: the path of an image file, a PIL image, or an array or tensor: (height, width) or (height, width,
-                channels) in bytes or in [0, 1], or of the input's own shape in [0, 1].
+            sample: the path of an image file, or for sounds of a mono recording of 16 bits; a PIL image; or an array or
+                tensor: (height, width) or (height, width, channels) in bytes or in [0, 1], or of the input's own shape in
+                [0, 1].
 
         Returns:
             (1, *shape), float32.
@@ -212,7 +218,7 @@ def _resized(values: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _read(path: Path, transform: Transform) -> Any:
-    """An image file as a PIL image, an ``.npy`` file as an array."""
+    """An image file as a PIL image, a recording as its spectrogram, an ``.npy`` file as an array."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if path.suffix == ".npy":
@@ -222,6 +228,8 @@ def _read(path: Path, transform: Transform) -> Any:
             return np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"{path} is no array: {error}") from None
+    if transform.kind == "sound":
+        return spectrogram(path, transform.shape)
     if transform.kind != "image":
         raise ValueError(
             f"the network takes arrays of shape {transform.shape} (.npy files), not {path.name}: see its card"
@@ -234,6 +242,30 @@ def _read(path: Path, transform: Transform) -> Any:
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} is no image that can be read: {error}") from None
     return image
+
+
+def spectrogram(path: Path, shape: tuple[int, ...]) -> Tensor:
+    """The log-mel spectrogram of a recording, of (1, bands, frames); at another rate than 8 kHz it is resampled.
+
+    Raises:
+        ImportError: soundfile is not installed.
+        ValueError: the file is no mono recording of 16 bits, is empty, or is longer than a minute.
+    """
+    from math import gcd
+
+    import torch
+    from scipy.signal import resample_poly
+
+    from lit_meta.data.readers.audio import read_audio
+    from lit_meta.functional.audio import log_mel
+
+    waveform, rate = read_audio(path)
+    if not 0 < len(waveform) <= _LONGEST * rate:
+        raise ValueError(f"{path} must be a recording of up to {_LONGEST} seconds, it has {len(waveform) / rate:.1f}")
+    if rate != _RATE:
+        common = gcd(rate, _RATE)
+        waveform = torch.from_numpy(resample_poly(waveform.double().numpy(), _RATE // common, rate // common)).float()
+    return log_mel(waveform, bands=shape[1], frames=shape[2])[None]
 
 
 def _is_number(value: object) -> bool:

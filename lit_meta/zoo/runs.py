@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_meta.core.memory_codec import decode_numbered
 from lit_meta.data.benchmark import Benchmark
 from lit_meta.data.module import experience_tensors
+from lit_meta.data.registry import scenario_spec
 from lit_meta.data.scenarios import scenario_for_seed
 from lit_meta.data.sources import load_source
 from lit_meta.experiments.config import LEARNERS, Experiment, is_classification
@@ -94,7 +95,11 @@ def entry_of_experiment(
         rule.state.load_state_dict(tensors)
     continuation = continue_learning(module, part, benchmark, card["seed"])
     name = source_of(part.scenario)
-    transform = transform_of(part.scenario, load_source(name)) if name else None
+    source = load_source(name) if name else None
+    transform = None if source is None else transform_of(part.scenario, source)
+    if source is not None and label(scenario_spec(part.scenario).arguments.get("source", "")) == "features":
+        # A backbone takes images as well as their features: the entry is shown with images.
+        shown = source.test_x[[int((source.test_y == y).nonzero()[0]) for y in source.test_y.unique()[:8]]]
     content = {
         "name": card["name"],
         **{key: getattr(part, key) for key in LEARNER},
@@ -103,7 +108,7 @@ def entry_of_experiment(
         "note": experiment.note,
         **{key: card[key] for key in ("experiment", "protocol", "command", "results", "accuracy_matrix")},
         "continuation": continuation.to_dict(),
-        "provenance": provenance(part.scenario, WEIGHTS_LICENCE),
+        "provenance": provenance(part.scenario, WEIGHTS_LICENCE, module.network),
         "versions": card["versions"],
     }
     return write_entry(folder, content, weights, memory, samples=shown, transform=transform)

@@ -20,6 +20,7 @@ from lit_meta.integrations.optimizers import OPTIMIZERS
 from lit_meta.rules.registry import RULES
 from lit_meta.utils.io import check_folder, load_tensors, save_tensors, sha256
 from lit_meta.utils.specs import Specification, normalized
+from lit_meta.zoo import references
 from lit_meta.zoo.golden import described as described_versions
 from lit_meta.zoo.golden import golden_tensors
 from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE
@@ -120,12 +121,15 @@ def write_entry(
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / f).is_file() for f in (CONFIG, "card.yaml")):
         raise ValueError(f"{folder} holds something else than a zoo entry: choose another folder")
     network = network_for_seed(content["network"], content["seed"], trusted=False)
+    reference = references.referred(weights, network.state_dict())
     try:
         network.load_state_dict(dict(weights))
     except RuntimeError as error:
         raise ValueError(
             f"the spec {content['network']!r} builds another network: {' '.join(str(error).split())}"
         ) from None
+    made_again = references.names_of(reference, weights)
+    weights = {key: tensor for key, tensor in weights.items() if key not in made_again}
     golden = golden_tensors(network, samples)
     outputs = golden["outputs"]
     if outputs.dim() != 2 or outputs.shape[1] != len(content["class_names"]):
@@ -140,10 +144,11 @@ def write_entry(
         for file, tensors in ((MODEL, weights), (RULE, memory), (GOLDEN, golden)):
             save_tensors(partial_folder / file, tensors)
         card = {
-            "format": FORMAT,
+            "format": 2 if reference is None else FORMAT,
             "library_name": "lit-meta",
             **content,
             "input_shape": list(samples.shape[1:]),
+            **({} if reference is None else {references.KEY: reference}),
             "preprocessing": None if transform is None else transform.to_dict(),
             "spiking": is_spiking(network),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -180,6 +185,7 @@ def migrate(source: str | Path, folder: str | Path | None = None) -> Path:
         KeyError, ValueError, FileNotFoundError: as of `lit_meta.zoo.load`; or the data are absent.
     """
     from lit_meta.zoo.cards import read_card
+    from lit_meta.zoo.entries import load
     from lit_meta.zoo.layout import locate
     from lit_meta.zoo.runs import entry_of_experiment
 
@@ -188,7 +194,7 @@ def migrate(source: str | Path, folder: str | Path | None = None) -> Path:
     if card["experiment"] is None:
         raise ValueError(f"{files.name} was saved without a run, and has the present format already")
     target = Path(folder) if folder is not None else files.path(MODEL).parent
-    return entry_of_experiment(card, load_tensors(files.path(MODEL)), load_tensors(files.path(RULE)), target)
+    return entry_of_experiment(card, load(source).state_dict(), load_tensors(files.path(RULE)), target)
 
 
 def is_spiking(network: nn.Module) -> bool:

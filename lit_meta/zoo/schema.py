@@ -17,6 +17,7 @@ from lit_meta.rules.registry import RULES
 from lit_meta.utils.arguments import require_keys
 from lit_meta.utils.registry import Registry
 from lit_meta.utils.specs import Spec
+from lit_meta.zoo import references
 from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE
 
 # Everything that learns, as `Experiment.for_learner("rule")` has it.
@@ -61,10 +62,13 @@ def check_card(card: Mapping[str, Any], name: str, *, in_zoo: bool = False) -> d
         if any(not character.isprintable() and character not in "\n\t" for character in text):
             raise ValueError(f"{called} holds control characters, in {text[:40]!r}: do not use this entry")
     try:
-        require_keys("it", card, KEYS, needed=KEYS)
+        keys = (*KEYS, references.KEY) if card["format"] > 2 else KEYS
+        require_keys("it", card, keys, needed=keys)
         if in_zoo and card["name"] != name:
             raise ValueError(f"it is of {card['name']!r}: an entry lies in a folder of its own name")
         _check_plain(card)
+        if card["format"] > 2:
+            references.check_stated(card[references.KEY])
         _check_learner(card)
         if card["experiment"] is not None:
             _check_run(card)

@@ -154,7 +154,7 @@ def test_a_pickle_in_place_of_tensors_is_refused(entry):
         (("accuracy_matrix",), [[0.1], [0.1, 0.2]], "rows of 1 numbers"),
         (("protocol",), "paper", "is not the experiment's"),
         (("name",), "another", "a folder of its own name"),
-        (("format",), 9, "format 9, and this version of lit-meta reads up to 2: upgrade"),
+        (("format",), 9, "format 9, and this version of lit-meta reads up to 3: upgrade"),
         (("format",), "2", "no format"),
         (("library",), "x", "no key 'library'"),
         (("input_shape",), [1, 0, 8], "list of sizes"),

@@ -96,7 +96,7 @@ def extract_features(
         held_out=0 if images.held_out_y is None else len(images.held_out_y),
         shard=shard,
         dtype=dtype,
-        details={"weights": asdict(network.weights), "transform": network.transform.to_dict()},
+        details={"weights": asdict(network.weights), "transform": network.preparation.to_dict()},
     )
     store = _store(folder, described)
     missing = store.missing()
@@ -156,7 +156,7 @@ def _features(network: Backbone, form: Form, images: Tensor) -> Tensor:
             # A traced form takes batches of one size: the last one is filled up.
             filled = x if len(x) == form.batch else torch.cat([x, x[:1].expand(form.batch - len(x), *x.shape[1:])])
             filled = filled.to(device)
-            prepared = network.transform(filled) if network.preprocess else filled
+            prepared = network.preparation(filled) if network.preprocess else filled
             parts.append(form.run(prepared)[: len(x)].cpu())
     features = torch.cat(parts)
     if not all_finite(features):

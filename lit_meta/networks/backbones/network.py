@@ -116,11 +116,13 @@ class Backbone(nn.Module):
         )
         prepared = found.transform
         prepared = prepared if size is None else replace(prepared, size=size)
-        self.transform = prepared if crop is None else replace(prepared, crop=crop)
+        self.preparation = prepared if crop is None else replace(prepared, crop=crop)
+        # What is outside may put a transform of its own here, as `lit_meta.zoo.load` does; the network goes by the other one.
+        self.transform = self.preparation
         self.preprocess = preprocess
         self.weights: Weights = found.weights
         self.features = found.features.requires_grad_(False).eval()
-        example = torch.zeros(1, self.transform.channels, self.transform.size, self.transform.size)
+        example = torch.zeros(1, self.preparation.channels, self.preparation.size, self.preparation.size)
         seen = probe(self.features, example)
         output = tensor_of(seen.output)
         if output is None or output.dim() != 2:
@@ -189,7 +191,7 @@ class Backbone(nn.Module):
                 "the pretrained part is in training mode, in which features depend on the rest of the batch: call eval() on it"
             )
         with torch.no_grad():
-            features = self.features_of(self.transform(images) if self.preprocess else images)
+            features = self.features_of(self.preparation(images) if self.preprocess else images)
         if not all_finite(features):
             raise ValueError(
                 f"features of {self.weights.source or 'the backbone'} are not finite: check weights and images"
@@ -207,7 +209,7 @@ class Backbone(nn.Module):
     def digest(self) -> str:
         """Sixteen hexadecimal digits that change with weights, transform, stages or statistics, and with nothing else."""
         described = {
-            "transform": self.transform.to_dict() if self.preprocess else None,
+            "transform": self.preparation.to_dict() if self.preprocess else None,
             "parts": self.parts,
             "architecture": self.weights.architecture,
         }

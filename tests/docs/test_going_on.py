@@ -1,0 +1,13 @@
+"""Going on with an entry: the old classes stay with the rule's memory, and are lost without it."""
+
+from __future__ import annotations
+
+from docs.tables.going_on import go_on
+
+
+def test_two_new_digits_cost_the_old_ones_less_than_half_a_point():
+    result = go_on("recursive-readout-digits", 0, naive_epochs=10)
+    assert result["before"] > 0.97
+    assert result["before"] - result["rule"]["old"] < 0.005
+    assert result["rule"]["new"] > 0.95
+    assert result["naive"]["old"] < result["before"] - 0.3

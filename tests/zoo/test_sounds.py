@@ -1,0 +1,67 @@
+"""Recordings of one's own: they become the spectrograms that an entry of spoken words has learned."""
+
+from __future__ import annotations
+
+import wave
+
+import numpy as np
+import pytest
+import torch
+
+from lit_meta.functional.audio import log_mel
+from lit_meta.zoo.preprocessing import Transform
+
+pytest.importorskip("soundfile")
+SOUND = Transform((1, 30, 30), "sound")
+
+
+def recording(path, values, rate=8000, channels=1):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((32767 * np.asarray(values)).astype("<i2").tobytes())
+    return path
+
+
+def voice(rate, seconds=0.6, pitch=1.0):
+    """Tones in every band, which swell and fade at different times."""
+    time = np.arange(int(rate * seconds)) / rate
+    tones = (
+        np.sin(2 * np.pi * (pitch * 60 * k * time + 0.1 * k * k)) * (1.1 + np.sin(9 * time + k)) for k in range(2, 60)
+    )
+    return 0.005 * sum(tones)
+
+
+def test_a_recording_becomes_its_spectrogram(tmp_path):
+    path = recording(tmp_path / "a.wav", voice(8000))
+    waveform = torch.from_numpy((32767 * voice(8000)).astype("<i2").astype("float32")) / 32768
+    assert torch.equal(SOUND(path), log_mel(waveform)[None, None])
+
+
+@pytest.mark.parametrize("rate", (16000, 22050, 44100))
+def test_a_recording_at_another_rate_is_resampled(tmp_path, rate):
+    expected = SOUND(recording(tmp_path / "own.wav", voice(8000)))
+    assert float((SOUND(recording(tmp_path / "other.wav", voice(rate), rate)) - expected).abs().mean()) < 0.03
+    deeper = SOUND(recording(tmp_path / "deeper.wav", voice(8000, pitch=0.5)))
+    assert float((deeper - expected).abs().mean()) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    (
+        (lambda path: recording(path, np.zeros(16000), channels=2), "expected mono"),
+        (lambda path: recording(path, []), "up to 60 seconds"),
+        (lambda path: recording(path, np.zeros(8000 * 61)), "up to 60 seconds"),
+        (lambda path: path.write_bytes(b"RIFF of nothing"), "not a readable recording"),
+    ),
+)
+def test_what_is_no_recording_of_a_word_is_refused(tmp_path, make, message):
+    make(tmp_path / "x.wav")
+    with pytest.raises(ValueError, match=message):
+        SOUND(tmp_path / "x.wav")
+
+
+def test_a_shape_that_is_no_spectrogram_is_refused():
+    with pytest.raises(ValueError, match="a spectrogram has 1 channel"):
+        Transform((3, 30, 30), "sound")
