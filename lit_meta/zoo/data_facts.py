@@ -75,7 +75,8 @@ def provenance(scenario: Specification, weights: str, network: object = None) ->
     if name in SOURCES and (facts := facts_of(SOURCES, name)) is not None:
         data |= {"licence": "" if facts.licence == SEE_PAGE else facts.licence, "origin": facts.homepage}
     origin = "trained from random weights on these data"
-    if (of := getattr(network, "weights", None)) is not None and getattr(of, "source", ""):
+    of: Any = getattr(network, "weights", None)
+    if getattr(of, "source", None):
         parts = ", ".join(part for part in (of.architecture, of.revision, of.sha256 and f"sha256 {of.sha256}") if part)
         origin = f"the head: trained on these data; below it {of.source} ({parts}), which is referred to and not stored"
     return {"data": data, "weights": {"licence": weights, "origin": origin}}

@@ -91,8 +91,9 @@ def check_stated(given: object) -> None:
     if not isinstance(names, list) or not names or not all(isinstance(n, str) and n.strip(".") for n in names):
         raise ValueError(f"{KEY}: tensors must be a list of names, got {names!r}")
     for key, most in (("count", MOST_TENSORS), ("bytes", MOST_BYTES)):
-        if type(reference[key]) is not int or not 0 < reference[key] <= most:
-            raise ValueError(f"{KEY}: {key} must be a number from 1 to {most}, got {reference[key]!r}")
+        number = reference[key]
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 < number <= most:
+            raise ValueError(f"{KEY}: {key} must be a number from 1 to {most}, got {number!r}")
     if not isinstance(reference["sha256"], str) or not _DIGEST.fullmatch(reference["sha256"]):
         raise ValueError(f"{KEY}: sha256 must be a digest of 64 hexadecimal digits, got {reference['sha256']!r}")
 
