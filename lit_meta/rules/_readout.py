@@ -12,7 +12,7 @@ from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Synapses
 from lit_meta.core.state import Kept
 from lit_meta.functional.packed import packed_size
-from lit_meta.rules._readout_head import check_size, gathered
+from lit_meta.rules._readout_head import check_size, gathered, parameter_digest
 from lit_meta.rules._readout_memory import ReadoutMemory
 from lit_meta.rules._readout_sums import Precision, block_key
 from lit_meta.utils.validation import check_class_labels
@@ -83,6 +83,7 @@ class ReadoutRule(ReadoutMemory):
         self._batch: list[tuple[Tensor, Tensor]] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._warned: set[int] = set()
+        self._features_before: bytes | None = None
 
     def begin_experience(self, synapses: Synapses) -> None:
         self._layer = None
@@ -95,6 +96,7 @@ class ReadoutRule(ReadoutMemory):
         return self._current_head(network) if self.freeze else None
 
     def leave_experience(self) -> None:
+        self._warn_of_moving_features()
         self._layer = None  # The head may be replaced before the next experience.
         self._warn_of_uncounted()
 
@@ -141,6 +143,8 @@ class ReadoutRule(ReadoutMemory):
         if head is not None:
             for features, targets in gathered(pending, head):
                 self._count(synapses.network, head, features, targets)
+            if self.freeze and self._features_before is None and not self._sums.empty:
+                self._features_before = parameter_digest(synapses.network, head)
 
     def leave_batch(self, synapses: Synapses) -> None:
         self._targets = None
@@ -180,6 +184,19 @@ class ReadoutRule(ReadoutMemory):
         return {"samples": counts.sum().float(), "classes": (counts > 0).sum().float()}
 
     # Inner workings.
+
+    def _warn_of_moving_features(self) -> None:
+        """Warns of features that have moved while the readout counted: its sums are of features that are gone."""
+        before, self._features_before = self._features_before, None
+        network, head = self.state.network, self._layer
+        if before is None or network is None or head is None or before == parameter_digest(network, head):
+            return
+        warnings.warn(
+            f"the weights below the head changed after {type(self).__name__} had counted samples, whose features are no longer "
+            "what they were: where a critical period lasts longer than one batch, give its length (after=...), or let the "
+            "first batch be as large as it",
+            stacklevel=2,
+        )
 
     def _warn_of_uncounted(self) -> None:
         """Classes all of whose samples so far came before the features were final."""

@@ -57,6 +57,15 @@ def head_input(network: nn.Module, head: nn.Linear, inputs: Tensor) -> Tensor:
     return seen[0]
 
 
+def parameter_digest(network: nn.Module, head: nn.Linear) -> bytes:
+    """A digest of the parameters that compute the features, without buffers: gates and statistics may move."""
+    own, digest = {id(parameter) for parameter in head.parameters()}, hashlib.sha256()
+    for parameter in network.parameters():
+        if id(parameter) not in own:
+            digest.update(raw_bytes(parameter))
+    return digest.digest()
+
+
 def feature_digest(network: nn.Module, head: nn.Linear) -> Tensor:
     """A digest of all that computes the features: parameters and buffers other than the head's, (32,) bytes.
 

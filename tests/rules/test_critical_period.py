@@ -151,6 +151,15 @@ def test_the_readout_waits_for_features_that_still_learn():
     torch.testing.assert_close(waiting.eval()(x), late.eval()(x))
 
 
+def test_features_that_move_while_the_readout_counts_are_warned_of():
+    x, y = images(60)
+    batches = [(x[i : i + 20], y[i : i + 20]) for i in (0, 20, 40)]
+    with pytest.warns(UserWarning, match=r"weights below the head changed after RecursiveReadout had counted samples"):
+        learn(net(), [small_rule(samples=40), RecursiveReadout(ridge=1e-2)], batches)
+    # No warning, which would be an error, where the features are final with the first batch.
+    learn(net(), [small_rule(samples=20), RecursiveReadout(ridge=1e-2)], batches)
+
+
 def test_an_abandoned_step_is_undone():
     x, y = images()
     network = net()
