@@ -92,10 +92,12 @@ def run_seed(
     on_experience: Callable[[int, torch.Tensor], None] | None = None,
     callbacks: Callable[[Benchmark], Sequence[L.Callback]] | None = None,
     benchmark: Benchmark | None = None,
+    after_experience: Callable[[int, nn.Module], None] | None = None,
 ) -> tuple[StreamResult, MetaplasticModule]:
     """Runs one learner of an experiment with one seed; ``callbacks`` builds the Trainer's callbacks for the benchmark.
 
     ``benchmark`` is the experiment's for that seed, if the caller has built it already, see `benchmarks_of`.
+    ``after_experience`` is called with the index of each experience that was learned, and with the network.
     """
     from lit_meta.data.replay import buffer_bytes, with_replay
     from lit_meta.data.scenarios import scenario_for_seed
@@ -108,6 +110,13 @@ def run_seed(
     if part.replay:
         stream = with_replay(stream, part.replay, seed=seed)
     module = build_module(part, seed)
+
+    def learned(index: int, row: torch.Tensor) -> None:
+        if after_experience is not None:
+            after_experience(index, module.network)
+        if on_experience is not None:
+            on_experience(index, row)
+
     with matmul_precision(part.matmul_precision):
         result = fit_stream(
             module,
@@ -119,7 +128,7 @@ def run_seed(
             accelerator=accelerator,
             run_dir=run_dir,
             resume=resume,
-            on_experience=on_experience,
+            on_experience=learned,
             callbacks=() if callbacks is None else callbacks(benchmark),
         )
     if part.replay:

@@ -83,7 +83,7 @@ def _clear(run_dir: Path) -> None:
     """Removes a run, and nothing else that may be in its folder."""
     for name in ("config.yaml", "metrics.json", "accuracy_matrix.csv", "model.safetensors", "rule.safetensors"):
         (run_dir / name).unlink(missing_ok=True)
-    for folder in (*run_dir.glob("*/seed-*"), run_dir / "figures"):
+    for folder in (*run_dir.glob("*/seed-*"), run_dir / "snapshots", run_dir / "figures"):
         if folder.is_dir():
             shutil.rmtree(folder)
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_meta.core.memory_codec import encode_numbered
 from lit_meta.data.benchmark import Benchmark
@@ -30,6 +30,8 @@ from lit_meta.utils.modes import matmul_precision
 
 OnExperience = Callable[[str, int, int, Tensor], None]
 
+SNAPSHOTS_FOLDER = "snapshots"  # In a run folder: the first seed's network after each experience, where it is small.
+_SMALL = 512 << 10  # Bytes of a network.
 _PROGRESS = ".progress"
 _SECONDS = 0.3  # Between two looks at what other processes have reported.
 
@@ -76,6 +78,11 @@ class Unit:
         """Where its checkpoints and its result are."""
         return self.run_dir / self.learner / f"seed-{self.seed}"
 
+    @property
+    def _is_kept(self) -> bool:
+        """Whether its network is the one that the run keeps."""
+        return self.learner == "rule" and self.seed == self.experiment.seeds[0]
+
     def run(
         self, on_experience: Callable[[int, Tensor], None] | None = None, benchmark: Benchmark | None = None
     ) -> Outcome:
@@ -100,6 +107,7 @@ class Unit:
             on_experience=on_experience,
             callbacks=with_own(own, callbacks),
             benchmark=benchmark,
+            after_experience=partial(_keep_snapshot, self.run_dir) if self._is_kept else None,
         )
         online = None
         for record in own:
@@ -107,7 +115,7 @@ class Unit:
                 record.load(len(result.accuracy_matrix))  # The run was complete, and nothing was trained.
             online = {quantity: list(getattr(record, quantity)) for quantity in QUANTITIES}
         save_json(self.folder / "metrics.json", result.to_dict())
-        if self.learner == "rule" and self.seed == self.experiment.seeds[0]:
+        if self._is_kept:
             _keep_network(self.run_dir, module, result)
         if not self.experiment.batching:
             return Outcome(result, None, online)
@@ -201,6 +209,12 @@ def _progress(units: Sequence[Unit], on_experience: Callable[[Unit, int, Tensor]
         look()
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_snapshot(run_dir: Path, index: int, network: nn.Module) -> None:
+    state = network.state_dict()
+    if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) <= _SMALL:
+        save_tensors(run_dir / SNAPSHOTS_FOLDER / f"{index:03}.safetensors", state)
 
 
 def _keep_network(run_dir: Path, module: MetaplasticModule, result: StreamResult) -> None:

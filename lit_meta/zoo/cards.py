@@ -15,7 +15,7 @@ from lit_meta.rules.registry import RULES
 from lit_meta.utils.io import load_text
 from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import label
-from lit_meta.zoo.layout import CONFIG, LEGACY_CARD, Files, locate, names
+from lit_meta.zoo.layout import CONFIG, LEGACY_CARD, SNAPSHOTS, Files, locate, names
 from lit_meta.zoo.schema import check_card
 
 _LONGEST = 1_000_000  # Characters of a card.
@@ -45,7 +45,10 @@ def read_card(files: Files) -> dict[str, Any]:
 
     read = _read_json if CONFIG in files.paths else read_legacy_card
     content = read(files.path(CONFIG if CONFIG in files.paths else LEGACY_CARD))
-    return check_card(content, files.name, in_zoo=files.in_zoo)
+    checked = check_card(content, files.name, in_zoo=files.in_zoo)
+    if SNAPSHOTS in files.paths and SNAPSHOTS not in checked["sha256"]:
+        raise ValueError(f"{files.path(SNAPSHOTS)} is not on the card of {files.name!r}: remove it")
+    return checked
 
 
 def list_entries(

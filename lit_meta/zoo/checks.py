@@ -135,6 +135,24 @@ def check_weights(weights: TensorFile, network: nn.Module, referred: Collection[
             raise ValueError(f"{weights.path}: {key!r} is {stored}, in the network of the card {own}: {_AGAIN}")
 
 
+def check_snapshots(stored: TensorFile, network: nn.Module, experiences: int) -> None:
+    """Checks that snapshots are of a network, the same tensors after each of some experiences.
+
+    Raises:
+        ValueError: they are not.
+    """
+    own = {key: (_DTYPES.get(t.dtype, "?"), tuple(t.shape)) for key, t in network.state_dict().items()}
+    names: dict[str, set[str]] = {str(number): set() for number in range(1, experiences + 1)}
+    for key, form in stored.header.items():
+        number, _, name = key.partition("/")
+        if number not in names or own.get(name) != form:
+            raise ValueError(f"{stored.path} holds {key!r}, which is no tensor of the network of the card: {_AGAIN}")
+        names[number].add(name)
+    for number, held in names.items():
+        if held != names["1"] or not held:
+            raise ValueError(f"{stored.path} has not the same tensors for every experience (see {number}): {_AGAIN}")
+
+
 def check_memory(
     path: Path, network: nn.Module, rules: Sequence[Rule], memories: Sequence[Mapping[str, Tensor]]
 ) -> None:

@@ -21,15 +21,16 @@ from lit_meta.zoo.cards import read_card
 from lit_meta.zoo.checks import building, check_memory, check_weights, read_tensors
 from lit_meta.zoo.layout import MODEL, RULE, Files, locate
 from lit_meta.zoo.preprocessing import Transform
+from lit_meta.zoo.snapshots import put_back
 
 
 @overload
-def load(source: str | Path, *, with_rule: Literal[False] = False) -> nn.Module: ...
+def load(source: str | Path, *, with_rule: Literal[False] = False, after: int | None = None) -> nn.Module: ...
 @overload
 def load(source: str | Path, *, with_rule: Literal[True]) -> MetaplasticModule: ...
 @overload
 def load(source: str | Path, *, with_rule: bool) -> nn.Module: ...
-def load(source: str | Path, *, with_rule: bool = False) -> nn.Module:
+def load(source: str | Path, *, with_rule: bool = False, after: int | None = None) -> nn.Module:
     """A trained network, in evaluation mode, on the CPU.
 
     Nothing that the entry names is imported unless a registry knows it, and nothing of it runs.
@@ -38,6 +39,8 @@ def load(source: str | Path, *, with_rule: bool = False) -> nn.Module:
         source: the name of an entry, the folder of one, or ``"hf://owner/name@revision"`` on the Hugging Face hub.
         with_rule: return a `MetaplasticModule` around the network, with the rules and their memory: in training mode, ready
             for the next experience.
+        after: the network as it was after this many experiences, where the entry has snapshots; without the rule, whose
+            memory is that of the end.
 
     Returns:
         A plain module with two attributes beside it: ``transform``, which makes an input of an image of one's own, and
@@ -57,10 +60,15 @@ def load(source: str | Path, *, with_rule: bool = False) -> nn.Module:
         >>> sorted(module.plasticity.rules[0].state)
         ['anchor', 'importance']
     """
+    if with_rule and after is not None:
+        raise ValueError("after= gives a network without its rule: the memory in an entry is that of the end")
     files = locate(source)
     card = read_card(files)
     try:
-        return _module(files, card) if with_rule else _network(files, card)
+        network = _module(files, card) if with_rule else _network(files, card)
+        if after is not None:
+            put_back(network, files, card, after)
+        return network
     except (RuntimeError, OverflowError, MemoryError) as error:  # Of torch: a size that is no size.
         raise ValueError(
             f"the network on the card of {files.name!r} cannot be built: {str(error).splitlines()[0]}"

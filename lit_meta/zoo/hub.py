@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_meta.zoo.layout import CONFIG, FILES, Files, locate
+from lit_meta.zoo.layout import CONFIG, FILES, SNAPSHOTS, Files, locate
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,6 +104,8 @@ def download(address: str) -> Files:
     hub = _client()
     paths = {}
     for file in FILES:
+        if file == SNAPSHOTS and SNAPSHOTS.encode() not in paths[CONFIG].read_bytes():
+            continue  # The card does not list it.
         try:
             path = Path(hub.hf_hub_download(repository, file, revision=match["revision"]))
         except Exception as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.registry import unknown
 
-FORMAT = 3  # Entries that store all their weights are of format 2, which older versions read.
+FORMAT = 3  # Entries without references and snapshots are of format 2, which older versions read.
 CONFIG, MODEL, RULE, GOLDEN, PAGE = (
     "config.json",
     "model.safetensors",
@@ -17,8 +17,9 @@ CONFIG, MODEL, RULE, GOLDEN, PAGE = (
     "golden.safetensors",
     "README.md",
 )
+SNAPSHOTS = "snapshots.safetensors"  # Of entries that are small enough, and of format 3.
 LEGACY_CARD = "card.yaml"  # In place of config.json and golden.safetensors in entries of format 1.
-FILES = (CONFIG, MODEL, RULE, GOLDEN, PAGE)
+FILES = (CONFIG, MODEL, RULE, GOLDEN, SNAPSHOTS, PAGE)
 # The hub puts it into every repository; git reads it, and nothing here does.
 _BESIDE = (".gitattributes",)
 _HUB = "hf://"

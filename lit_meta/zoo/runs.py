@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lit_meta.data.scenarios import scenario_for_seed
 from lit_meta.data.sources import load_source
 from lit_meta.experiments.config import LEARNERS, Experiment, is_classification
 from lit_meta.experiments.run import build_module, run_experiment
+from lit_meta.experiments.units import SNAPSHOTS_FOLDER
 from lit_meta.rules import build_rule
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
@@ -76,11 +77,18 @@ def add(run_dir: str | Path, *, zoo: Path | None = None) -> Path:
         "accuracy_matrix": rows,
         "versions": metrics["versions"],
     }
-    return entry_of_experiment(card, load_tensors(run / MODEL), load_tensors(run / RULE), target)
+    steps = [load_tensors(path) for path in sorted((run / SNAPSHOTS_FOLDER).glob("*.safetensors"))]
+    return entry_of_experiment(
+        card, load_tensors(run / MODEL), load_tensors(run / RULE), target, steps if len(steps) == len(rows) else ()
+    )
 
 
 def entry_of_experiment(
-    card: Mapping[str, Any], weights: Mapping[str, Tensor], memory: Mapping[str, Tensor], folder: Path
+    card: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    memory: Mapping[str, Tensor],
+    folder: Path,
+    snapshots: Sequence[Mapping[str, Tensor]] = (),
 ) -> Path:
     """Writes an entry whose card knows its experiment; the rest is taken from the data."""
     experiment = Experiment.from_dict(card["experiment"])
@@ -111,7 +119,7 @@ def entry_of_experiment(
         "provenance": provenance(part.scenario, WEIGHTS_LICENCE, module.network),
         "versions": card["versions"],
     }
-    return write_entry(folder, content, weights, memory, samples=shown, transform=transform)
+    return write_entry(folder, content, weights, memory, samples=shown, transform=transform, snapshots=snapshots)
 
 
 def remake(

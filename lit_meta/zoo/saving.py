@@ -23,10 +23,11 @@ from lit_meta.utils.specs import Specification, normalized
 from lit_meta.zoo import references
 from lit_meta.zoo.golden import described as described_versions
 from lit_meta.zoo.golden import golden_tensors
-from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE
+from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE, SNAPSHOTS
 from lit_meta.zoo.pages import model_card
 from lit_meta.zoo.preprocessing import Transform
 from lit_meta.zoo.schema import OF_A_RUN, check_card, digest_of
+from lit_meta.zoo.snapshots import snapshot_tensors
 
 WEIGHTS_LICENCE = "Apache-2.0"
 
@@ -109,6 +110,7 @@ def write_entry(
     *,
     samples: Tensor,
     transform: Transform | None,
+    snapshots: Sequence[Mapping[str, Tensor]] = (),
 ) -> Path:
     """Writes the files of an entry to a folder beside the target, checks them by loading them, and moves them there.
 
@@ -141,14 +143,17 @@ def write_entry(
     shutil.rmtree(partial_folder, ignore_errors=True)
     try:
         partial_folder.mkdir(parents=True)
-        for file, tensors in ((MODEL, weights), (RULE, memory), (GOLDEN, golden)):
+        stored = {MODEL: weights, RULE: memory, GOLDEN: golden}
+        if steps := snapshot_tensors(snapshots, weights):
+            stored[SNAPSHOTS] = steps
+        for file, tensors in stored.items():
             save_tensors(partial_folder / file, tensors)
         card = {
-            "format": 2 if reference is None else FORMAT,
+            "format": 2 if reference is None and SNAPSHOTS not in stored else FORMAT,
             "library_name": "lit-meta",
             **content,
             "input_shape": list(samples.shape[1:]),
-            **({} if reference is None else {references.KEY: reference}),
+            **({references.KEY: reference} if reference is not None or SNAPSHOTS in stored else {}),
             "preprocessing": None if transform is None else transform.to_dict(),
             "spiking": is_spiking(network),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
@@ -157,7 +162,7 @@ def write_entry(
         # As JSON has it: lists in place of tuples.
         card = json.loads(json.dumps(card, allow_nan=False))
         (partial_folder / PAGE).write_text(model_card(card), encoding="utf-8")
-        card["sha256"] = {file: sha256(partial_folder / file) for file in (MODEL, RULE, GOLDEN, PAGE)}
+        card["sha256"] = {file: sha256(partial_folder / file) for file in (*stored, PAGE)}
         card["sha256"][CONFIG] = digest_of(card)
         check_card(card, card["name"])
         (partial_folder / CONFIG).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
@@ -194,7 +199,11 @@ def migrate(source: str | Path, folder: str | Path | None = None) -> Path:
     if card["experiment"] is None:
         raise ValueError(f"{files.name} was saved without a run, and has the present format already")
     target = Path(folder) if folder is not None else files.path(MODEL).parent
-    return entry_of_experiment(card, load(source).state_dict(), load_tensors(files.path(RULE)), target)
+    final = load(source)
+    steps = []
+    if SNAPSHOTS in files.paths:
+        steps = [load(source, after=number).state_dict() for number in range(1, len(card["accuracy_matrix"]) + 1)]
+    return entry_of_experiment(card, final.state_dict(), load_tensors(files.path(RULE)), target, steps)
 
 
 def is_spiking(network: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from lit_meta.utils.arguments import require_keys
 from lit_meta.utils.registry import Registry
 from lit_meta.utils.specs import Spec
 from lit_meta.zoo import references
-from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE
+from lit_meta.zoo.layout import CONFIG, FORMAT, GOLDEN, MODEL, PAGE, RULE, SNAPSHOTS
 
 # Everything that learns, as `Experiment.for_learner("rule")` has it.
 LEARNER = ("network", "rule", "loss", "optimizer")
@@ -67,7 +67,7 @@ def check_card(card: Mapping[str, Any], name: str, *, in_zoo: bool = False) -> d
         if in_zoo and card["name"] != name:
             raise ValueError(f"it is of {card['name']!r}: an entry lies in a folder of its own name")
         _check_plain(card)
-        if card["format"] > 2:
+        if card["format"] > 2 and card[references.KEY] is not None:
             references.check_stated(card[references.KEY])
         _check_learner(card)
         if card["experiment"] is not None:
@@ -218,6 +218,8 @@ def _check_registered(experiment: Experiment) -> None:
 def _check_digests(card: Mapping[str, Any]) -> None:
     digests = card["sha256"]
     needed = {MODEL, RULE} if card["format"] == 1 else {CONFIG, MODEL, RULE, GOLDEN, PAGE}
+    if card["format"] > 2 and isinstance(digests, Mapping) and SNAPSHOTS in digests:
+        needed.add(SNAPSHOTS)
     if not isinstance(digests, Mapping) or set(digests) != needed:
         raise ValueError(
             f"sha256 must be a mapping of {', '.join(sorted(needed))} to their digests, and of no other file"

@@ -24,7 +24,7 @@ from lit_meta.zoo.checks import read_tensors
 from lit_meta.zoo.continuation import continue_learning
 from lit_meta.zoo.entries import load
 from lit_meta.zoo.golden import golden_problem
-from lit_meta.zoo.layout import CONFIG, GOLDEN, Files, locate
+from lit_meta.zoo.layout import CONFIG, GOLDEN, SNAPSHOTS, Files, locate
 
 TOLERANCE = 0.002  # Of an accuracy: one sample in five hundred, for another processor's rounding.
 _CONTINUATION_TOLERANCE = 0.01  # After training, where rounding has had time to grow.
@@ -189,6 +189,10 @@ def _measured_problems(source: str | Path, described: Mapping[str, Any], learn: 
         problems.append(f"average accuracy is {accuracy:.4f}, the card says {stated:.4f}")
     experiment = Experiment.from_dict(described["experiment"]).for_learner("rule")
     benchmark = scenario_for_seed(experiment.scenario, described["seed"], trusted=False)
+    if SNAPSHOTS in described["sha256"]:
+        row = evaluate_network(load(source, after=1), benchmark, protocol=described["protocol"])
+        if float((row - torch.tensor(described["accuracy_matrix"][0])).abs().max()) > _CONTINUATION_TOLERANCE:
+            problems.append("the snapshot after the first experience has another accuracy than the card says")
     if described["protocol"] == "standard":
         report = audit(load(source), benchmark, samples=_AUDIT_SAMPLES, singles=100)
         if not report.passed:
