@@ -102,7 +102,7 @@ def download(address: str) -> Files:
     match = _match(address)
     repository = f"{match['owner']}/{match['name']}"
     hub = _client()
-    paths = {}
+    paths: dict[str, Path] = {}
     for file in FILES:
         if file == SNAPSHOTS and SNAPSHOTS.encode() not in paths[CONFIG].read_bytes():
             continue  # The card does not list it.
