@@ -23,6 +23,8 @@ from .data.scenarios import scenario as scenario
 from .evaluation.accuracy import evaluate as evaluate
 from .evaluation.audit import AuditReport as AuditReport
 from .evaluation.audit import audit as audit
+from .evaluation.class_retention import Retention as Retention
+from .evaluation.class_retention import retention as retention
 from .integrations.avalanche import MetaplasticityPlugin as MetaplasticityPlugin
 from .integrations.callback import Metaplasticity as Metaplasticity
 from .integrations.fabric import FabricSession as FabricSession

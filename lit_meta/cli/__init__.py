@@ -18,6 +18,7 @@ from lit_meta.cli import (
     listing,
     predict,
     report,
+    retention,
     run,
     schema,
     sweep,
@@ -27,7 +28,7 @@ from lit_meta.cli.console import error_console
 from lit_meta.cli.parsing import CommandParser, chosen
 
 # Each module has add(subparsers), which registers its commands and their functions.
-_COMMANDS = (demo, run, sweep, evaluate, predict, audit, bench, report, zoo, listing, schema, completion)
+_COMMANDS = (demo, run, sweep, evaluate, predict, audit, bench, report, retention, zoo, listing, schema, completion)
 
 
 def parser() -> CommandParser:

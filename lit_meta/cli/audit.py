@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import Namespace
 
 from lit_meta.cli.console import console, percent, table
 from lit_meta.cli.parsing import add_command
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from lit_meta.experiments.run import Experiment
+from lit_meta.cli.trained import trained
 
 
 def add(commands: Any) -> None:
@@ -38,7 +33,7 @@ def audit(options: Namespace) -> dict[str, Any]:
     from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.evaluation.audit import audit as audit_model
 
-    network, experiment, seed = _trained(options.name)
+    network, experiment, seed = trained(options.name)
     benchmark = scenario_for_seed(options.scenario or experiment.scenario, seed, trusted=options.scenario is not None)
     report = audit_model(
         network,
@@ -76,24 +71,3 @@ def audit(options: Namespace) -> dict[str, Any]:
         **report.to_dict(),
         "exit_status": int(not report.passed),
     }
-
-
-def _trained(name: str) -> tuple[nn.Module, Experiment, int]:
-    """The network of a zoo entry or of a run folder, its experiment, and the seed it is of."""
-    from lit_meta import zoo
-    from lit_meta.experiments.run import Experiment, load_experiment
-    from lit_meta.networks import build_network
-    from lit_meta.utils.io import load_tensors
-
-    folder = Path(name)
-    if not (folder / "config.yaml").is_file():
-        described = zoo.card(name)
-        if described["experiment"] is None:
-            raise ValueError(
-                f"{described['name']} was saved without a run: audit its network in Python, lit_meta.audit"
-            )
-        return zoo.load(name), Experiment.from_dict(described["experiment"]), described["seed"]
-    experiment = load_experiment(str(folder / "config.yaml"))
-    network = build_network(experiment.for_learner("rule").network, trusted=False)
-    network.load_state_dict(load_tensors(folder / "model.safetensors"))
-    return network, experiment, experiment.seeds[0]

@@ -144,7 +144,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
             (
                 learner,
                 percent(summaries["average_accuracy"]),
-                percent(summaries["forgetting"]),
+                forgotten(summaries, benchmarks[experiment.seeds[0]]),
                 f"{summaries['cost']['seconds']:.1f}",
                 f"{summaries['cost']['state_bytes'] / 1024:.0f}",
             )
@@ -163,6 +163,23 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
         accuracy_matrices({experiment.name: matrix}).savefig(_figures(run_dir) / "accuracy_matrix.png", dpi=150)
     console().print(f"results are in {run_dir}", soft_wrap=True)
     return report
+
+
+def forgotten(summaries: dict[str, Any], benchmark: Benchmark) -> str:
+    """Forgetting in points, or that most experiences were never learned, so that there was nothing to forget."""
+    import torch
+
+    from lit_meta.data.benchmark import stream_classes
+    from lit_meta.experiments.summary import percent
+    from lit_meta.functional.chance import chance_level, never_learned
+
+    matrix = torch.tensor(summaries["accuracy_matrix"])
+    classes = stream_classes(benchmark.test_stream)
+    if matrix.dim() == 2 and matrix.shape[0] == matrix.shape[1] == len(classes) > 1:
+        never = never_learned(matrix.diagonal(), chance_level(classes))
+        if never.double().mean() > 0.5:
+            return f"never learned ({int(never.sum())} of {len(never)})"
+    return percent(summaries["forgetting"])
 
 
 def recorders(

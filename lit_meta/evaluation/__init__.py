@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from lit_meta.evaluation.accuracy import accuracy_of as accuracy_of
     from lit_meta.evaluation.accuracy import evaluate as evaluate
     from lit_meta.evaluation.accuracy import predict as predict
+    from lit_meta.evaluation.class_retention import Retention as Retention
+    from lit_meta.evaluation.class_retention import retention as retention
 
 _NAMES = ("accuracy_by_batching", "accuracy_of", "evaluate", "predict")
-__getattr__, __dir__, _names = lazy_exports(__name__, [f"lit_meta.evaluation.accuracy:{name}" for name in _NAMES])
+_TARGETS = [
+    *(f"lit_meta.evaluation.accuracy:{name}" for name in _NAMES),
+    *(f"lit_meta.evaluation.class_retention:{name}" for name in ("Retention", "retention")),
+]
+__getattr__, __dir__, _names = lazy_exports(__name__, _TARGETS)
 __all__ = [*_names, "PROTOCOLS", "Protocol"]

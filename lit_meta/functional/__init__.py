@@ -1,6 +1,7 @@
 """Pure tensor mathematics: no state, no modules, no imports from the rest of the package."""
 
 from lit_meta.functional.binary import binary_sign, shrinking_step_factor
+from lit_meta.functional.chance import chance_level, never_learned
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.functional.gates import batch_gate, nearest_index, sample_gate, top_k_gate
 from lit_meta.functional.neuromodulation import (
@@ -45,6 +46,7 @@ __all__ = [
     "bernoulli_encode",
     "binary_sign",
     "centered_moments",
+    "chance_level",
     "cross_validated_ridge",
     "diagonal_fisher",
     "discriminant_readout",
@@ -58,6 +60,7 @@ __all__ = [
     "nearest_index",
     "neuromodulator_level",
     "neuromodulator_projection",
+    "never_learned",
     "oracle_approximating_shrinkage",
     "output_sensitivity",
     "plasticity_modulation",

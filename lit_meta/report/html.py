@@ -9,11 +9,13 @@ from importlib.resources import files
 
 import torch
 
+from lit_meta.evaluation.class_retention import COLUMNS
+from lit_meta.report.network_panels import between
 from lit_meta.report.panel import Panel
-from lit_meta.report.runs import Estimate, Run
+from lit_meta.report.runs import Estimate, LearnerRun, Run
 from lit_meta.report.style import css_variables, inline_svg
 from lit_meta.report.text import learner_label, protocol, rule_name, setting, summary
-from lit_meta.utils.specs import Spec, label
+from lit_meta.utils.specs import Spec, label, normalized
 
 
 def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Panel], list[str]]], comparison: Sequence[Panel]) -> str:
@@ -41,6 +43,8 @@ def page(runs: Sequence[Run], gallery: Sequence[tuple[list[Panel], list[str]]], 
     else:
         body.append(_overview(runs))
         body.append(results_table(runs))
+        if len(runs) == 2:
+            body.append(retention_table(runs[0], runs[1]))
         body.append(_figures("all", comparison))
         for number, (run, (figures, left_out)) in enumerate(zip(runs, gallery, strict=True)):
             body.append(f'<h2 id="run-{number}">{escape(run.name)}</h2>')
@@ -69,14 +73,21 @@ def results_table(runs: Sequence[Run]) -> str:
         if len(runs) > 1:
             rows.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(head)}">{escape(run.name)}</th></tr>')
         for name, learner in run.learners.items():
-            cells = [_cell(learner.accuracy), _cell(learner.anytime), _cell(learner.forgetting)]
+            cells = [_cell(learner.accuracy), _cell(learner.anytime), _lost(learner)]
             cells += [_cell(learner.gap if learner.is_stream else None)] if gaps else []
             cells += [f"{learner.cost('seconds'):.1f}", f"{learner.cost('state_bytes') / 1024:.0f}"]
             label = escape(learner_label(run, name))
-            rows.append(f'<tr><th scope="row">{label}</th>' + "".join(f"<td>{c}</td>" for c in cells) + "</tr>")
+            named = zip(head[1:], cells, strict=True)
+            rows.append(f'<tr><th scope="row">{label}</th>{"".join(_named(*pair) for pair in named)}</tr>')
         bodies.append(f"<tbody>{''.join(rows)}</tbody>")
     heads = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     caption = "Means over seeds, with 95 % t-intervals below."
+    streams = [learner for run in runs for learner in run.streams.values()]
+    if any(learner.never_learned is not None and learner.never_learned.any() for learner in streams):
+        caption += (
+            " Never learned: experiences whose accuracy was at chance right after they were learned. Nothing of them can be "
+            "forgotten, so that forgetting says nothing about them."
+        )
     if gaps:
         caption += (
             " The stability gap is what earlier experiences lose while a new one is learned and regain by its end."
@@ -101,7 +112,7 @@ def batching_table(run: Run) -> str:
     rows = ""
     for name, summaries in by_learner.items():
         estimates = (Estimate.of(torch.tensor(summaries[way]["values"], dtype=torch.float64)) for way in ways)
-        cells = "".join(f"<td>{_cell(estimate)}</td>" for estimate in estimates)
+        cells = "".join(_named(f"{way} (%)", _cell(e)) for way, e in zip(ways, estimates, strict=True))
         rows += f'<tr><th scope="row">{escape(learner_label(run, name))}</th>{cells}</tr>'
     caption = (
         "The same networks at the end of the stream, tested on batches made in different ways. Where the numbers of a row "
@@ -110,6 +121,30 @@ def batching_table(run: Run) -> str:
     return (
         f'<div class="scroll"><table><caption>{caption}</caption><thead><tr><th scope="col">learner</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def retention_table(first: Run, second: Run) -> str:
+    """What the second run's network lost of what the first one's knows, class by class; empty if they cannot be compared."""
+    same = (normalized(first.experiment.scenario, "scenario"), first.experiment.seeds[0]) == (
+        normalized(second.experiment.scenario, "scenario"),
+        second.experiment.seeds[0],
+    )
+    report = between(first, second) if same else ""
+    if isinstance(report, str):
+        return f'<p class="quiet">Class by class: {escape(report)}</p>' if report else ""
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in COLUMNS)
+    rows = ""
+    for name, *cells in report.rows():
+        named = zip(COLUMNS[1:], (typeset(escape(cell)) for cell in cells), strict=True)
+        rows += f'<tr><th scope="row">{escape(name)}</th>{"".join(_named(*pair) for pair in named)}</tr>'
+    caption = (
+        f"From {first.name} (before) to {second.name} (after), the networks of the first seed on the same test samples: "
+        f"{report.sentence}. Lost: right before, wrong after. Taken for: the class that most of the lost samples are taken for."
+    )
+    return (
+        f'<h3 id="retention">What was lost, class by class</h3><div class="scroll"><table><caption>{escape(typeset(caption))}'
+        f"</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -131,6 +166,22 @@ def _cell(estimate: Estimate | None) -> str:
     mean, low, high = (100 * float(v) for v in (estimate.mean, estimate.low, estimate.high))
     interval = f'<span class="interval">{low:.1f} to {high:.1f}</span>' if estimate.seeds > 1 else ""
     return f"{mean:.1f}{interval}"
+
+
+def _lost(learner: LearnerRun) -> str:
+    """Forgetting, or that there was nothing to forget."""
+    never = learner.never_learned
+    if never is None or not never.any():
+        return _cell(learner.forgetting)
+    count = f"{int(never.sum())} of {len(never)}"
+    if learner.learned_little:
+        return f'never learned<span class="interval">{count} at chance</span>'
+    return f'{_cell(learner.forgetting)}<span class="interval">{count} never learned</span>'
+
+
+def _named(column: str, cell: str) -> str:
+    """A cell that says its column where a narrow page has no head for it."""
+    return f'<td data-column="{escape(column)}">{cell}</td>'
 
 
 def _words(run: Run) -> str:
@@ -164,7 +215,9 @@ def _figures(prefix: str, figures: Sequence[Panel]) -> str:
     for panel in figures:
         name = f"{_identifier(prefix)}-{panel.name}"
         parts.append(
-            f'<figure id="{name}"><h3>{escape(panel.title)}</h3>{inline_svg(panel.figure, name, panel.summary)}'
+            f'<figure id="{name}"><h3>{escape(panel.title)}</h3>'
+            f'<div class="wide">{inline_svg(panel.figure, name, panel.summary)}</div>'
+            f'<div class="narrow">{inline_svg(panel.narrow(), f"{name}-narrow", panel.summary)}</div>'
             f"<figcaption>{escape(panel.caption)}</figcaption></figure>"
         )
     return "\n".join(parts)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
 import torch
+from torch import nn
 
 from lit_meta.networks import SpikingNetwork
 from lit_meta.report.panel import Panel
@@ -10,11 +14,14 @@ from lit_meta.report.runs import Estimate, Run
 from lit_meta.report.spike_figures import spikes_raster
 from lit_meta.report.style import Series, learner_series
 from lit_meta.report.text import learner_label, rule_name
-from lit_meta.report.weight_figures import first_and_last, shares_changed, synapses_changed, weight_change_maps
+from lit_meta.report.weight_figures import first_and_last, shares_changed, synapses_changed, weight_changes
+
+if TYPE_CHECKING:
+    from lit_meta.evaluation import Retention
 
 
-def weight_map(run: Run) -> Panel | str:
-    """Where weights changed over the stream, or why it cannot be shown."""
+def weight_distances(run: Run) -> Panel | str:
+    """How far weights moved over the stream, or why it cannot be shown."""
     by_learner = {name: first_and_last(run, name) for name in ("rule", "naive") if name in run.streams}
     weights = {learner_label(run, name): pairs for name, pairs in by_learner.items() if pairs is not None}
     if not weights:
@@ -25,12 +32,19 @@ def weight_map(run: Run) -> Panel | str:
     )
     return Panel(
         "weight_change",
-        "Which weights the stream changed",
-        "Difference between the initial and the final weights, relative to the layer's typical initial weight, averaged over "
-        "blocks where the layer is larger than the image; first seed. Synapses that moved by more than 1 % of the typical "
-        f"weight: {shares}.",
-        f"Heat maps of weight change. {shares}.",
-        weight_change_maps(weights),
+        "How far the stream moved the weights",
+        "For every distance, the share of a layer's synapses whose weight moved by more than that between the beginning and "
+        "the end of the stream, in per cent of the layer's typical initial weight; first seed. The vertical line is at 1 %, "
+        f"beyond which lie: {shares}.",
+        f"Line chart. Share of synapses that moved by more than 1 %. {shares}.",
+        partial(
+            weight_changes,
+            {
+                learner_label(run, name): (pairs, learner_series(name, list(run.learners)))
+                for name, pairs in by_learner.items()
+                if pairs is not None
+            },
+        ),
     )
 
 
@@ -59,32 +73,58 @@ def synapses(run: Run) -> Panel | str:
         "Share of a layer's synapses that moved by more than 1 % of its typical weight while an experience was learned. "
         "Bands: 95 % t-intervals over seeds.",
         f"Line chart. {means}.",
-        synapses_changed(layers),
+        partial(synapses_changed, layers),
     )
+
+
+def final_network(run: Run) -> nn.Module | str:
+    """The network that the main learner ended with, of the first seed, or why there is none."""
+    from lit_meta.networks import build_network
+    from lit_meta.utils.io import load_tensors
+
+    path = run.folder / "model.safetensors"
+    if not path.is_file():
+        return f"{path.name} is missing."
+    network = build_network(run.experiment.network, trusted=False)
+    network.load_state_dict(load_tensors(path))
+    return network
+
+
+def benchmark_of(run: Run) -> Any:
+    """The benchmark of the first seed, or why there is none."""
+    from lit_meta.data.scenarios import scenario_for_seed
+
+    try:
+        return scenario_for_seed(run.experiment.scenario, run.experiment.seeds[0], trusted=False)
+    except FileNotFoundError as error:
+        return f"the scenario's data are missing ({error})."
+    except ValueError as error:
+        return f"the scenario cannot be made ({error})."
+
+
+def between(first: Run, second: Run) -> Retention | str:
+    """What the second run's network lost of what the first one's knows, class by class, or why it cannot be told."""
+    from lit_meta.evaluation import retention
+
+    one, other = final_network(first), final_network(second)
+    benchmark = benchmark_of(first)
+    missing = next((part for part in (one, other, benchmark) if isinstance(part, str)), None)
+    return missing if missing is not None else retention(one, other, benchmark)
 
 
 def raster(run: Run) -> Panel | str:
     """Spikes of two test samples, or why they cannot be shown."""
     from lit_meta.data import experience_tensors
-    from lit_meta.data.scenarios import scenario_for_seed
     from lit_meta.evaluation.activations import spike_raster
     from lit_meta.networks import build_network
-    from lit_meta.utils.io import load_tensors
     from lit_meta.utils.specs import label
 
-    network = build_network(run.experiment.network, trusted=False)
-    if not isinstance(network, SpikingNetwork):
+    if not isinstance(build_network(run.experiment.network, trusted=False), SpikingNetwork):
         return f"the network ({label(run.experiment.network)}) does not spike."
-    path = run.folder / "model.safetensors"
-    if not path.is_file():
-        return f"{path.name} is missing."
-    network.load_state_dict(load_tensors(path))
-    try:
-        benchmark = scenario_for_seed(run.experiment.scenario, run.experiment.seeds[0], trusted=False)
-    except FileNotFoundError as error:
-        return f"the scenario's data are missing ({error})."
-    except ValueError as error:
-        return f"the scenario cannot be made ({error})."
+    network, benchmark = final_network(run), benchmark_of(run)
+    if isinstance(network, str) or isinstance(benchmark, str):
+        return network if isinstance(network, str) else benchmark
+    assert isinstance(network, SpikingNetwork)
     samples = {}
     for position, title in ((0, "from the first experience"), (-1, "from the last experience")):
         inputs, targets = experience_tensors(benchmark.test_stream[position])
@@ -102,5 +142,5 @@ def raster(run: Run) -> Panel | str:
         f"in the network trained with {rule_name(run)} and the first seed. The output neuron that fires most is the "
         "prediction.",
         f"Spike rasters. Share of neurons and steps with a spike: {rates}.",
-        spikes_raster(samples, classes),
+        partial(spikes_raster, samples, classes),
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from matplotlib.figure import Figure
+
+from lit_meta.report.style import narrow_layout
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,21 @@ class Panel:
         title: above the figure.
         caption: how to read the figure.
         summary: what the figure shows, for readers who cannot see it.
-        figure: the figure.
+        draw: makes the figure.
     """
 
     name: str
     title: str
     caption: str
     summary: str
-    figure: Figure
+    draw: Callable[[], Figure]
+
+    @cached_property
+    def figure(self) -> Figure:
+        """The figure, without its title."""
+        return self.draw()
+
+    def narrow(self) -> Figure:
+        """The figure for a page as narrow as a phone: panels below each other, letters as large."""
+        with narrow_layout():
+            return self.draw()

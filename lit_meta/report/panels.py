@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from lit_meta.report.cost_figures import CostPoint, cost_against_accuracy
-from lit_meta.report.network_panels import raster, synapses, weight_map
+from lit_meta.report.network_panels import raster, synapses, weight_distances
 from lit_meta.report.panel import Panel
 from lit_meta.report.runs import Estimate, Run
 from lit_meta.report.stream_figures import accuracy_along_stream
-from lit_meta.report.stream_panels import along_stream, forgetting, forgetting_by_class, matrices
+from lit_meta.report.stream_panels import along_stream, coincide, forgetting, forgetting_by_class, matrices
 from lit_meta.report.style import Series, learner_series, run_series
 from lit_meta.report.text import learner_label
 
@@ -31,7 +32,7 @@ def run_panels(run: Run) -> tuple[list[Panel], list[str]]:
         left_out.append("Accuracy along the stream, accuracy matrix, forgetting: the run has no stream of experiences.")
     panels.append(cost_panel([run]))
     for panel, name in (
-        (weight_map(run), "Weight-change map"),
+        (weight_distances(run), "How far weights moved"),
         (synapses(run), "Synapses changed by each experience"),
     ):
         if isinstance(panel, str):
@@ -57,9 +58,10 @@ def along_stream_panel(runs: Sequence[Run]) -> Panel:
         "side_by_side",
         "Accuracy along the stream, side by side",
         "Each line is the rule of one run: mean accuracy on the experiences seen so far. Bands: 95 % t-intervals over "
-        "seeds. The runs share scenario, number of experiences and protocol, but not necessarily the network.",
+        "seeds. The runs share scenario, number of experiences and protocol, but not necessarily the network."
+        f"{coincide(lines)}",
         f"Line chart of {len(runs)} runs. {ends}.",
-        accuracy_along_stream(lines, {}),
+        partial(accuracy_along_stream, lines, {}),
     )
 
 
@@ -91,11 +93,11 @@ def cost_panel(runs: Sequence[Run]) -> Panel:
     )
     return Panel(
         "cost_accuracy",
-        "Accuracy against cost",
-        "Up and to the left is better. The thin line, if more than one learner lies on it, is the Pareto front: no other "
-        "learner here beats those on it in both cost and accuracy. Hollow marks saw all data at once; they are a bound, not a "
-        "candidate. Bars: 95 % intervals over seeds. Training times are those of the machine the run was made on. Energy, if "
-        "counted, takes 4.6 pJ per multiply-accumulate and 0.9 pJ per accumulate.",
-        f"Scatter plot. {cells}.",
-        cost_against_accuracy(points),
+        "Accuracy and cost",
+        "Each row is a learner, each column a quantity. Hollow marks saw all data at once; they are a bound, not a candidate. "
+        "Bars: 95 % intervals over seeds. Costs have a logarithmic scale. Training times are those of the machine the run was "
+        "made on; memory is that of weights and rule. Energy, if counted, is estimated at 4.6 pJ per multiply-accumulate and "
+        "0.9 pJ per accumulate.",
+        f"Dot plot. {cells}.",
+        partial(cost_against_accuracy, points),
     )

@@ -13,6 +13,7 @@ from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
 from lit_meta.callbacks.weight_change import read_weight_change
 from lit_meta.experiments.run import Experiment
 from lit_meta.functional import matrix
+from lit_meta.functional.chance import chance_level, never_learned
 from lit_meta.functional.interval import t_interval
 from lit_meta.functional.stability import stability_gap
 from lit_meta.utils.io import load_json, load_yaml
@@ -98,6 +99,23 @@ class LearnerRun:
         if not self.is_stream:
             return None
         return Estimate.of(torch.stack([matrix.forgetting(accuracies) for accuracies in self.matrices]))
+
+    @property
+    def never_learned(self) -> Tensor | None:
+        """Whether each experience was at chance right after it was learned, (experiences,); None if that is not known.
+
+        Means over seeds are compared with chance: each seed has its own order of classes.
+        """
+        if not self.is_stream or not all(seed.classes for seed in self.seeds):
+            return None
+        chance = torch.stack([chance_level(seed.classes) for seed in self.seeds]).mean(0)
+        return never_learned(self.matrices.mean(0).diagonal(), chance)
+
+    @property
+    def learned_little(self) -> bool:
+        """Whether more than half of the experiences were never learned, so that forgetting says nothing."""
+        never = self.never_learned
+        return never is not None and bool(never.double().mean() > 0.5)
 
     @property
     def anytime(self) -> Estimate | None:

@@ -10,7 +10,20 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from lit_meta.report.runs import Estimate
-from lit_meta.report.style import FAINT, INK, PAPER, SEQUENTIAL, Series, new_figure, plain, styled
+from lit_meta.report.style import (
+    FAINT,
+    INK,
+    PAPER,
+    SEQUENTIAL,
+    Series,
+    draw_lines,
+    is_narrow,
+    label_rows,
+    legend_columns,
+    new_figure,
+    plain,
+    styled,
+)
 
 _NUMBERS_UP_TO = 12  # more columns leave no room for a number in each cell
 
@@ -29,20 +42,22 @@ def accuracy_matrices(matrices: Mapping[str, Tensor]) -> Figure:
     with styled():
         columns = max(matrix.shape[1] for matrix in matrices.values())
         width = min(7.4, 3.0 + 2.4 * len(matrices))
-        figure, panels = new_figure(len(matrices), width=width, height=1.0 + 0.85 * (width - 1) / len(matrices))
+        height = 3.3 if is_narrow() else 1.0 + 0.85 * (width - 1) / len(matrices)
+        figure, panels = new_figure(len(matrices), width=width, height=height)
         image = None
         for axes, (title, matrix) in zip(panels, matrices.items(), strict=True):
             values = 100 * matrix.double()
             image = axes.imshow(values.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=100, interpolation="none")
             plain(axes)
             if columns <= _NUMBERS_UP_TO:
-                _write_values(axes, values, size=7.0 if len(matrices) < 3 else 5.5)
+                _write_values(axes, values, size=7.0 if len(matrices) < 3 and not is_narrow() else 5.5)
             _integer_ticks(axes, *values.shape)
             axes.set_xlabel("tested on experience")
             axes.set_title(title)
-        panels[0].set_ylabel("after learning experience")
+        label_rows(panels, "after learning experience")
         if image is not None:
-            bar = figure.colorbar(image, ax=panels, label="accuracy (%)", shrink=0.8)
+            location = "bottom" if is_narrow() else "right"
+            bar = figure.colorbar(image, ax=panels, label="accuracy (%)", shrink=0.8, location=location)
             bar.outline.set_visible(False)  # type: ignore[operator]
             bar.solids.set_rasterized(True)  # type: ignore[union-attr]
     return figure
@@ -67,11 +82,7 @@ def accuracy_along_stream(
     with styled():
         figure, (axes,) = new_figure(1, height=3.5)
         length = max(len(seen.mean) for seen, _ in lines.values())
-        for label, (seen, style) in lines.items():
-            x = range(1, len(seen.mean) + 1)
-            low, high = 100 * seen.low.numpy(), 100 * seen.high.numpy()
-            axes.fill_between(x, low, high, color=style.color, alpha=0.18, lw=0)
-            axes.plot(x, 100 * seen.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label)
+        draw_lines(axes, lines)
         for label, (bound, style) in bounds.items():
             axes.axhspan(100 * float(bound.low), 100 * float(bound.high), color=style.color, alpha=0.12, lw=0)
             axes.axhline(100 * float(bound.mean), color=style.color, ls=style.line, lw=1.4, label=label)
@@ -80,7 +91,7 @@ def accuracy_along_stream(
         axes.set_xticks(_ticks(length), [str(i) for i in _ticks(length)])
         axes.set_xlabel("experiences learned")
         axes.set_ylabel("accuracy on experiences seen (%)")
-        figure.legend(loc="outside upper left", ncols=2, handlelength=3.6)
+        figure.legend(loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
     return figure
 
 
@@ -119,15 +130,15 @@ def forgetting_by(what: str, labels: Sequence[str], panels: Mapping[str, tuple[T
                 x, 100 * final.numpy(), ls="", marker=style.marker, color=style.color, markersize=6, clip_on=False
             )
             axes.set_ylim(0, 102)
-            step = max(1, -(-len(labels) // (26 // len(panels))))
+            step = max(1, -(-len(labels) // (13 if is_narrow() else 26 // len(panels))))
             axes.set_xticks(list(x)[::step], list(labels)[::step])
             axes.set_xlabel(what)
             axes.grid(False, axis="x")
             axes.set_title(title)
-        axes_row[0].set_ylabel("accuracy (%)")
+        label_rows(axes_row, "accuracy (%)")
         hollow = Line2D([], [], ls="", marker="o", markerfacecolor=PAPER, markeredgecolor=INK, markeredgewidth=1.5)
         filled = Line2D([], [], ls="", marker="o", color=INK)
-        figure.legend([hollow, filled], ["just after learning", "at the end"], loc="outside upper right", ncols=2)
+        figure.legend([hollow, filled], ["just after learning", "at the end"], loc="outside upper left", ncols=2)
     return figure
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
 from lit_meta.report.panel import Panel
-from lit_meta.report.runs import LearnerRun, Run
+from lit_meta.report.runs import Estimate, LearnerRun, Run
 from lit_meta.report.stream_figures import accuracy_along_stream, accuracy_matrices, forgetting_by
 from lit_meta.report.style import Series, learner_series
 from lit_meta.report.text import learner_label
@@ -28,10 +32,21 @@ def along_stream(run: Run) -> Panel:
         "accuracy_along_stream",
         "Accuracy along the stream",
         "After each experience the network is tested on all experiences seen so far. A learner that remembers only the last "
-        "of n experiences falls to 1/n. Bands: 95 % t-intervals over seeds.",
+        f"of n experiences falls to 1/n. Bands: 95 % t-intervals over seeds.{coincide(lines)}",
         f"Line chart. {ends}.",
-        accuracy_along_stream(lines, bounds),
+        partial(accuracy_along_stream, lines, bounds),
     )
+
+
+def coincide(lines: Mapping[str, tuple[Estimate, Series]]) -> str:
+    """Says which lines lie on each other, within a point of accuracy everywhere; empty if none do."""
+    sentences = []
+    for (first, (one, _)), (second, (other, _)) in combinations(lines.items(), 2):
+        if one.mean.shape == other.mean.shape:
+            apart = 100 * float((one.mean - other.mean).abs().max())
+            if apart < 1.0:
+                sentences.append(f" {first} and {second} lie on each other: they differ by at most {apart:.1f} points.")
+    return "".join(sentences)
 
 
 def matrices(run: Run) -> Panel:
@@ -45,7 +60,7 @@ def matrices(run: Run) -> Panel:
         "it are earlier experiences, above it those not yet learned. Means over seeds; at most three learners.",
         f"Heat map. Mean of the diagonal {100 * float(main.diagonal().mean()):.1f} %, "
         f"of the last row {100 * float(main[-1].mean()):.1f} %.",
-        accuracy_matrices(shown),
+        partial(accuracy_matrices, shown),
     )
 
 
@@ -63,7 +78,7 @@ def forgetting(run: Run) -> Panel:
         "The length of a line is the accuracy lost between learning an experience and the end of the stream. Experiences are "
         "in the order in which they were learned. Means over seeds; at most three learners.",
         _lost(panels, labels, "experience"),
-        forgetting_by("experience", labels, panels),
+        partial(forgetting_by, "experience", labels, panels),
     )
 
 
@@ -84,7 +99,7 @@ def forgetting_by_class(run: Run) -> Panel | None:
         "As above, by class: each seed learned the classes in a different order, so this depends less on the position in the "
         "stream and more on how hard a class is to retain.",
         _lost(panels, labels, "class"),
-        forgetting_by("class", labels, panels),
+        partial(forgetting_by, "class", labels, panels),
     )
 
 

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+if TYPE_CHECKING:
+    from lit_meta.report.runs import Estimate
 
 # name: (light theme, dark theme). The dark variants keep the hue and are bright enough on a dark background.
 COLORS = {
@@ -101,11 +107,77 @@ def styled() -> Iterator[None]:
         yield
 
 
+_NARROW: ContextVar[bool] = ContextVar("narrow", default=False)
+_NARROW_WIDTH = 3.6  # Inches; a phone shows this at the size of the letters of its text.
+
+
+@contextmanager
+def narrow_layout() -> Iterator[None]:
+    """Within the block, figures are made for a narrow page."""
+    token = _NARROW.set(True)
+    try:
+        yield
+    finally:
+        _NARROW.reset(token)
+
+
+def is_narrow() -> bool:
+    """Whether figures are made for a narrow page."""
+    return _NARROW.get()
+
+
 def new_figure(columns: int, rows: int = 1, *, width: float = 7.4, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's width with one or more rows of panels; call it inside `styled`."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    return figure, list(axes.flat)
+    """A figure of the page's width with one or more rows of panels; call it inside `styled`.
+
+    On a narrow page, columns are put below each other, each with its rows.
+
+    Returns:
+        The figure, and its axes, row by row.
+    """
+    if not is_narrow():
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+        return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+    height = min(height, 2.6 * rows) if columns > 1 else height
+    figure = Figure(figsize=(_NARROW_WIDTH, height * columns), layout="constrained", facecolor="none")
+    axes = figure.subplots(rows * columns, 1, squeeze=False)[:, 0]
+    return figure, [axes[column * rows + row] for row in range(rows) for column in range(columns)]
+
+
+def label_rows(panels: Sequence[Axes], text: str) -> None:
+    """Labels the axis of a row of panels: at its left, or at each panel where they are below each other."""
+    for axes in panels if is_narrow() else panels[:1]:
+        axes.set_ylabel(text)
+
+
+def legend_columns(most: int) -> int:
+    """How many columns a legend has."""
+    return 1 if is_narrow() else most
+
+
+def draw_lines(axes: Axes, lines: Mapping[str, tuple[Estimate, Series]]) -> None:
+    """Draws lines in per cent with their bands, so that lines which coincide can be told apart.
+
+    Each is thinner than the one below it, which shows between its dashes and at its sides.
+
+    Args:
+        axes: to draw into.
+        lines: by label, from the lowest to the highest, estimates of shape (points,) and their style.
+    """
+    for position, (label, (estimate, style)) in enumerate(lines.items()):
+        x = range(1, len(estimate.mean) + 1)
+        share = position / max(1, len(lines) - 1)
+        low, high, mean = (100 * values.numpy() for values in (estimate.low, estimate.high, estimate.mean))
+        axes.fill_between(x, low, high, color=style.color, alpha=0.16, lw=0)
+        axes.plot(
+            x,
+            mean,
+            color=style.color,
+            marker=style.marker,
+            ls=style.line,
+            lw=3.4 - 1.8 * share,
+            markersize=7.0 - 3.0 * share,
+            label=label,
+        )
 
 
 def plain(axes: Axes) -> None:
@@ -115,14 +187,19 @@ def plain(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes ``name.png`` and ``name.svg`` on a white background, for use in documents."""
+def save_figure(figure: Figure, folder: Path, name: str, title: str) -> list[Path]:
+    """Writes ``name.png`` and ``name.svg`` with a title, on a white background, for use in documents."""
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     with styled():
         _settle(figure)
-        figure.savefig(files[0], dpi=150, facecolor="white")
-        figure.savefig(files[1], facecolor="white", metadata={"Date": None})
+        width, height = figure.get_size_inches()
+        # Above the figure, whose layout leaves no room for it beside a legend.
+        text = figure.text(0.01, 1 + 0.1 / height, title, fontsize=11, fontweight="bold", va="bottom")
+        whole = Bbox([[0, 0], [width, height + 0.36]])
+        figure.savefig(files[0], dpi=150, facecolor="white", bbox_inches=whole)
+        figure.savefig(files[1], facecolor="white", bbox_inches=whole, metadata={"Date": None})
+        text.remove()
     return files
 
 

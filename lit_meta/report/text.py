@@ -72,7 +72,9 @@ def summary(run: Run) -> list[str]:
     main = names.get("rule") or next(iter(names.values()))
     label = learner_label(run, main.name)
     findings = [f"{label} ends at an average accuracy of {percent(main.accuracy)} %."]
-    if main.is_stream and main.forgetting is not None:
+    if main.learned_little:
+        findings[0] += f" {_never(main)}"
+    elif main.is_stream and main.forgetting is not None:
         lost = 100 * float(main.forgetting.mean)
         findings[0] += (
             f" On average, an experience lost {lost:.1f} points of accuracy after it was learned."
@@ -81,6 +83,8 @@ def summary(run: Run) -> list[str]:
         )
     if "naive" in names and main.name != "naive":
         findings.append(_against_naive(main, names["naive"]))
+        if names["naive"].learned_little:
+            findings.append(f"The baseline says little: without the rule, {_never(names['naive'])}")
     controls = [learner for name, learner in names.items() if name not in (main.name, "naive", "joint")]
     if controls:
         ends = ", ".join(f"{learner.name} {percent(learner.accuracy)} %" for learner in controls)
@@ -96,6 +100,15 @@ def summary(run: Run) -> list[str]:
     else:
         findings.append("A single seed says nothing about how much the numbers vary.")
     return [sentence.strip() for sentence in findings]
+
+
+def _never(learner: LearnerRun) -> str:
+    never = learner.never_learned
+    assert never is not None  # Of a learner that learned little.
+    return (
+        f"{int(never.sum())} of {len(never)} experiences were never learned: their accuracy was at chance right after them, "
+        "and what was never learned cannot be forgotten."
+    )
 
 
 def _by_batching(run: Run, main: LearnerRun) -> list[str]:

@@ -1,20 +1,20 @@
-"""Synapses changed by learning: maps, and shares along the stream."""
+"""Synapses changed by learning: how far, and shares along the stream."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from lit_meta.core.layers import weight_layers
 from lit_meta.experiments.run import network_for_seed
-from lit_meta.functional.weight_change import change_map, changed_fraction
+from lit_meta.functional.weight_change import changed_fraction
 from lit_meta.report.runs import Estimate, Run
-from lit_meta.report.style import SEQUENTIAL, Series, new_figure, plain, styled
+from lit_meta.report.style import FAINT, Series, draw_lines, label_rows, legend_columns, new_figure, styled
 from lit_meta.streams.checkpoints import last_weights
-
-_MAP_SIZE = (40, 64)
 
 
 def first_and_last(run: Run, learner: str) -> dict[str, tuple[Tensor, Tensor]] | None:
@@ -55,41 +55,40 @@ def shares_changed(weights: Mapping[str, tuple[Tensor, Tensor]], threshold: floa
     return {name: float(changed_fraction(*pair, threshold=threshold)) for name, pair in weights.items()}
 
 
-def weight_change_maps(learners: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]]) -> Figure:
-    """Maps of the relative change from the initial to the final weights: a row per learner, a column per layer.
+def weight_changes(
+    learners: Mapping[str, tuple[Mapping[str, tuple[Tensor, Tensor]], Series]], threshold: float = 0.01
+) -> Figure:
+    """How far synapses moved: the share of a layer's synapses that moved by more than x, a panel for each layer.
 
     Args:
-        learners: by row title and layer name, the weights before and after.
+        learners: by label, the weights before and after of each layer, and the style.
+        threshold: a share of the layer's typical initial weight, marked by a line.
 
     Example:
         >>> import torch
+        >>> from lit_meta.report.style import run_series
         >>> layers = {"layers.0": (torch.ones(3, 4), torch.zeros(3, 4))}
-        >>> weight_change_maps({"EWC": layers}).axes[0].get_title(loc="left")
-        'EWC: layers.0'
+        >>> weight_changes({"EWC": (layers, run_series(0))}).axes[0].get_title(loc="left")
+        'layers.0'
     """
     with styled():
-        names = list(next(iter(learners.values())))
-        figure, panels = new_figure(len(names), len(learners), height=0.5 + 2.1 * len(learners))
-        maps = {
-            (row, name): change_map(*pair, size=_MAP_SIZE)
-            for row, layers in learners.items()
-            for name, pair in layers.items()
-        }
-        for panel, ((row, name), change) in zip(panels, maps.items(), strict=True):
-            # A layer has the same scale in all rows, so that rows can be compared.
-            top = max(float(maps[other, name].max()) for other in learners)
-            image = panel.imshow(
-                change.numpy(), cmap=SEQUENTIAL, vmin=0, vmax=top or 1.0, interpolation="none", aspect="auto"
-            )
-            plain(panel)
-            panel.set_xticks([])
-            panel.set_yticks([])
-            panel.set_title(f"{row}: {name}", fontsize=9)
-            panel.set_xlabel("inputs")
-            panel.set_ylabel("units")
-            bar = figure.colorbar(image, ax=panel, label="relative change", fraction=0.05)
-            bar.outline.set_visible(False)  # type: ignore[operator]
-            bar.solids.set_rasterized(True)  # type: ignore[union-attr]
+        names = list(next(iter(learners.values()))[0])
+        figure, panels = new_figure(len(names), height=3.0)
+        moved = torch.logspace(-4, 1, 51, dtype=torch.float64)
+        for axes, name in zip(panels, names, strict=True):
+            axes.axvline(100 * threshold, color=FAINT, lw=1)
+            for position, (label, (layers, style)) in enumerate(learners.items()):
+                shares = [100 * float(changed_fraction(*layers[name], threshold=float(x))) for x in moved]
+                width = 3.4 - 1.8 * position / max(1, len(learners) - 1)
+                axes.plot(100 * moved.numpy(), shares, color=style.color, ls=style.line, lw=width, label=label)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.set_ylim(0, 102)
+            axes.set_xlabel("moved by more than (% of a typical weight)")
+            axes.set_title(name)
+        label_rows(panels, "share of synapses (%)")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
     return figure
 
 
@@ -109,18 +108,11 @@ def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]
     with styled():
         figure, panels = new_figure(len(layers), height=2.9)
         for axes, (name, learners) in zip(panels, layers.items(), strict=True):
-            for label, (share, style) in learners.items():
-                x = range(1, len(share.mean) + 1)
-                axes.fill_between(
-                    x, 100 * share.low.numpy(), 100 * share.high.numpy(), color=style.color, alpha=0.18, lw=0
-                )
-                axes.plot(
-                    x, 100 * share.mean.numpy(), color=style.color, marker=style.marker, ls=style.line, label=label
-                )
+            draw_lines(axes, learners)
             axes.set_ylim(0, 102)
             axes.set_xlabel("experience")
             axes.set_title(name)
-        panels[0].set_ylabel("synapses changed (%)")
+        label_rows(panels, "synapses changed (%)")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), handlelength=3.6)
+        figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
     return figure

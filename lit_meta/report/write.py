@@ -48,12 +48,14 @@ def write_report(
         figures, left_out = run_panels(run)
         gallery.append((figures, left_out))
         for panel in figures:
-            written += map(str, save_figure(panel.figure, run.folder / "figures", panel.name))
+            written += map(str, save_figure(panel.figure, run.folder / "figures", panel.name, panel.title))
         if on_run is not None:
             on_run(run.name)
     comparison = compare(runs) if len(runs) > 1 else []
     for panel in comparison:
-        written += map(str, save_figure(panel.figure, target.parent / f"{target.stem}_figures", panel.name))
+        written += map(
+            str, save_figure(panel.figure, target.parent / f"{target.stem}_figures", panel.name, panel.title)
+        )
     write_text(target, page(runs, gallery, comparison))
     facts = [
         {"name": run.name, "folder": str(run.folder), "accuracy": _accuracies(run), "left_out": left_out}
@@ -83,7 +85,7 @@ def _numbered(panel: Panel, number: int, groups: int, kind: tuple[str, int, str]
     if groups == 1:
         return panel
     title = f"{panel.title}: {kind[0]}, {kind[1]} experiences, protocol {kind[2]}"
-    return Panel(f"{panel.name}_{number + 1}", title, panel.caption, panel.summary, panel.figure)
+    return Panel(f"{panel.name}_{number + 1}", title, panel.caption, panel.summary, panel.draw)
 
 
 def _accuracies(run: Run) -> dict[str, dict[str, float]]:

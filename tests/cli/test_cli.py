@@ -355,3 +355,13 @@ def test_the_installed_command_runs():
 def test_names_of_entries_and_their_experiments_agree():
     for name in zoo.names():
         assert zoo.card(name)["experiment"]["name"] == name
+
+
+def test_two_networks_are_compared_class_by_class(tmp_path, capsys):
+    names = ["recursive-readout-digits", "ewc-mlp-digits"]
+    assert main(["retention", *names, "--json", str(tmp_path / "facts.json")]) == 0
+    facts = json.loads((tmp_path / "facts.json").read_text())["retention"]
+    assert facts["before"] > 0.95
+    assert facts["after"] < facts["before"]
+    assert sum(c["lost"] for c in facts["classes"]) > 100
+    assert "taken for" in " ".join(capsys.readouterr().out.split())

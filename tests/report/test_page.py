@@ -94,7 +94,7 @@ def test_every_figure_is_there_in_both_forms(report: tuple[Path, dict[str, objec
         assert {str(png), str(svg)} <= set(facts["figures"])  # type: ignore[call-overload]
     reader = read(page)
     assert {name.split("-")[-1] for name in reader.figures} == FIGURES
-    assert len(reader.svg_titles) == len(FIGURES)
+    assert len(reader.svg_titles) == 2 * len(FIGURES)  # For a wide page and for a narrow one.
     (left_out,) = (run["left_out"] for run in facts["runs"])  # type: ignore[attr-defined]
     assert len(left_out) == 1
     assert left_out[0].startswith("Forgetting by class: needs a single class")
@@ -123,7 +123,7 @@ def test_ids_are_unique_and_references_lead_somewhere(report: tuple[Path, dict[s
 
 def test_titles_tell_what_a_figure_shows(report: tuple[Path, dict[str, object]]) -> None:
     titles = re.findall(r"<svg[^>]*><title[^>]*>([^<]+)</title>", report[0].read_text())
-    assert len(titles) == len(FIGURES)
+    assert len(titles) == 2 * len(FIGURES)
     for title in titles:
         assert re.search(r"\d", title), f"a title without a number: {title}"
 
@@ -170,22 +170,31 @@ def browse(page: Path, *flags: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium is not installed")
 @pytest.mark.parametrize("scheme", ("light", "dark"))
-def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize("width", (1000, 390))
+def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, scheme: str, width: int) -> None:
     probe = """
     <script>
-      const seen = [...document.querySelectorAll("figure svg")].map(svg => {
+      const shown = [...document.querySelectorAll("figure svg")].filter(svg => svg.getBoundingClientRect().width);
+      const seen = shown.map(svg => {
         const box = svg.getBoundingClientRect();
         const text = svg.querySelector("text");
-        return {id: svg.parentElement.id, width: box.width, height: box.height,
+        const letters = text.getBoundingClientRect().height;
+        return {id: svg.closest("figure").id, letters, width: box.width, height: box.height,
                 marks: svg.querySelectorAll("path,image").length, ink: text ? getComputedStyle(text).fill : null};
       });
       document.body.dataset.seen = JSON.stringify(
         {figures: seen, paper: getComputedStyle(document.documentElement).backgroundColor, wide: document.body.scrollWidth});
     </script></body>"""
-    page = tmp_path / "probed.html"
-    page.write_text(report[0].read_text().replace("</body>", probe), encoding="utf-8")
+    inner, page = tmp_path / "inner.html", tmp_path / "probed.html"
+    inner.write_text(report[0].read_text().replace("</body>", probe), encoding="utf-8")
+    # A browser's own window cannot be as narrow as a phone.
+    tell = "document.body.dataset.seen = this.contentDocument.body.dataset.seen"
+    page.write_text(
+        f'<!DOCTYPE html><body><iframe src="inner.html" width="{width}" height="3000" style="border:0" onload="{tell}">'
+        "</iframe></body>"
+    )
     flag = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
-    shown = browse(page, "--dump-dom", flag)
+    shown = browse(page, "--dump-dom", "--allow-file-access-from-files", flag)
     assert "CONSOLE" not in shown.stderr, shown.stderr
     seen = json.loads(re.search(r'data-seen="([^"]+)"', shown.stdout)[1].replace("&quot;", '"'))  # type: ignore[index]
     assert {figure["id"].split("-")[-1] for figure in seen["figures"]} == FIGURES
@@ -195,7 +204,8 @@ def test_in_a_browser(report: tuple[Path, dict[str, object]], tmp_path: Path, sc
         assert figure["marks"] > 5, figure
         assert luminance(figure["ink"]) < 0.2 if scheme == "light" else luminance(figure["ink"]) > 0.7, figure
     assert luminance(seen["paper"]) > 0.9 if scheme == "light" else luminance(seen["paper"]) < 0.1
-    assert seen["wide"] <= 1000, "nothing sticks out at the side"
+    assert seen["wide"] <= width, "nothing sticks out at the side"
+    assert all(figure["letters"] > 8 for figure in seen["figures"]), "letters are shrunk"
 
 
 @pytest.mark.skipif(BROWSER is None, reason="needs a browser: chromium is not installed")

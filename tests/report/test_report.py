@@ -12,8 +12,7 @@ import yaml
 
 from lit_meta.cli import main
 from lit_meta.report import read_run, run_panels, write_report
-from lit_meta.report.cost_figures import pareto_front
-from lit_meta.report.html import batching_table, page
+from lit_meta.report.html import batching_table, page, results_table
 from lit_meta.report.panels import cost_panel
 from lit_meta.report.stream_panels import _by_class
 from lit_meta.report.style import COLORS, learner_series, run_series
@@ -101,7 +100,7 @@ def test_what_cannot_be_drawn_is_named(make_run: MakeRun) -> None:
         "cost_accuracy",
     ]
     assert [text.split(":")[0] for text in left_out] == [
-        "Weight-change map",
+        "How far weights moved",
         "Synapses changed by each experience",
         "Spike raster",
     ]
@@ -190,8 +189,8 @@ def test_energy_has_a_panel_where_every_learner_counted_it(make_run: MakeRun) ->
     counted = read_run(make_run({"rule": RULE, "joint": JOINT}, folder="a", cost={"energy_joules": 0.004}))
     not_counted = read_run(make_run({"rule": RULE}, folder="b"))
     panels = [axes.get_xlabel() for axes in cost_panel([counted]).figure.axes]
-    assert panels[2] == "estimated energy (mJ)"
-    assert len(cost_panel([counted, not_counted]).figure.axes) == 2
+    assert panels[3] == "energy (mJ)"
+    assert len(cost_panel([counted, not_counted]).figure.axes) == 3
 
 
 def test_a_run_records_what_it_is_asked_for(tmp_path: Path) -> None:
@@ -218,19 +217,6 @@ def test_a_run_records_what_it_is_asked_for(tmp_path: Path) -> None:
     assert {"synapses_changed", "weight_change", "cost_accuracy"} <= {panel.name for panel in panels}
     assert run.streams["rule"].seeds[0].classes == [sorted(classes) for classes in run.streams["rule"].seeds[0].classes]
     assert [text.split(":")[0] for text in left_out] == ["Forgetting by class", "Spike raster"]
-
-
-def test_the_front_is_what_nothing_beats() -> None:
-    rng = np.random.default_rng(0)
-    points = [(float(c), float(g)) for c, g in rng.integers(0, 8, (40, 2))]
-
-    def beaten(i: int) -> bool:
-        (c, g) = points[i]
-        return any(d <= c and h >= g and (d, h) != (c, g) for d, h in points)
-
-    front = pareto_front(points)
-    assert {points[i] for i in front} == {points[i] for i in range(40) if not beaten(i)}
-    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
 
 
 def test_series_differ_in_more_than_colour() -> None:
@@ -268,7 +254,7 @@ def test_accuracy_by_batching_is_shown_where_it_was_measured(make_run: MakeRun) 
     (folder / "metrics.json").write_text(json.dumps(metrics))
     text = batching_table(read_run(folder))
     assert '<th scope="col">one experience a batch (%)</th><th scope="col">shuffled (%)</th>' in text
-    assert '<th scope="row">EWC</th><td>80.0<span class="interval">' in text
+    assert '<th scope="row">EWC</th><td data-column="one experience a batch (%)">80.0<span class="interval">' in text
     assert "naive" not in text, "only learners that were tested so"
     assert text in page([read_run(folder)], [([], [])], [])
     warned = [sentence for sentence in summary(read_run(folder)) if "batches are made" in sentence]
@@ -282,3 +268,33 @@ def test_accuracy_by_batching_is_shown_where_it_was_measured(make_run: MakeRun) 
 def test_controls_are_named_in_the_summary(make_run: MakeRun) -> None:
     sentences = summary(read_run(make_run({"rule": RULE, "plasticity-off": NAIVE, "naive": NAIVE})))
     assert sentences[2] == "Controls on the same stream end at: plasticity-off 50.0 [50.0, 50.0] %."
+
+
+def test_a_baseline_that_never_learned_is_said_to_be_one(make_run: MakeRun) -> None:
+    learned, stuck = [[0.95, 0.0], [0.1, 0.9]], [[0.5, 0.0], [0.5, 0.0]]
+    run = read_run(make_run({"rule": [learned] * 2, "naive": [stuck] * 2}, folder="stuck"))
+    assert not run.learners["rule"].learned_little
+    assert run.learners["naive"].learned_little
+    table = results_table([run])
+    assert "never learned" in table
+    assert "2 of 2 at chance" in table
+    assert "2 of 2 experiences were never learned" in " ".join(summary(run))
+    both = read_run(make_run({"rule": [learned], "naive": [learned]}, folder="both"))
+    assert "never learned" not in results_table([both]) + " ".join(summary(both))
+
+
+def test_lines_on_each_other_are_named(make_run: MakeRun) -> None:
+    same, other = [[1.0, 0.0], [0.504, 1.0]], [[1.0, 0.0], [0.5, 1.0]]
+    caption = run_panels(read_run(make_run({"rule": [same], "naive": [other]})))[0][0].caption
+    assert "EWC and no rule (naive fine-tuning) lie on each other: they differ by at most 0.2 points." in caption
+
+
+def test_on_a_narrow_page_panels_are_below_each_other(make_run: MakeRun) -> None:
+    matrix = [[1.0, 0.0], [0.5, 1.0]]
+    panels = {p.name: p for p in run_panels(read_run(make_run({"rule": [matrix], "naive": [matrix]})))[0]}
+    for name in ("forgetting", "cost_accuracy"):
+        places = [axes.get_position().x0 for axes in panels[name].figure.axes]
+        below = [axes.get_position() for axes in panels[name].narrow().axes]
+        assert len(set(places)) == len(places)
+        assert len({round(box.x0, 6) for box in below}) == 1
+        assert [box.y0 for box in below] == sorted((box.y0 for box in below), reverse=True)
