@@ -107,9 +107,10 @@ def between(first: Run, second: Run) -> Retention | str:
     from lit_meta.evaluation import retention
 
     one, other = final_network(first), final_network(second)
+    if isinstance(one, str) or isinstance(other, str):
+        return one if isinstance(one, str) else str(other)
     benchmark = benchmark_of(first)
-    missing = next((part for part in (one, other, benchmark) if isinstance(part, str)), None)
-    return missing if missing is not None else retention(one, other, benchmark)
+    return benchmark if isinstance(benchmark, str) else retention(one, other, benchmark)
 
 
 def raster(run: Run) -> Panel | str:
