@@ -68,7 +68,7 @@ def list_entries(
         KeyError: a rule, network, scenario or source that neither an entry nor a registry has; the nearest are named.
 
     Example:
-        >>> list_entries(rule="ewc")
+        >>> list_entries(rule="ewc", scenario="split-digits")
         ['ewc-mlp-digits']
         >>> "ewc-mlp-digits" in list_entries(scenario="digits", spiking=True)
         False
