@@ -33,6 +33,20 @@ def benchmarks() -> dict[str, Benchmark | Scaling]:
     return by_id
 
 
+# One or two of each group, which together take less than two minutes of one core.
+BRIEF = (
+    "startup/list",
+    "overhead/session",
+    "rules/ewc",
+    "rules/si",
+    "rules/ewc-avalanche-5",
+    "rules/fisher",
+    "naca/1-hidden",
+    "snn/memory",
+    "stream/avalanche",
+)
+
+
 def choose(names: Sequence[str]) -> list[Benchmark | Scaling]:
     """Selects benchmarks by id or group.
 
@@ -66,4 +80,15 @@ def machine() -> dict[str, object]:
     }
 
 
-__all__ = ["Benchmark", "Clock", "Result", "Scaling", "ScalingResult", "Work", "benchmarks", "choose", "machine"]
+__all__ = [
+    "BRIEF",
+    "Benchmark",
+    "Clock",
+    "Result",
+    "Scaling",
+    "ScalingResult",
+    "Work",
+    "benchmarks",
+    "choose",
+    "machine",
+]

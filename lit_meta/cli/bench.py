@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jsonargparse import Namespace
 
 from lit_meta.cli.console import console, progress, table
 from lit_meta.cli.parsing import add_command
 
-if TYPE_CHECKING:
-    from lit_meta.bench import Result, ScalingResult
-
-_REPEATS, _QUICK = 15, 5
+_REPEATS, _BRIEF_REPEATS = 15, 3
 _COLUMNS = ("benchmark", "subject : baseline", "ratio", "95 % interval", "target", "holds")
 _SCALING_COLUMNS = ("benchmark", "subject, against", "exponent", "95 % interval", "target", "holds")
 
@@ -25,11 +22,17 @@ def add(commands: Any) -> None:
         "bench",
         bench,
         "measure speed and memory against what people would use instead",
-        example="lit-meta bench --quick rules",
+        example="lit-meta bench rules --json rules.json",
     )
-    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help="ids or groups (default: all)")
-    parser.add_argument("--quick", action="store_true", help=f"{_QUICK} repeats in place of {_REPEATS}")
-    parser.add_argument("--repeats", type=int, help="how often each is measured")
+    parser.add_argument(
+        "subjects", nargs="*", metavar="SUBJECT", help="ids or groups (default: a few that take two minutes together)"
+    )
+    parser.add_argument("--full", action="store_true", help="all there are; every row is kept as it is measured")
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        help=f"how often each is measured, at least 2 (default: {_REPEATS}; {_BRIEF_REPEATS} without SUBJECT and --full)",
+    )
     parser.add_argument(
         "--clock", choices=("wall", "processor"), default="wall", help="processor: where others use the machine too"
     )
@@ -45,11 +48,15 @@ def add(commands: Any) -> None:
 def bench(options: Namespace) -> dict[str, Any]:
     import torch
 
-    from lit_meta.bench import Benchmark, choose, machine
+    from lit_meta.bench import BRIEF, Benchmark, choose, machine
+    from lit_meta.utils.io import save_json
 
     if options.from_json:
         return _show(_joined([Path(file) for file in options.from_json]), options)
-    chosen = choose(options.subjects)
+    if options.full and options.subjects:
+        raise ValueError(f"--full measures all there are: leave out {' '.join(options.subjects)}, or --full")
+    brief = not (options.full or options.subjects)
+    chosen = choose(options.subjects if not brief or options.list else BRIEF)
     if options.list:
         table(
             "benchmarks",
@@ -60,32 +67,32 @@ def bench(options: Namespace) -> dict[str, Any]:
             ],
         )
         return {"benchmarks": [b.id for b in chosen]}
-    repeats = options.repeats or (_QUICK if options.quick else _REPEATS)
+    repeats = options.repeats if options.repeats is not None else _BRIEF_REPEATS if brief else _REPEATS
+    for name, value, least in (("--repeats", repeats, 2), ("--threads", options.threads, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
     if options.threads is not None:
-        if options.threads < 1:
-            raise ValueError(f"--threads must be at least 1, got {options.threads}")
         torch.set_num_threads(options.threads)
-    results: list[Result] = []
-    scaling: list[ScalingResult] = []
-    skipped: dict[str, list[str]] = {}
+    facts: dict[str, Any] = {
+        "machine": {**machine(), "clock": options.clock, "repeats": repeats},
+        "rows": [],
+        "scaling": [],
+        "skipped": {},
+    }
+    _head(facts["machine"])
     with progress(len(chosen), "measuring") as advance:
-        for benchmark in chosen:
+        for position, benchmark in enumerate(chosen):
             if benchmark.missing:
-                skipped[benchmark.id] = benchmark.missing
-            elif isinstance(benchmark, Benchmark):
-                results.append(benchmark.run(repeats=repeats, clock=options.clock))
+                facts["skipped"][benchmark.id] = benchmark.missing
+                _say_skipped(benchmark.id, benchmark.missing)
             else:
-                scaling.append(benchmark.run(repeats=repeats, clock=options.clock))
+                row = benchmark.run(repeats=repeats, clock=options.clock).to_dict()
+                facts["rows" if isinstance(benchmark, Benchmark) else "scaling"].append(row)
+                _say(row)
+            if options.json is not None:  # Every row is on the disk at once: a bench that is stopped keeps what it has.
+                save_json(Path(options.json), {**facts, "unfinished": [b.id for b in chosen[position + 1 :]]})
             advance(benchmark.id)
-    return _show(
-        {
-            "machine": {**machine(), "clock": options.clock, "repeats": repeats},
-            "rows": [r.to_dict() for r in results],
-            "scaling": [r.to_dict() for r in scaling],
-            "skipped": skipped,
-        },
-        options,
-    )
+    return _end(facts, options, brief=brief)
 
 
 def _joined(files: Sequence[Path]) -> dict[str, Any]:
@@ -114,18 +121,56 @@ def _joined(files: Sequence[Path]) -> dict[str, Any]:
 
 
 def _show(facts: dict[str, Any], options: Namespace) -> dict[str, Any]:
-    where = facts["machine"]
-    time = "wall-clock time" if where["clock"] == "wall" else "processor time"
-    caption = f"medians of {where['repeats']} interleaved repeats; {time}, {where['threads']} thread(s), torch {where['torch']}"
-    rows, scaling = [_row(r) for r in facts["rows"]], [_scaling_row(r) for r in facts["scaling"]]
-    if rows:
-        table("cost of subject / cost of baseline", _COLUMNS, rows, caption)
-    if scaling:
-        table("growth of the cost", _SCALING_COLUMNS, scaling, caption)
+    """Says the rows of former calls."""
+    _head(facts["machine"])
+    for row in (*facts["rows"], *facts["scaling"]):
+        _say(row)
     for id, modules in facts["skipped"].items():
-        console().print(f"left out: {id} (not installed: {', '.join(modules)})")
+        _say_skipped(id, modules)
+    return _end(facts, options)
+
+
+def _head(machine: Mapping[str, Any]) -> None:
+    console().print(_caption(machine), soft_wrap=True, highlight=False)
+    console().print(_line("benchmark", "ratio", "95 % interval", "target", "holds"), soft_wrap=True, highlight=False)
+
+
+def _say(row: Mapping[str, Any]) -> None:
+    """A row in 80 columns; what is compared is told by --list and in the tables of --markdown."""
+    id, _, *cells = _scaling_row(row) if "exponent" in row else _row(row)
+    mark = "~" if "exponent" in row else ""
+    console().print(_line(id, f"{mark}{cells[0]}", *cells[1:]), soft_wrap=True, highlight=False)
+
+
+def _line(id: str, value: str, interval: str, target: str, holds: str) -> str:
+    """
+    Example:
+        >>> len(_line("scaling/ewc-experiences", "0.010", "-0.010 – 0.020", "0.1", "yes"))
+        70
+    """
+    return f"{id:<28}{value:>10}{interval:>18}{target:>8}{holds:>6}"
+
+
+def _say_skipped(id: str, modules: Sequence[str]) -> None:
+    console().print(f"left out: {id} (not installed: {', '.join(modules)})", soft_wrap=True, highlight=False)
+
+
+def _caption(where: Mapping[str, Any]) -> str:
+    time = "wall-clock time" if where["clock"] == "wall" else "processor time"
+    return f"medians of {where['repeats']} interleaved repeats; {time}, {where['threads']} thread(s), torch {where['torch']}"
+
+
+def _end(facts: dict[str, Any], options: Namespace, *, brief: bool = False) -> dict[str, Any]:
+    rows, scaling = [_row(r) for r in facts["rows"]], [_scaling_row(r) for r in facts["scaling"]]
+    if scaling:
+        console().print("~: exponent of the growth of the cost with a size, in place of a ratio", soft_wrap=True)
+    console().print("ratio: cost of the subject / cost of the baseline; --list says which they are", soft_wrap=True)
+    if brief:
+        console().print(
+            "these are a few of them: --full measures all, lit-meta bench GROUP those of a group", soft_wrap=True
+        )
     if options.markdown:
-        _write_markdown(Path(options.markdown), rows, scaling, caption)
+        _write_markdown(Path(options.markdown), rows, scaling, _caption(facts["machine"]))
     missed = [r["id"] for r in (*facts["rows"], *facts["scaling"]) if r["holds"] is False]
     return {**facts, "missed": missed, "exit_status": int(options.check and bool(missed))}
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from lit_meta.utils.progress import line_by_line
 
 if TYPE_CHECKING:
     from lit_meta.data.benchmark import Benchmark
     from lit_meta.experiments.config import Experiment
 
+_LEFT = TextColumn("left")
 _NAME = 36  # Characters of a name that leaves room for columns beside it.
 
 
@@ -51,9 +54,16 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], 
 
 @contextmanager
 def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
-    """A progress bar on standard error; the yielded function moves it by one and changes its text."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=error_console(), transient=True) as bar:
+    """A progress bar on standard error; the yielded function moves it by one and says what was done and with what result.
+
+    Outside a terminal, each call writes a line of its own.
+    """
+    console = error_console()
+    if not console.is_terminal:
+        yield line_by_line(total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), _LEFT)
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
 
         def advance(text: str) -> None:
@@ -71,9 +81,14 @@ def experiment_progress(
     experiences = len(stream) if isinstance(stream, Sized) else sum(1 for _ in stream)
     total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
     with progress(total, experiment.name) as advance:
-        yield lambda learner, seed, index, row: advance(
-            f"{experiment.name}: {learner}, seed {seed}, experience {index + 1}"
-        )
+
+        def told(learner: str, seed: int, index: int, row: Any) -> None:
+            where = "all at once" if learner == "joint" else f"experience {index + 1}"
+            seen = row if learner == "joint" else row[: index + 1]
+            result = f"{percent(float(seen.mean()))} % on what was learned"
+            advance(f"{experiment.name}: {learner}, seed {seed}, {where}: {result}")
+
+        yield told
 
 
 def percent(value: float | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_meta.cli import errors
-from lit_meta.cli.console import console, experiment_progress, table
+from lit_meta.cli.console import console, experiment_progress, progress, table
 from lit_meta.cli.parsing import add_command
 
 _SOURCE = "of the entry, its folder, or hf://owner/name@revision"
@@ -143,9 +143,16 @@ def show_entry(options: Namespace) -> dict[str, Any]:
 
 def verify_entries(options: Namespace) -> dict[str, Any]:
     from lit_meta import zoo
+    from lit_meta.utils.io import save_json
 
     chosen = [options.name] if options.name else zoo.names()
-    problems = {name: zoo.verify(name) for name in chosen}
+    problems = {}
+    with progress(len(chosen), "verifying") as advance:
+        for name in chosen:
+            problems[name] = zoo.verify(name)
+            advance(f"{name}: {'; '.join(problems[name]) or 'whole'}")
+            if options.json is not None:  # Every entry is on the disk at once.
+                save_json(Path(options.json), {"problems": problems, "unfinished": chosen[len(problems) :]})
     table(
         "zoo: verified",
         ("entry", "state"),

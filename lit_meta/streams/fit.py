@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,6 +33,7 @@ from lit_meta.streams.task_masking import task_outputs
 from lit_meta.utils.arguments import nearest
 from lit_meta.utils.io import check_folder
 from lit_meta.utils.locks import owned_folder
+from lit_meta.utils.progress import line_by_line
 
 __all__ = ["StreamResult", "fit_stream"]
 
@@ -152,6 +154,7 @@ def fit_stream(
         saver = InsideSaver(
             trainer, module, checkpoints, interrupts, minutes=checkpoint_minutes, steps=checkpoint_steps
         )
+        say = _speaker(trainer, len(train) - len(state.rows), trainer_options)
         for index in range(len(state.rows), len(train)):
             _end_if_asked(interrupts, state, run_dir)
             data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed)
@@ -174,6 +177,9 @@ def fit_stream(
                 state.host = _fit_state.dumped(trainer, between=True)
                 checkpoints.save(state)
                 state.host = None
+            if say is not None:
+                accuracy = 100 * float(state.rows[-1][: index + 1].mean())
+                say(f"experience {index + 1}: {accuracy:.1f} % on what was learned")
             if on_experience is not None:
                 on_experience(index, state.rows[-1])
         _end_if_asked(interrupts, state, run_dir)
@@ -246,6 +252,12 @@ def _experiences(module: object, benchmark: object) -> tuple[list[Any], list[tup
     if not train:
         raise ValueError("the benchmark's train_stream is empty")
     return train, test
+
+
+def _speaker(trainer: L.Trainer, total: int, trainer_options: Mapping[str, Any]) -> Callable[[str], None] | None:
+    """Says a line for every experience where a progress bar was asked for and there is no terminal to show it."""
+    asked = bool(trainer_options.get("enable_progress_bar")) and trainer.is_global_zero
+    return line_by_line(total) if asked and not sys.stderr.isatty() else None
 
 
 def _check_options(trainer_options: Mapping[str, Any]) -> None:

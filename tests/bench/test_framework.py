@@ -119,7 +119,7 @@ def declared(monkeypatch):
 def test_the_command_writes_a_table_rows_and_markdown(declared, tmp_path, capsys):
     page, facts_file = tmp_path / "page.md", tmp_path / "facts.json"
     page.write_text("# Speed\n\n<!-- bench: begin -->\nstale\n<!-- bench: end -->\n\nThe end.\n")
-    assert main(["bench", "--repeats", "3", "--json", str(facts_file), "--markdown", str(page)]) == 0
+    assert main(["bench", "--full", "--repeats", "3", "--json", str(facts_file), "--markdown", str(page)]) == 0
     facts = json.loads(facts_file.read_text())
     (row,) = facts["rows"]
     assert {"id", "subject", "baseline", "ratio", "low", "high", "target", "holds"} <= row.keys()
@@ -165,3 +165,32 @@ def test_bad_input_is_one_line(declared, tmp_path, capsys):
     page.write_text("no markers")
     assert main(["bench", "a/pair", "--repeats", "2", "--markdown", str(page)]) == 1
     assert "bench: begin" in capsys.readouterr().err
+
+
+def test_without_subjects_a_few_are_measured_and_full_takes_none():
+    known = bench.benchmarks()
+    assert set(bench.BRIEF) < set(known)
+    assert not any(known[id].missing for id in bench.BRIEF)
+    assert main(["bench", "--full", "rules"]) == 1
+    assert main(["bench", "rules", "--repeats", "1"]) == 1
+    assert main(["bench", "rules", "--repeats", "0"]) == 1
+
+
+def test_a_bench_that_is_stopped_keeps_the_rows_it_has(declared, tmp_path, monkeypatch, capsys):
+    def stop():
+        raise KeyboardInterrupt
+
+    known = {**bench.benchmarks(), "a/stopped": Benchmark("a/stopped", "x", "y", stop, stop)}
+    monkeypatch.setattr(bench, "benchmarks", lambda: known)
+    facts_file = tmp_path / "facts.json"
+    assert main(["bench", "--full", "--repeats", "2", "--json", str(facts_file)]) == 130
+    facts = json.loads(facts_file.read_text())
+    assert [row["id"] for row in (*facts["rows"], *facts["scaling"])] == ["a/pair", "a/growth"]
+    assert facts["unfinished"] == ["a/stopped"]
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
+    assert any(line.split()[:2] == ["a/pair", "0.500"] for line in lines)
+    assert max(map(len, lines)) <= 110
+    assert all(len(line) <= 80 for line in lines if line.startswith("a/"))
+    assert told.err.startswith("[1/4, ")
+    assert main(["bench", "--from_json", str(facts_file)]) == 0

@@ -69,6 +69,18 @@ def test_run_report_and_zoo_entry(small_config, tmp_path, capsys):
     assert card["results"]["seed_average_accuracy"] == report["rule"]["average_accuracy"]["values"][0]
 
 
+def test_outside_a_terminal_every_experience_has_a_line(small_config, tmp_path, capsys):
+    assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--learners", "rule", "joint"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 * 2 + 2  # Of two seeds, two experiences of the rule, and the joint bound.
+    assert lines[0].startswith("[1/6, ")
+    assert " left] small: rule, seed 0, experience 1: " in lines[0]
+    matrix = json.loads((tmp_path / "run" / "rule" / "seed-0" / "metrics.json").read_text())["accuracy_matrix"]
+    assert f"{100 * matrix[0][0]:.1f} % on what was learned" in lines[0]
+    assert "took" in lines[-1]
+    assert "all at once" in lines[-1]
+
+
 def test_a_run_builds_the_stream_of_a_seed_once(small_config, tmp_path, monkeypatch):
     from lit_meta.data import scenarios
 
@@ -274,7 +286,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(small_config, fin
     error = capsys.readouterr().err.strip()
     assert "is damaged" in error
     assert paths[1].parent.name in error
-    assert len(error.splitlines()) == 1
+    assert len([line for line in error.splitlines() if not line.startswith("[")]) == 1
     assert json.loads((finished / "metrics.json").read_text())["rule"]["accuracy_matrix"] == before
     for path in sorted((finished / "rule" / "seed-0" / "checkpoints").glob(f"*/{file}")):
         path.write_bytes(content)

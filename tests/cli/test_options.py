@@ -108,7 +108,7 @@ def test_a_part_of_a_list_of_rules_needs_its_position(capsys):
         (["run", NAME, "--learner", "rule"], "did you mean --learners?"),
         (["run", NAME, "--rule.strength"], "--rule.strength: expected a value"),
         (["sweep", NAME, "--max_epochs", "2"], "unrecognized arguments: --max_epochs"),
-        (["bench", "--quik"], "did you mean --quick?"),
+        (["bench", "--ful"], "did you mean --full?"),
     ),
 )
 def test_a_wrong_option_names_the_nearest_and_does_nothing(arguments, message, capsys):

@@ -133,6 +133,16 @@ def test_resuming_a_complete_run_reports_the_same_cost(tmp_path):
     assert again.cost["state_bytes"] == first.cost["state_bytes"] > 0
 
 
+def test_without_a_terminal_a_progress_bar_is_a_line_for_each_experience(capsys):
+    module = MetaplasticModule(build_network("mlp", inputs=64, hidden=[4], classes=10))
+    result = fit_stream(module, scenario("split-digits", experiences=2), enable_progress_bar=True, accelerator="cpu")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
+    assert [line[:3] for line in lines] == ["[1/", "[2/"]
+    assert lines[1].endswith(f"experience 2: {100 * result.average_accuracy:.1f} % on what was learned")
+    fit_stream(module, scenario("split-digits", experiences=2), accelerator="cpu")
+    assert "experience" not in capsys.readouterr().err
+
+
 def test_an_argument_that_nobody_has_is_refused_with_the_nearest():
     module = MetaplasticModule(build_network("mlp", inputs=64, hidden=[4], classes=10))
     for wrong, near in {
