@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from lit_meta.cli.console import console, progress, table
 from lit_meta.cli.parsing import add_command
 
-_REPEATS, _BRIEF_REPEATS = 15, 3
+_REPEATS, _BRIEF_REPEATS = 15, 5
 _COLUMNS = ("benchmark", "subject : baseline", "ratio", "95 % interval", "target", "holds")
 _SCALING_COLUMNS = ("benchmark", "subject, against", "exponent", "95 % interval", "target", "holds")
 
