@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -67,7 +68,8 @@ def _row(source: str | Path) -> dict[str, dict[str, Any]]:
     seeds = len(card["experiment"]["seeds"]) if card["experiment"] else 1
     kept = None if card["continuation"] is None else 100 * card["continuation"]["old_after"]
     return {
-        "name": _text(card["name"]),
+        # A line may break after the parts of a name, and nowhere else.
+        "name": {**_text(card["name"]), "parts": re.split(r"(?<=[._])", card["name"])},
         "network": _text(label(card["network"])),
         "rule": _text(" + ".join(map(label, rules_of(card)))),
         "scenario": _text(scenario_of(card)),

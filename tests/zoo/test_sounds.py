@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import torch
 
+from lit_meta import zoo
+from lit_meta.cli import main
+from lit_meta.data import load_source
 from lit_meta.functional.audio import log_mel
 from lit_meta.zoo.preprocessing import Transform
 
 pytest.importorskip("soundfile")
+NAME = "patch-net.recursive-readout_split-fsdd"
 SOUND = Transform((1, 30, 30), "sound")
 
 
@@ -65,3 +69,21 @@ def test_what_is_no_recording_of_a_word_is_refused(tmp_path, make, message):
 def test_a_shape_that_is_no_spectrogram_is_refused():
     with pytest.raises(ValueError, match="a spectrogram has 1 channel"):
         Transform((3, 30, 30), "sound")
+
+
+def test_spoken_digits_are_recognised_from_their_files(data_root, capsys):
+    source = load_source("fsdd")
+    names = [
+        f"{digit}_{speaker}_{index}.wav"
+        for digit, speaker, index in ((3, "jackson", 0), (7, "nicolas", 1), (0, "theo", 2))
+    ]
+    files = [data_root / "fsdd" / "recordings" / name for name in names]
+    network = zoo.load(NAME)
+    predictions = zoo.predict(network, files)
+    for file, prediction in zip(files, predictions, strict=True):
+        x = network.transform(file)
+        assert bool((source.test_x == x).flatten(1).all(1).any()), "the spectrogram of the data set"
+        assert prediction.label == int(network(x).argmax())
+    assert sum(p.class_name == name[0] for p, name in zip(predictions, names, strict=True)) >= 2
+    assert main(["predict", NAME, str(files[0])]) == 0
+    assert predictions[0].class_name in capsys.readouterr().out

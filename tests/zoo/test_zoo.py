@@ -12,9 +12,12 @@ import yaml
 
 from lit_meta import fit_stream, scenario, zoo
 from lit_meta.cli import main
+from lit_meta.data import load_source
 from lit_meta.data.sources.base import missing
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
-from lit_meta.zoo.layout import entry_folder
+from lit_meta.zoo.checks import read_tensors
+from lit_meta.zoo.golden import golden_problem
+from lit_meta.zoo.layout import entry_folder, locate
 from lit_meta.zoo.pages import model_card
 from lit_meta.zoo.schema import digest_of
 
@@ -34,6 +37,8 @@ def on_embedded_data(name):
 
 @pytest.mark.parametrize("name", zoo.names())
 def test_an_entry_is_whole_and_performs_as_its_card_says(name, request):
+    if "features" in str(zoo.card(name)["experiment"]["scenario"]):
+        pytest.skip("features of all images take half an hour: `lit-meta zoo verify` measures them")
     if not on_embedded_data(name):
         request.getfixturevalue("data_root")
     # Networks of MNIST take a minute to learn more; `lit-meta zoo verify` lets them.
@@ -58,6 +63,23 @@ def test_an_entry_goes_on_learning_with_its_memory(name):
 @pytest.mark.parametrize("name", zoo.names())
 def test_the_page_of_an_entry_is_made_from_its_card(name):
     assert (zoo_folder() / name / "README.md").read_text() == model_card(zoo.card(name))
+
+
+def test_a_head_on_a_backbone_recognises_photographs(data_root):
+    pytest.importorskip("timm")
+    name = "backbone.recursive-readout_split-cifar10"
+    try:
+        network = zoo.load(name)
+    except FileNotFoundError as missing_weights:
+        pytest.skip(str(missing_weights))
+    card, files = zoo.card(name), locate(name)
+    assert golden_problem(network, read_tensors(files, card, "golden.safetensors").tensors(), card["versions"]) == ""
+    assert sum(path.stat().st_size for path in files.paths.values()) < 8_000_000
+    source = load_source("cifar10")
+    with torch.no_grad():
+        predicted = network(source.test_x[:200]).argmax(1)
+    assert (predicted == source.test_y[:200]).float().mean() > 0.83
+    assert zoo.predict(network, source.test_x[3]).label == int(predicted[3])
 
 
 def test_nothing_in_the_zoo_can_run_code():
