@@ -7,6 +7,9 @@ import re
 import shutil
 import time
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,7 @@ class Checkpoints:
         writes: whether this process writes; of several, one does.
 
     Attributes:
-        seconds: how long the last save has taken.
+        seconds: how long the last `save` has kept its caller from going on.
     """
 
     def __init__(self, run_dir: Path, identity: dict[str, Any], *, writes: bool = True) -> None:
@@ -73,6 +76,8 @@ class Checkpoints:
         self.identity = json.loads(json.dumps(identity))  # As it comes back from a file.
         self.seconds = 0.0
         self._kept: list[Path] = []
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoints")
+        self._writing: Future[None] | None = None
 
     @property
     def present(self) -> list[Path]:
@@ -100,11 +105,13 @@ class Checkpoints:
         return None
 
     def save(self, state: StreamState) -> None:
-        """Writes a checkpoint, then removes all but the last two.
+        """Copies a state, and begins to write it as a checkpoint, after which all but the last two are removed.
+
+        The caller goes on while the disk works: its state may change. `wait` says when all is on the disk.
 
         Raises:
             TypeError: something in the state of a callback, an optimizer or a schedule cannot be saved.
-            OSError: it cannot be written; the former ones are intact.
+            OSError: the one before could not be written; the former ones are intact.
         """
         from safetensors.torch import save
 
@@ -124,12 +131,45 @@ class Checkpoints:
         # Copies, because two names may share memory, which the format does not allow.
         data = save({name: t.cpu().contiguous().clone() for name, t in tensors.items()})
         path = self.folder / f"experience-{len(state.rows):06d}-step-{state.steps:09d}"
-        write_folder(path, {"state.json": text.encode(), "state.safetensors": data})
+        self.wait()
+        self._writing = self._writer.submit(self._write, path, {"state.json": text.encode(), "state.safetensors": data})
+        self.seconds = time.perf_counter() - started
+
+    def _write(self, path: Path, files: dict[str, bytes]) -> None:
+        write_folder(path, files)
         self._kept = [path, *(p for p in self._kept if p != path)][:KEPT]
         for other in self.present:
             if other not in self._kept:
                 _remove(other)
-        self.seconds = time.perf_counter() - started
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is on the disk.
+
+        Raises:
+            OSError: it cannot be written; the former ones are intact.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """At the end of the block, however it ends, everything is on the disk.
+
+        Raises:
+            OSError: as of `wait`; where the block ends by an error of its own, that is a warning.
+        """
+        try:
+            yield
+            self.wait()
+        except BaseException:
+            try:
+                self.wait()
+            except OSError as error:
+                warnings.warn(f"the last checkpoint could not be written: {error}", stacklevel=2)
+            raise
+        finally:
+            self._writer.shutdown()
 
     def newest(self) -> StreamState | None:
         """The furthest checkpoint that is whole, or None if there are none at all; a warning says what is passed over.

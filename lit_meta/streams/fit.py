@@ -144,6 +144,7 @@ def fit_stream(
             if trainer.is_global_zero:
                 stack.enter_context(owned_folder(Path(run_dir)))
             checkpoints = Checkpoints(Path(run_dir), identity, writes=trainer.is_global_zero)
+            stack.enter_context(checkpoints.written())
             saved = checkpoints.begin(resume=resume, overwrite=overwrite)
         stack.enter_context(interrupts.noted())
         if saved is None:
@@ -156,13 +157,13 @@ def fit_stream(
         )
         say = _speaker(trainer, len(train) - len(state.rows), trainer_options)
         for index in range(len(state.rows), len(train)):
-            _end_if_asked(interrupts, state, run_dir)
+            _end_if_asked(interrupts, state, run_dir, checkpoints)
             data = ExperienceDataModule(train[index], benchmark.test_stream, batch_size=batch_size, seed=seed)
             earlier, started = float((state.inside or {}).get("seconds", 0.0)), time.perf_counter()
             try:
                 steps = learner.fit(data, max_epochs=max_epochs, state=state, seed=seed + index, saver=saver)
             except Stop:
-                _end_if_asked(interrupts, saver.reached, run_dir if saver.saved else None)
+                _end_if_asked(interrupts, saver.reached, run_dir if saver.saved else None, checkpoints)
                 raise
             state.cost.add(
                 steps=steps,
@@ -182,7 +183,7 @@ def fit_stream(
                 say(f"experience {index + 1}: {accuracy:.1f} % on what was learned")
             if on_experience is not None:
                 on_experience(index, state.rows[-1])
-        _end_if_asked(interrupts, state, run_dir)
+        _end_if_asked(interrupts, state, run_dir, checkpoints)
     cost = state.cost
     cost.parameter_bytes = sum(p.numel() * p.element_size() for p in module.parameters())
     cost.state_bytes = sum(rule.state.bytes for callback in learner.plasticity for rule in callback.rules)
@@ -230,10 +231,14 @@ def _check_resuming(
         raise ValueError(f"checkpoint_steps must be a positive integer or None, got {steps!r}")
 
 
-def _end_if_asked(interrupts: Interrupts, state: StreamState, saved_in: str | Path | None) -> None:
-    """Ends the stream if a signal has come that asks for it."""
+def _end_if_asked(
+    interrupts: Interrupts, state: StreamState, saved_in: str | Path | None, checkpoints: Checkpoints | None
+) -> None:
+    """Ends the stream if a signal has come that asks for it, once its last checkpoint is on the disk."""
     if interrupts.received is None:
         return
+    if checkpoints is not None:
+        checkpoints.wait()
     if saved_in is None:
         interrupts.end(f"the stream ended {state.place}, and what was learned since its last checkpoint is lost")
     interrupts.end(f"the stream ended {state.place}; it is saved in {saved_in}, to be resumed from there")
