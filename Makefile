@@ -38,7 +38,7 @@ docs: $(READY)
 
 # The site, in site/: every page, search, and a reference made from the docstrings.
 site: $(VENV)/.site
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

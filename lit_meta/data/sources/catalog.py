@@ -62,7 +62,8 @@ class Facts:
     extra: str = ""
 
 
-SEE_PAGE = "see its page"  # Of data whose authors state no licence by name.
+# Of data whose authors state no licence by name, or whose statement we have not seen ourselves.
+SEE_PAGE = "see its page"
 _OMNIGLOT = "https://github.com/brendenlake/omniglot"
 
 
@@ -95,7 +96,7 @@ CATALOG: dict[str, Facts] = {
         10, 45_000, 6_000, (3, 32, 32), SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
         ("cifar10.npz", "cifar-10-batches-py"),
         _plain(_CIFAR, "", "tar", **{"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}),
-        171,
+        170,
     ),
     "cifar100": Facts(
         100, 50_000, 10_000, (3, 32, 32), SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -107,7 +108,7 @@ CATALOG: dict[str, Facts] = {
         11, None, None, (3, 64, 64), SEE_PAGE, "https://clear-benchmark.github.io", ("clear10",),
     ),
     "core50": Facts(
-        50, 119_894, 44_972, (3, 128, 128), "CC BY 4.0", "https://vlomonaco.github.io/core50", ("core50",),
+        50, 119_894, 44_972, (3, 128, 128), SEE_PAGE, "https://vlomonaco.github.io/core50", ("core50",),
         tuple(
             Archive(
                 ("http://bias.csr.unibo.it/maltoni/download/core50/" if "128" in name else
@@ -126,7 +127,7 @@ CATALOG: dict[str, Facts] = {
     ),
     "digits": Facts(10, 1_438, 359, (1, 8, 8), "CC BY 4.0", "https://archive.ics.uci.edu/dataset/80"),
     "dvs-gesture": Facts(
-        11, None, None, (5, 20, 20), "CC BY 4.0", "https://research.ibm.com/interactive/dvsgesture/", ("DvsGesture",),
+        11, None, None, (5, 20, 20), SEE_PAGE, "https://research.ibm.com/interactive/dvsgesture/", ("DvsGesture",),
     ),
     "emnist-letters": Facts(
         26, 124_800, 20_800, (1, 28, 28), SEE_PAGE, "https://www.nist.gov/itl/products-and-services/emnist-dataset",
@@ -164,7 +165,7 @@ CATALOG: dict[str, Facts] = {
         12,
     ),
     "n-mnist": Facts(
-        10, 60_000, 10_000, (10, 2, 34, 34), "CC BY-SA 4.0", "https://www.garrickorchard.com/datasets/n-mnist",
+        10, 60_000, 10_000, (10, 2, 34, 34), SEE_PAGE, "https://www.garrickorchard.com/datasets/n-mnist",
         ("NMNIST",),
         tuple(
             Archive(f"https://data.mendeley.com/public-files/datasets/468j46mzdv/files/{key}/file_downloaded",
@@ -180,7 +181,7 @@ CATALOG: dict[str, Facts] = {
     "omniglot-greek": Facts(24, 360, 120, (1, 28, 28), "MIT", _OMNIGLOT, ("omniglot/images/Greek",)),
     "omniglot-latin": Facts(26, 390, 130, (1, 28, 28), "MIT", _OMNIGLOT, ("omniglot/images/Latin",)),
     "shd": Facts(
-        20, 8_156, 2_264, (20, 700), "CC BY 4.0", "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
+        20, 8_156, 2_264, (20, 700), SEE_PAGE, "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
         ("SHD",),
         _plain(_ZENKE, "SHD", "zip",
                **{"shd_train.h5.zip": "f3252aeb598ac776c1b526422d90eecb",
@@ -194,7 +195,7 @@ CATALOG: dict[str, Facts] = {
         2_429, "audio",
     ),
     "ssc": Facts(
-        35, 75_466, 20_382, (20, 700), "CC BY 4.0", "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
+        35, 75_466, 20_382, (20, 700), SEE_PAGE, "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
         ("SSC",),
         _plain(_ZENKE, "SSC", "zip",
                **{"ssc_train.h5.zip": "d102be95e7144fcc0553d1f45ba94170",
