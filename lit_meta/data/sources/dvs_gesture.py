@@ -157,5 +157,5 @@ def _missing(file: Path) -> FileNotFoundError:
     return missing(
         "DvsGesture",
         file,
-        "Get DvsGesture.tar.gz (3 GB, CC BY 4.0) from https://research.ibm.com/interactive/dvsgesture/ and unpack it there",
+        "Get DvsGesture.tar.gz (3 GB) from https://research.ibm.com/interactive/dvsgesture/ and unpack it there",
     )
