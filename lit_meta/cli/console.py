@@ -60,14 +60,15 @@ def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
     """
     console = error_console()
     if not console.is_terminal:
-        yield line_by_line(total)
+        told = line_by_line(total)
+        yield lambda text: told(printable(text))  # A name may be a stranger's.
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), _LEFT)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total)
 
         def advance(text: str) -> None:
-            bar.update(task, advance=1, description=text)
+            bar.update(task, advance=1, description=printable(text))
 
         yield advance
 

@@ -92,7 +92,7 @@ def test_what_a_card_names_is_not_imported(entry, module_that_writes, part, targ
     spec = {"class_path": target, "init_args": {"command": "true"}}
     values = {
         "source": ("scenario", {"name": "split", "source": spec}),
-        "control": ("controls", {"other": {"optimizer": spec}}),
+        "control": ("controls", {"replay": {"optimizer": spec}}),
         "short": ("optimizer", target),
     }
     key, value = values.get(part, (part, spec))
@@ -196,6 +196,7 @@ def test_aliases_that_multiply_are_refused_at_once_in_old_cards(entry):
     levels += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
     (entry / "config.json").unlink()
     (entry / "golden.safetensors").unlink()
+    (entry / "snapshots.safetensors").unlink()
     (entry / "card.yaml").write_text("\n".join(levels))
     everything_refuses("repeats itself by aliases")
     (entry / "card.yaml").write_text("name: &a [*a]")

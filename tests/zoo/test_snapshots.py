@@ -58,7 +58,7 @@ def test_the_memory_is_that_of_the_end(entry):
 
 def test_an_entry_without_snapshots_says_so():
     with pytest.raises(ValueError, match="has no snapshots"):
-        zoo.load("ewc-mlp-digits", after=2)
+        zoo.load("mlp.naca_split-digits-standard", after=2)
 
 
 def test_a_file_of_snapshots_that_the_card_does_not_list_is_refused(entry, tmp_path):
