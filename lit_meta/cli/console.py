@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -68,7 +69,7 @@ def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
         task = bar.add_task(what, total=total)
 
         def advance(text: str) -> None:
-            bar.update(task, advance=1, description=printable(text))
+            bar.update(task, advance=1, description=escape(printable(text)))
 
         yield advance
 
