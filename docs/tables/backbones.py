@@ -25,6 +25,7 @@ from lit_meta import MetaplasticModule, RecursiveReadout, Rule, StreamingLDA, ba
 from lit_meta.bench import machine
 from lit_meta.data.features import extract_features
 from lit_meta.data.sources.base import Source
+from lit_meta.networks import Backbone
 from lit_meta.utils.io import load_json, save_json
 
 RESULTS = DOCS / "results" / "backbone-cifar10.json"
@@ -54,16 +55,20 @@ STYLES: dict[str, dict[str, Any]] = {
 WIDEST = 4_000  # Features of which scikit-learn's regression is run, which keeps copies of all samples in float64.
 
 
-def features(folder: Path | None) -> Any:
-    """The store of features, computed unless it is there."""
-    network = backbone(
+def features_network() -> Backbone:
+    """The backbone with every statistic of every stage, of which a store gives the parts."""
+    return backbone(
         SOURCE,
         classes=10,
         depths=[*(f"blocks.{i}" for i in range(7)), "bn2"],
         statistics=("mean", "std", "grid"),
         crop=1.0,
     )
-    return extract_features(network, "cifar10", folder)
+
+
+def features(folder: Path | None) -> Any:
+    """The store of features, computed unless it is there."""
+    return extract_features(features_network(), "cifar10", folder)
 
 
 def held_out(source: Source) -> Source:
