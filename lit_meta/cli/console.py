@@ -76,13 +76,16 @@ def progress(total: int, what: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def experiment_progress(
-    experiment: Experiment, benchmark: Benchmark, learners: Sequence[str]
+    experiment: Experiment, benchmark: Benchmark, learners: Sequence[str], *, learned: int = 0
 ) -> Iterator[Callable[[str, int, int, object], None]]:
-    """A progress bar over the experiences of all learners and seeds; yields what `run_experiment` calls after each."""
+    """A progress bar over the experiences of all learners and seeds but those that a run which is resumed has ``learned``.
+
+    Yields what `run_experiment` calls after each.
+    """
     stream = benchmark.train_stream
     experiences = len(stream) if isinstance(stream, Sized) else sum(1 for _ in stream)
     total = len(experiment.seeds) * sum(1 if learner == "joint" else experiences for learner in learners)
-    with progress(total, experiment.name) as advance:
+    with progress(total - learned, experiment.name) as advance:
 
         def told(learner: str, seed: int, index: int, row: Any) -> None:
             where = "all at once" if learner == "joint" else f"experience {index + 1}"

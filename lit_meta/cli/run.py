@@ -103,6 +103,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
     from lit_meta.experiments.checks import check_specs
     from lit_meta.experiments.loading import load_experiment
     from lit_meta.experiments.run import benchmarks_of, run_experiment
+    from lit_meta.experiments.run_folder import learned_before
     from lit_meta.experiments.summary import percent
     from lit_meta.report.stream_figures import accuracy_matrices
     from lit_meta.utils.specs import label
@@ -122,7 +123,8 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
         require_one_of("a learner", learner, experiment.learners)
     check_specs(experiment)
     benchmarks = benchmarks_of(experiment)
-    with experiment_progress(experiment, benchmarks[experiment.seeds[0]], learners) as told:
+    learned = learned_before(experiment, run_dir, learners) if options.resume else 0
+    with experiment_progress(experiment, benchmarks[experiment.seeds[0]], learners, learned=learned) as told:
         report = run_experiment(
             experiment,
             run_dir,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_meta.experiments.config import Experiment
+from lit_meta.streams.checkpoints import learned_experiences
 from lit_meta.utils.io import check_folder, load_yaml, save_yaml
 
 
@@ -95,3 +96,9 @@ def unfinished(experiment: Experiment, run_dir: Path, learners: Sequence[str] | 
         for learner in learners or experiment.learners
         if not all((run_dir / learner / f"seed-{seed}" / "metrics.json").is_file() for seed in experiment.seeds)
     ]
+
+
+def learned_before(experiment: Experiment, run_dir: Path, learners: Sequence[str]) -> int:
+    """The experiences of these learners that a run in this folder has learned already, over all seeds."""
+    folders = [run_dir / learner / f"seed-{seed}" for learner in learners for seed in experiment.seeds]
+    return sum(learned_experiences(folder) for folder in folders)

@@ -223,6 +223,12 @@ def last_weights(run_dir: Path) -> dict[str, Tensor] | None:
     return dict(host["state_dict"])
 
 
+def learned_experiences(run_dir: Path) -> int:
+    """How many experiences the furthest checkpoint of a run has learned, whether it is damaged or not; 0 if there is none."""
+    present = _present(run_dir / "checkpoints")
+    return max(0, _position(present[0])[0]) if present else 0
+
+
 def _present(folder: Path) -> list[Path]:
     paths = [path for path in folder.glob("*") if not path.name.startswith(".")]
     return sorted(paths, key=_position, reverse=True)

@@ -79,6 +79,11 @@ def test_outside_a_terminal_every_experience_has_a_line(small_config, tmp_path, 
     assert f"{100 * matrix[0][0]:.1f} % on what was learned" in lines[0]
     assert "took" in lines[-1]
     assert "all at once" in lines[-1]
+    assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--resume"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4  # What the first run has learned is not counted again.
+    assert lines[0].startswith("[1/4, ")
+    assert "small: naive, seed 0" in lines[0]
 
 
 def test_a_run_builds_the_stream_of_a_seed_once(small_config, tmp_path, monkeypatch):
