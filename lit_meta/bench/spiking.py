@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
-from lit_meta.bench._work import batch, begun, plain_step, session_step, sgd, squared_error
+from lit_meta.bench._work import batch, begun, plain_step, quiet, session_step, sgd, squared_error
 from lit_meta.cost.memory import SavedTensors
 from lit_meta.networks import build_network
 from lit_meta.networks.spiking_options import Learning
@@ -52,6 +52,38 @@ def snntorch_step(steps: int = 20, width: int = 1000, samples: int = _BATCH) -> 
         optimizer.step()
 
     return step
+
+
+def spikingjelly_step(steps: int = 20, width: int = 1000, samples: int = _BATCH) -> Work:
+    """A training step of a SpikingJelly network of the same size and neurons, in its faster multi-step mode."""
+    with quiet():
+        from spikingjelly.activation_based import functional, layer
+
+    network = nn.Sequential(
+        layer.Linear(784, width, bias=False),
+        spikingjelly_neuron(),
+        layer.Linear(width, 10, bias=False),
+        spikingjelly_neuron(),
+    )
+    functional.set_step_mode(network, "m")
+    x, y = batch(samples, 784, 10)
+    optimizer = sgd(network)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.reset_net(network)
+        squared_error(network(torch.bernoulli(x.expand(steps, -1, -1))).mean(0), y).backward()
+        optimizer.step()
+
+    return step
+
+
+def spikingjelly_neuron() -> nn.Module:
+    """The leaky neuron of `lif_step`: 0.2 of the potential is kept over a step, and a spike above 0.5 resets it to 0."""
+    with quiet():
+        from spikingjelly.activation_based import neuron
+
+    return neuron.LIFNode(tau=1.25, decay_input=False, v_threshold=0.5, v_reset=0.0, step_mode="m")
 
 
 def naca_memory(steps: int = 20) -> Work:
@@ -107,6 +139,14 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         lambda: naca_step(hidden=(1000,), samples=256),
         lambda: snntorch_step(samples=256),
         requires=("snntorch",),
+    ),
+    Benchmark(
+        "snn/spikingjelly",
+        "NACA step of a spiking network, 784-1000-10, T = 20, batch 256",
+        "SpikingJelly, backpropagation through time",
+        lambda: naca_step(hidden=(1000,), samples=256),
+        lambda: spikingjelly_step(samples=256),
+        requires=("spikingjelly",),
     ),
     Benchmark(
         "snn/memory",

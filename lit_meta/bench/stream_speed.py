@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
 from lit_meta.bench._work import batch, quiet
-from lit_meta.bench.streams import with_avalanche
+from lit_meta.bench.streams import Strategy, with_avalanche
 from lit_meta.data.module import experience_tensors
 from lit_meta.data.tensors import tensor_benchmark
 from lit_meta.evaluation.accuracy import accuracy_of
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks import build_network
-from lit_meta.rules import EWC, Rule
+from lit_meta.rules import EWC, MAS, SI, Rule
 from lit_meta.streams.fit import fit_stream
 
 _BATCH = 256
@@ -101,9 +101,9 @@ def our_evaluation(benchmark: Any, model: nn.Module) -> Work:
     return lambda: accuracy_of(model, test, batch_size=_TEST_BATCH)
 
 
-def through_avalanche(benchmark: Any, model: nn.Module, *, ewc: bool = False) -> Work:
-    """The same with Avalanche's `Naive` or `EWC` strategy."""
-    return with_avalanche(benchmark, model, lr=_LR, batch_size=_BATCH, ewc=ewc)
+def through_avalanche(benchmark: Any, model: nn.Module, strategy: Strategy = "Naive") -> Work:
+    """The same with a strategy of Avalanche."""
+    return with_avalanche(benchmark, model, lr=_LR, batch_size=_BATCH, strategy=strategy)
 
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
@@ -136,6 +136,21 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         "fit_stream with online EWC, exact per-sample Fisher information",
         "Avalanche's EWC, of batch means",
         lambda: through_fit_stream(stream(), network(), EWC(strength=1.0, mode="online")),
-        lambda: through_avalanche(stream(), network(), ewc=True),
+        lambda: through_avalanche(stream(), network(), "EWC"),
+    ),
+    # On a CPU Avalanche's changes of the weights are zero (docs/rules.md), but it computes with them all the same.
+    Benchmark(
+        "fit/avalanche-si",
+        "fit_stream with SI",
+        "Avalanche's SynapticIntelligence",
+        lambda: through_fit_stream(stream(), network(), SI(strength=1.0)),
+        lambda: through_avalanche(stream(), network(), "SynapticIntelligence"),
+    ),
+    Benchmark(
+        "fit/avalanche-mas",
+        "fit_stream with MAS, exact per-sample importances",
+        "Avalanche's MAS, of batch means",
+        lambda: through_fit_stream(stream(), network(), MAS(strength=2.0)),
+        lambda: through_avalanche(stream(), network(), "MAS"),
     ),
 )

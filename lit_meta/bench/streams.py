@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,6 +15,15 @@ from lit_meta.networks import build_network
 from lit_meta.streams.fit import fit_stream
 
 _BATCH = 32
+
+Strategy = Literal["Naive", "EWC", "SynapticIntelligence", "MAS"]
+# By the names of `avalanche.training.supervised`, and what each needs beyond the common arguments.
+_OPTIONS: Mapping[Strategy, Mapping[str, Any]] = {
+    "Naive": {},
+    "EWC": {"ewc_lambda": 1.0, "mode": "online", "decay_factor": 1.0},
+    "SynapticIntelligence": {"si_lambda": 1.0},
+    "MAS": {"lambda_reg": 1.0},
+}
 
 
 def _digits(experiences: int) -> Any:
@@ -38,17 +48,19 @@ def lightning_stream(experiences: int = 5) -> Work:
     return work
 
 
-def with_avalanche(benchmark: Any, model: nn.Module, *, lr: float, batch_size: int, ewc: bool = False) -> Work:
-    """One pass over every experience with Avalanche's `Naive` or `EWC` strategy, all tested before the first and after each."""
+def with_avalanche(
+    benchmark: Any, model: nn.Module, *, lr: float, batch_size: int, strategy: Strategy = "Naive"
+) -> Work:
+    """One pass over every experience with a strategy of Avalanche, all tested before the first and after each."""
+    options = _OPTIONS[strategy]
     with quiet():
         from avalanche.evaluation.metrics import accuracy_metrics
+        from avalanche.training import supervised
         from avalanche.training.plugins import EvaluationPlugin
-        from avalanche.training.supervised import EWC as AvalancheEWC
-        from avalanche.training.supervised import Naive
 
     def work() -> None:
         with quiet():
-            strategy = (AvalancheEWC if ewc else Naive)(
+            learner = getattr(supervised, strategy)(
                 model=model,
                 optimizer=torch.optim.SGD(model.parameters(), lr=lr),
                 criterion=nn.CrossEntropyLoss(),
@@ -57,12 +69,12 @@ def with_avalanche(benchmark: Any, model: nn.Module, *, lr: float, batch_size: i
                 eval_mb_size=512,
                 evaluator=EvaluationPlugin(accuracy_metrics(experience=True), loggers=[]),
                 device="cpu",
-                **({"ewc_lambda": 1.0, "mode": "online", "decay_factor": 1.0} if ewc else {}),
+                **options,
             )
-            strategy.eval(benchmark.test_stream)
+            learner.eval(benchmark.test_stream)
             for experience in benchmark.train_stream:
-                strategy.train(experience)
-                strategy.eval(benchmark.test_stream)
+                learner.train(experience)
+                learner.eval(benchmark.test_stream)
 
     return work
 

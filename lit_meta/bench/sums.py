@@ -1,4 +1,4 @@
-"""A readout of wide features: its sums and one solution, against scikit-learn's Ridge and the plain recursion."""
+"""A readout of wide features: its sums and one solution, against scikit-learn's Ridge and LDA and the plain recursion."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta.bench._benchmark import Benchmark, Scaling, Work
-from lit_meta.rules import RecursiveReadout
+from lit_meta.rules import RecursiveReadout, StreamingLDA
 from lit_meta.rules._readout_sums import Precision
 
 _BATCH = 500
 _CLASSES = 10
 _RIDGE = 1e-3
+_SHRINKAGE = 1e-3
 
 
 def _samples(samples: int, width: int) -> tuple[Tensor, Tensor]:
@@ -53,6 +54,34 @@ def sklearn_ridge(*, width: int, samples: int) -> Work:
         scale = float((wide - wide.mean(0)).square().sum(0).mean())
         model = Ridge(alpha=_RIDGE * scale, solver="cholesky")
         return torch.from_numpy(model.fit(wide.numpy(), F.one_hot(y, _CLASSES).double().numpy()).coef_)
+
+    return work
+
+
+def discriminant(*, width: int, samples: int) -> Work:
+    """Sums of all samples in batches and one linear discriminant analysis; the call returns the head."""
+    x, y = _samples(samples, width)
+    batches = list(zip(x.split(_BATCH), y.split(_BATCH), strict=True))
+
+    def work() -> nn.Linear:
+        head = nn.Linear(width, _CLASSES)
+        rule = StreamingLDA(shrinkage=_SHRINKAGE)
+        rule.learn(head, batches)
+        rule.write(head)
+        return head
+
+    return work
+
+
+def sklearn_discriminant(*, width: int, samples: int) -> Work:
+    """The same by scikit-learn on all samples at once, in float64, with the faster of its solvers that shrink."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    x, y = _samples(samples, width)
+
+    def work() -> LinearDiscriminantAnalysis:
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=_SHRINKAGE)
+        return model.fit(x.double().numpy(), y.numpy())
 
     return work
 
@@ -105,6 +134,7 @@ def peak_bytes(make: str, *, width: int, samples: int, **options: str) -> Callab
 
 _TIMED: dict[str, Any] = {"width": 4096, "samples": 4000}
 _WIDE: dict[str, Any] = {"width": 8192, "samples": 2000}
+_CLASSED: dict[str, Any] = {"width": 2048, "samples": 4000}
 _PLAIN: dict[str, Any] = {"width": 2048, "samples": 1000}
 
 BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
@@ -114,6 +144,14 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         "scikit-learn's Ridge (Cholesky) on all at once",
         lambda: readout(**_TIMED),
         lambda: sklearn_ridge(**_TIMED),
+        1.0,
+    ),
+    Benchmark(
+        "sums/lda-time",
+        "4,000 samples of 2,048 features: sums in batches of 500, and one discriminant analysis",
+        "scikit-learn's LinearDiscriminantAnalysis (lsqr) on all at once",
+        lambda: discriminant(**_CLASSED),
+        lambda: sklearn_discriminant(**_CLASSED),
         1.0,
     ),
     Benchmark(

@@ -13,6 +13,7 @@ from lit_meta.bench import benchmarks, naca, readout, rules, spiking, sums
 from lit_meta.bench._work import batch, begun, fit, plain_step, session_step, squared_error
 from lit_meta.core.session import Session
 from lit_meta.cost import CostLedger
+from lit_meta.functional import lif_step
 from lit_meta.networks import build_network
 from lit_meta.rules import EWC, NACA, Rule
 
@@ -80,6 +81,48 @@ def test_the_memory_of_naca_does_not_grow_with_the_steps_and_that_of_bptt_does()
     assert spiking.bptt_memory(10)() / spiking.bptt_memory(5)() == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.parametrize("library", ("snntorch", "spikingjelly"))
+def test_other_spiking_libraries_make_the_products_of_our_step_through_time(library):
+    pytest.importorskip(library)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def flops(step) -> int:
+        with FlopCounterMode(display=False) as counter:
+            step()
+        return counter.get_total_flops()
+
+    theirs = getattr(spiking, f"{library}_step")
+    assert flops(theirs(5, 30, 8)) == flops(spiking.bptt_step(5, (30,), 8)) > 0
+
+
+def test_spikingjellys_neuron_fires_the_spikes_of_ours():
+    pytest.importorskip("spikingjelly")
+    currents = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
+    theirs, state, ours = spiking.spikingjelly_neuron()(currents), None, []
+    for current in currents:
+        spikes, state = lif_step(current, state)
+        ours.append(spikes)
+    assert torch.equal(torch.stack(ours), theirs)
+    assert 0 < theirs.mean() < 1
+
+
+def test_the_step_of_spikingjelly_learns(monkeypatch):
+    pytest.importorskip("spikingjelly")
+    moved = []
+    step = torch.optim.SGD.step
+
+    def watched(optimizer):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        moved.append([bool(p.grad.any()) for p in parameters])
+        return step(optimizer)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    work = spiking.spikingjelly_step(5, 30, 8)
+    work()
+    work()  # A second one starts from rest.
+    assert moved == [[True, True]] * 2
+
+
 def test_the_bare_products_are_those_that_the_ledger_counts():
     x, y = batch(256, 784, 10)
     ledger = CostLedger()
@@ -115,6 +158,18 @@ def test_the_readout_learns_the_class_that_backpropagation_passes_over_once(monk
 def test_a_readout_and_scikit_learns_ridge_find_the_same_weights():
     ours, theirs = sums.readout(width=40, samples=700)(), sums.sklearn_ridge(width=40, samples=700)()
     torch.testing.assert_close(ours.double(), theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_our_discriminant_analysis_and_scikit_learns_find_the_same_head():
+    # 300 samples of 40 features: neither the covariance nor its shrinkage is negligible.
+    ours, theirs = (make(width=40, samples=300)() for make in (sums.discriminant, sums.sklearn_discriminant))
+    coefficients = torch.from_numpy(theirs.coef_)
+    apart = ours.weight.detach().double() - ours.weight.detach().double().mean(0)
+    torch.testing.assert_close(apart, coefficients - coefficients.mean(0), atol=1e-4, rtol=1e-4)
+    unseen, _ = sums._samples(2_000, 40)
+    predictions = ours(unseen).argmax(1)
+    assert predictions.tolist() == theirs.predict(unseen.double().numpy()).tolist()
+    assert len(predictions.unique()) > 5
 
 
 def test_the_recursion_is_ridge_regression_without_an_intercept():
