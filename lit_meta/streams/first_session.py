@@ -133,7 +133,7 @@ def _train(
         for chosen in torch.randperm(len(images), generator=generator).split(batch_size):
             inputs, labels = images[chosen].to(device), targets[chosen].to(device)
             with torch.enable_grad():
-                features = tensor_of(trunk.features(trunk.transform(inputs) if trunk.preprocess else inputs))
+                features = tensor_of(trunk.features(trunk.prepared(inputs)))
                 loss = F.cross_entropy(F.linear(features, weight, bias), labels)  # type: ignore[arg-type]
             if not bool(loss.isfinite()):
                 raise DivergedError(
@@ -165,8 +165,7 @@ def _trained(trunk: Backbone, method: Method, rank: int, seed: int) -> Iterator[
 
 @contextmanager
 def _last_block(trunk: Backbone) -> Iterator[list[nn.Parameter]]:
-    transform = trunk.transform
-    stages = find_stages(probe(trunk.features, torch.zeros(1, transform.channels, transform.size, transform.size)))
+    stages = find_stages(probe(trunk.features, trunk.preparation.blank()))
     block = trunk.features.get_submodule(stages[-1].name) if stages else nn.Module()
     parameters = list(block.parameters())
     try:

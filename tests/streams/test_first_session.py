@@ -59,6 +59,16 @@ def test_a_low_rank_change_starts_at_nothing_and_is_added_to_the_weights():
     assert list(low_rank_layers(network)) == ["1.0", "2.2"]
 
 
+@pytest.mark.parametrize("method", ("lora", "last-block"))
+def test_a_transform_put_beside_the_network_is_not_its_own(method, benchmark):
+    """`lit_meta.zoo.load` puts one there, which makes inputs of files."""
+    plain, described = network_of(), network_of()
+    described.transform = None
+    for network in (plain, described):
+        adapt_backbone(network, benchmark.train_stream[0], method=method, epochs=1)
+    assert not changed(described, weights(plain))
+
+
 @pytest.mark.parametrize(
     ("method", "expected", "parameters"),
     (

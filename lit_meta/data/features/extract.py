@@ -156,8 +156,7 @@ def _features(network: Backbone, form: Form, images: Tensor) -> Tensor:
             # A traced form takes batches of one size: the last one is filled up.
             filled = x if len(x) == form.batch else torch.cat([x, x[:1].expand(form.batch - len(x), *x.shape[1:])])
             filled = filled.to(device)
-            prepared = network.preparation(filled) if network.preprocess else filled
-            parts.append(form.run(prepared)[: len(x)].cpu())
+            parts.append(form.run(network.prepared(filled))[: len(x)].cpu())
     features = torch.cat(parts)
     if not all_finite(features):
         raise ValueError("features are not finite: check the weights and the images; nothing was stored of this shard")

@@ -57,9 +57,7 @@ def make_form(network: Backbone, name: str, batch: int) -> Form:
     if name not in FORMS:
         raise ValueError(f"a form is one of {', '.join(FORMS)}, got {name!r}")
     device = next(network.parameters()).device
-    example = torch.zeros(
-        batch, network.preparation.channels, network.preparation.size, network.preparation.size, device=device
-    )
+    example = network.preparation.blank(batch, device)
     if name == "eager":
         return Form(name, batch, network.features_of)
     if name == "channels_last":
@@ -126,7 +124,7 @@ def fastest_form(
     """
     if len(images) == 0:
         raise ValueError("a measurement needs at least one image")
-    prepared = network.preparation(images[: max(batches)]) if network.preprocess else images[: max(batches)]
+    prepared = network.prepared(images[: max(batches)])
     prepared = prepared.repeat(-(-max(batches) // len(prepared)), 1, 1, 1)[: max(batches)]
     best: Form | None = None
     rows: list[dict[str, Any]] = []

@@ -122,8 +122,7 @@ class Backbone(nn.Module):
         self.preprocess = preprocess
         self.weights: Weights = found.weights
         self.features = found.features.requires_grad_(False).eval()
-        example = torch.zeros(1, self.preparation.channels, self.preparation.size, self.preparation.size)
-        seen = probe(self.features, example)
+        seen = probe(self.features, self.preparation.blank())
         output = tensor_of(seen.output)
         if output is None or output.dim() != 2:
             given = "something else" if output is None else f"a tensor {tuple(output.shape)}"
@@ -191,12 +190,16 @@ class Backbone(nn.Module):
                 "the pretrained part is in training mode, in which features depend on the rest of the batch: call eval() on it"
             )
         with torch.no_grad():
-            features = self.features_of(self.preparation(images) if self.preprocess else images)
+            features = self.features_of(self.prepared(images))
         if not all_finite(features):
             raise ValueError(
                 f"features of {self.weights.source or 'the backbone'} are not finite: check weights and images"
             )
         return features
+
+    def prepared(self, images: Tensor) -> Tensor:
+        """Images as the pretrained part takes them: with ``preprocess=False`` as they are."""
+        return self.preparation(images) if self.preprocess else images
 
     def features_of(self, prepared: Tensor) -> Tensor:
         """`extract` of images that are prepared already, without its checks."""

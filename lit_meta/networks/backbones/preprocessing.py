@@ -65,6 +65,10 @@ class Preprocessing:
         """Channels of what the network receives."""
         return len(self.mean)
 
+    def blank(self, images: int = 1, device: torch.device | None = None) -> Tensor:
+        """Black images as they come out, ``(images, channels, size, size)``: something to call a network on."""
+        return torch.zeros(images, self.channels, self.size, self.size, device=device)
+
     def __call__(self, images: Any) -> Tensor:
         """A batch as the network takes it.
 
