@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from docs.tables.backbones import SETS, features_network
+from docs.tables.backbones import SETS, accuracy, features_network, joint_ridge, measure_if_asked, training_alone
 from docs.tables.results import DOCS, committed, write
 from lit_meta import CriticalPeriod, RecursiveReadout, Session
 from lit_meta.bench import machine
@@ -59,15 +58,7 @@ def held_out(source: Source) -> Source:
     chosen = torch.zeros(len(source.train_y), dtype=torch.bool)
     for label in source.train_y.unique():
         chosen[(source.train_y == label).nonzero().flatten()[::5]] = True
-    return replace(
-        source,
-        train_x=source.train_x[~chosen],
-        train_y=source.train_y[~chosen],
-        test_x=source.train_x[chosen],
-        test_y=source.train_y[chosen],
-        held_out_x=None,
-        held_out_y=None,
-    )
+    return training_alone(source, ~chosen, chosen)
 
 
 def chosen_ridge(source: Source) -> tuple[float, float]:
@@ -78,7 +69,7 @@ def chosen_ridge(source: Source) -> tuple[float, float]:
         head, rule = nn.Linear(choice.train_x.shape[1], int(choice.train_y.max()) + 1), RecursiveReadout(ridge=ridge)
         rule.learn(head, [(choice.train_x, choice.train_y)])
         rule.write(head)
-        scores[ridge] = _accuracy(head(choice.test_x), choice.test_y)
+        scores[ridge] = accuracy(head, choice)
     ridge = max(RIDGES, key=lambda r: scores[r])
     return ridge, scores[ridge]
 
@@ -94,17 +85,7 @@ def one_class_at_a_time(source: Source, ridge: float, seed: int) -> dict[str, An
     rule.write(network)
     seconds = time.perf_counter() - started
     memory = rule.state.bytes + sum(parameter.nbytes for parameter in network.parameters())
-    return {"accuracy": _accuracy(network(source.test_x), source.test_y), "seconds": seconds, "memory": memory}
-
-
-def joint_ridge(source: Source, ridge: float) -> float:
-    """Accuracy of scikit-learn's Ridge on all samples at once, with the same penalty."""
-    from sklearn.linear_model import Ridge
-
-    x = source.train_x.double().numpy()
-    scale = float(((x - x.mean(0)) ** 2).sum(0).mean())
-    model = Ridge(alpha=ridge * scale, solver="cholesky").fit(x, F.one_hot(source.train_y).double().numpy())
-    return _accuracy(torch.from_numpy(model.predict(source.test_x.double().numpy())), source.test_y)
+    return {"accuracy": accuracy(network, source), "seconds": seconds, "memory": memory}
 
 
 def patches(source: Source, seed: int = 0) -> Source:
@@ -146,14 +127,14 @@ def measure(folder: Path | None, seeds: Sequence[int]) -> None:
                 "accuracy": [run["accuracy"] for run in runs],
                 "seconds": [round(run["seconds"], 2) for run in runs],
                 "memory": runs[0]["memory"],
-                "joint_ridge": joint_ridge(part, ridge),
+                "joint_ridge": joint_ridge(part, ridge, 0)["accuracy"],
             }
             print(name, label, rows[label], flush=True)
         results[name] = {
             "classes": int(source.train_y.max()) + 1,
             "training": len(source.train_y),
             "test": len(source.test_y),
-            "validation": {label: accuracy for label, (_, accuracy) in choices.items()},
+            "validation": {label: share for label, (_, share) in choices.items()},
             "rows": rows,
         }
         save_json(RESULTS, _described(results, seeds))
@@ -194,19 +175,8 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _accuracy(outputs: Tensor, targets: Tensor) -> float:
-    return float((outputs.argmax(1) == targets).double().mean())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--measure", action="store_true", help="compute features and run the readouts; some minutes")
-    parser.add_argument("--folder", type=Path, default=None, help="of the features (default: the per-user cache)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    options = parser.parse_args()
-    if options.measure:
-        torch.set_num_threads(1)
-        measure(options.folder, options.seeds)
+    measure_if_asked(__doc__, measure, "compute features and run the readouts; some minutes")
     write(DOCS / "backbones.md", table(load_json(RESULTS)), section="characters")
 
 

@@ -71,18 +71,23 @@ def features(folder: Path | None) -> Any:
     return extract_features(features_network(), "cifar10", folder)
 
 
-def held_out(source: Source) -> Source:
-    """The training images alone: the last 5,000 in place of the test images."""
-    split = len(source.train_y) - VALIDATION
+def training_alone(source: Source, learned: slice | Tensor, tested: slice | Tensor) -> Source:
+    """The training samples alone: some to learn from, and others in place of the test samples."""
     return replace(
         source,
-        train_x=source.train_x[:split],
-        train_y=source.train_y[:split],
-        test_x=source.train_x[split:],
-        test_y=source.train_y[split:],
+        train_x=source.train_x[learned],
+        train_y=source.train_y[learned],
+        test_x=source.train_x[tested],
+        test_y=source.train_y[tested],
         held_out_x=None,
         held_out_y=None,
     )
+
+
+def held_out(source: Source) -> Source:
+    """The training images alone: the last 5,000 in place of the test images."""
+    split = len(source.train_y) - VALIDATION
+    return training_alone(source, slice(split), slice(split, None))
 
 
 def standardized(source: Source) -> Source:
@@ -119,7 +124,7 @@ def joint_ridge(source: Source, ridge: float, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     x = source.train_x.double().numpy()
     scale = float(((x - x.mean(0)) ** 2).sum(0).mean())
-    model = Ridge(alpha=ridge * scale, solver="cholesky").fit(x, F.one_hot(source.train_y, 10).double().numpy())
+    model = Ridge(alpha=ridge * scale, solver="cholesky").fit(x, F.one_hot(source.train_y).double().numpy())
     predicted = torch.from_numpy(model.predict(source.test_x.double().numpy())).argmax(1)
     right = float((predicted == source.test_y).double().mean())
     return {"accuracy": right, "seconds": time.perf_counter() - started, "memory": x.nbytes}
@@ -294,17 +299,26 @@ def figure(results: Mapping[str, Any]) -> Figure:
     return picture
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--measure", action="store_true", help="run the learners; hours on a slow machine the first time"
-    )
+def measure_if_asked(description: str | None, run: Callable[[Path | None, Sequence[int]], None], takes: str) -> None:
+    """Reads the command line, and measures where it says ``--measure``, with one thread.
+
+    Args:
+        description: of the script.
+        run: measures, given the folder of the features and the seeds.
+        takes: what that does, and for how long.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--measure", action="store_true", help=takes)
     parser.add_argument("--folder", type=Path, default=None, help="of the features (default: the per-user cache)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     if options.measure:
         torch.set_num_threads(1)
-        measure(options.folder, options.seeds)
+        run(options.folder, options.seeds)
+
+
+def main() -> None:
+    measure_if_asked(__doc__, measure, "run the learners; hours on a slow machine the first time")
     results = load_json(RESULTS)
     write(DOCS / "backbones.md", table(results))
     figure(results).savefig(DOCS / "figures" / "backbones.png", dpi=150)

@@ -173,13 +173,13 @@ def forgotten(summaries: dict[str, Any], benchmark: Benchmark) -> str:
 
     from lit_meta.data.benchmark import stream_classes
     from lit_meta.experiments.summary import percent
-    from lit_meta.functional.chance import chance_level, never_learned
+    from lit_meta.functional.chance import chance_level, learned_little, never_learned
 
     matrix = torch.tensor(summaries["accuracy_matrix"])
     classes = stream_classes(benchmark.test_stream)
     if matrix.dim() == 2 and matrix.shape[0] == matrix.shape[1] == len(classes) > 1:
         never = never_learned(matrix.diagonal(), chance_level(classes))
-        if never.double().mean() > 0.5:
+        if learned_little(never):
             return f"never learned ({int(never.sum())} of {len(never)})"
     return percent(summaries["forgetting"])
 

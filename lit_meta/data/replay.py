@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lit_meta.data.tensors import ATTRIBUTES, benchmark_of, bulk_view
-from lit_meta.data.view import TensorView, concatenate
+from lit_meta.data.tensors import joined, train_parts, with_train
+from lit_meta.data.view import TensorView
 
 _SEED_STRIDE = 1_000_003
 
@@ -41,6 +40,7 @@ def with_replay(benchmark: Any, samples: int, *, seed: int = 0) -> Any:
     Example:
         >>> from lit_meta.data import scenario
         >>> benchmark = with_replay(scenario("split-digits", experiences=5), 40)
+        >>> from lit_meta.data.tensors import bulk_view
         >>> view = bulk_view(benchmark.train_stream[1])
         >>> len(view.targets.unique()), len(view) == 2 * len(scenario("split-digits", experiences=5).train_stream[1].dataset)
         (4, True)
@@ -57,28 +57,16 @@ def with_replay(benchmark: Any, samples: int, *, seed: int = 0) -> Any:
             f"replay must be a number of samples, at least one for each of {len(experiences) - 1} earlier experiences, got "
             f"{samples!r}"
         )
-    views = [bulk_view(experience) for experience in experiences]
-    parts: list[Any] = [e.dataset if view is None else view for e, view in zip(experiences, views, strict=True)]
-    if None in views:
-        parts = [experience.dataset for experience in experiences]
+    parts = train_parts(benchmark)
     orders = [_generated(len(part), seed, index) for index, part in enumerate(parts)]
     train = [parts[0]]
     for index in range(1, len(parts)):
         kept = [order[: samples // index] for order in orders[:index]]
-        buffer = _joined([_chosen(part, order) for part, order in zip(parts[:index], kept, strict=True)])
+        buffer = joined([_chosen(part, order) for part, order in zip(parts[:index], kept, strict=True)])
         size = max(len(parts[index]), len(buffer))
         shuffled = _generated(len(buffer), seed, len(parts) + index)
-        train.append(_joined([_repeated(parts[index], orders[index], size), _repeated(buffer, shuffled, size)]))
-    streams: dict[str, list[Any]] = {
-        name: [e.dataset if (view := bulk_view(e)) is None else view for e in stream]
-        for name, stream in benchmark.streams.items()
-        if name != "train"
-    }
-    result = benchmark_of({"train": train, **streams})
-    for attribute in ATTRIBUTES:
-        if hasattr(benchmark, attribute):
-            setattr(result, attribute, getattr(benchmark, attribute))
-    return result
+        train.append(joined([_repeated(parts[index], orders[index], size), _repeated(buffer, shuffled, size)]))
+    return with_train(benchmark, train)
 
 
 def buffer_bytes(benchmark: Any, samples: int) -> int:
@@ -110,12 +98,3 @@ def _chosen(part: Any, positions: Tensor) -> Any:
 
 def _repeated(part: Any, order: Tensor, size: int) -> Any:
     return part if len(part) == size else _chosen(part, order[torch.arange(size) % len(part)])
-
-
-def _joined(parts: Sequence[Any]) -> Any:
-    if isinstance(parts[0], TensorView):
-        return concatenate(parts)
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.concat(part)
-    return whole

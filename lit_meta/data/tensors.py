@@ -13,7 +13,7 @@ from lit_meta.data.view import TensorView, concatenate
 
 Samples = tuple[Tensor, Tensor]
 
-ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
+_ATTRIBUTES = ("name", "form", "classes", "class_names", "class_order", "input_shape")
 
 
 def tensor_benchmark(
@@ -115,19 +115,33 @@ def joint(benchmark: Any) -> Any:
         >>> len(benchmark.train_stream), len(benchmark.test_stream)
         (1, 10)
     """
+    return with_train(benchmark, [joined(train_parts(benchmark))])
+
+
+def train_parts(benchmark: Any) -> list[Any]:
+    """What each training experience of a benchmark holds: views of tensors if all have them, else data sets."""
     views = [bulk_view(experience) for experience in benchmark.train_stream]
+    if views and None not in views:
+        return views
+    return [experience.dataset for experience in benchmark.train_stream]
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Views of tensors, or Avalanche's data sets, one behind the other."""
+    if isinstance(parts[0], TensorView):
+        return concatenate(parts)
+    return reduce(lambda one, other: one.concat(other), parts)
+
+
+def with_train(benchmark: Any, train: Sequence[Any]) -> Any:
+    """A benchmark with other training experiences, of views or data sets; its further streams and attributes are kept."""
     streams: dict[str, list[Any]] = {
         stream: [e.dataset if (view := bulk_view(e)) is None else view for e in experiences]
         for stream, experiences in benchmark.streams.items()
         if stream != "train"
     }
-    known = [view for view in views if view is not None]
-    if known and len(known) == len(views):
-        whole: Any = concatenate(known)
-    else:
-        whole = reduce(lambda one, other: one.concat(other), (e.dataset for e in benchmark.train_stream))
-    result = benchmark_of({"train": [whole], **streams})
-    for attribute in ATTRIBUTES:
+    result = benchmark_of({"train": list(train), **streams})
+    for attribute in _ATTRIBUTES:
         if hasattr(benchmark, attribute):
             setattr(result, attribute, getattr(benchmark, attribute))
     return result

@@ -10,6 +10,8 @@ from lit_meta.experiments.config import Experiment
 from lit_meta.streams.checkpoints import learned_experiences
 from lit_meta.utils.io import check_folder, load_yaml, save_yaml
 
+SNAPSHOTS_FOLDER = "snapshots"  # The first seed's network after each experience, where it is small.
+
 
 def check_config(experiment: Experiment, run_dir: Path, *, resume: bool, overwrite: bool = False) -> None:
     """Checks that a folder is free, or that a resumed run has the same config for every learner that has begun.
@@ -84,7 +86,7 @@ def _clear(run_dir: Path) -> None:
     """Removes a run, and nothing else that may be in its folder."""
     for name in ("config.yaml", "metrics.json", "accuracy_matrix.csv", "model.safetensors", "rule.safetensors"):
         (run_dir / name).unlink(missing_ok=True)
-    for folder in (*run_dir.glob("*/seed-*"), run_dir / "snapshots", run_dir / "figures"):
+    for folder in (*run_dir.glob("*/seed-*"), run_dir / SNAPSHOTS_FOLDER, run_dir / "figures"):
         if folder.is_dir():
             shutil.rmtree(folder)
 

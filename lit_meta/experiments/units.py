@@ -20,6 +20,7 @@ from lit_meta.evaluation.accuracy import accuracy_by_batching
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.online import QUANTITIES, OnlineAccuracy, with_own
 from lit_meta.experiments.parallel import side_by_side
+from lit_meta.experiments.run_folder import SNAPSHOTS_FOLDER
 from lit_meta.experiments.trial import MakeCallbacks, place_of
 from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.streams.fit import StreamResult
@@ -30,7 +31,6 @@ from lit_meta.utils.modes import matmul_precision
 
 OnExperience = Callable[[str, int, int, Tensor], None]
 
-SNAPSHOTS_FOLDER = "snapshots"  # In a run folder: the first seed's network after each experience, where it is small.
 _SMALL = 512 << 10  # Bytes of a network.
 _PROGRESS = ".progress"
 _SECONDS = 0.3  # Between two looks at what other processes have reported.

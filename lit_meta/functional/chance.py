@@ -50,3 +50,16 @@ def never_learned(learned: Tensor, chance: Tensor, *, margin: float = MARGIN) ->
         tensor([False,  True,  True, False])
     """
     return learned.double() <= chance.to(learned.device) + margin
+
+
+def learned_little(never: Tensor) -> bool:
+    """Whether more than half of the experiences were never learned, so that forgetting says nothing.
+
+    Args:
+        never: of `never_learned`, (experiences,) of bool.
+
+    Example:
+        >>> learned_little(torch.tensor([True, True, False])), learned_little(torch.tensor([True, False]))
+        (True, False)
+    """
+    return bool(never.double().mean() > 0.5)

@@ -126,7 +126,7 @@ def worst_case_accuracy(trace: Tensor) -> Tensor:
     return learned if rows == 1 else learned / rows + (1 - 1 / rows) * minimum_accuracy_within(trace)
 
 
-def average_anytime_accuracy(trace: Tensor, *, of_all: bool = False) -> Tensor:
+def average_anytime_accuracy(trace: Tensor, *, of_all: bool | None = False) -> Tensor:
     r"""AAA: the accuracy at any time of the stream, on what has been presented by then.
 
     The mean over all evaluations, of all experiences, of the mean accuracy on the test experiences 0 to i, with i the training
@@ -135,7 +135,7 @@ def average_anytime_accuracy(trace: Tensor, *, of_all: bool = False) -> Tensor:
     Args:
         trace: accuracies A, ``(training experiences, evaluations, test experiences)``, evaluated within the experiences.
         of_all: take the mean over all test experiences instead, as for a stream in which no training experience belongs to a
-            test experience.
+            test experience; None: where there are more training than test experiences.
 
     Returns:
         A scalar in [0, 1].
@@ -156,6 +156,8 @@ def average_anytime_accuracy(trace: Tensor, *, of_all: bool = False) -> Tensor:
     if int(counts.sum()) == 0:
         raise ValueError("nothing was evaluated: every entry of the trace is NaN")
     experiences, evaluations, tests = trace.shape
+    if of_all is None:
+        of_all = experiences > tests
     if not of_all and experiences > tests:
         raise ValueError(
             f"{experiences} training experiences do not belong to the {tests} test experiences one by one: pass of_all=True"

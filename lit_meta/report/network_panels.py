@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 def weight_distances(run: Run) -> Panel | str:
     """How far weights moved over the stream, or why it cannot be shown."""
     by_learner = {name: first_and_last(run, name) for name in ("rule", "naive") if name in run.streams}
-    weights = {learner_label(run, name): pairs for name, pairs in by_learner.items() if pairs is not None}
+    weights = {
+        learner_label(run, name): (pairs, learner_series(name, list(run.learners)))
+        for name, pairs in by_learner.items()
+        if pairs is not None
+    }
     if not weights:
         return "no checkpoint was kept."
     shares = "; ".join(
         f"{label}: " + ", ".join(f"{100 * share:.0f} % of {layer}" for layer, share in shares_changed(pairs).items())
-        for label, pairs in weights.items()
+        for label, (pairs, _) in weights.items()
     )
     return Panel(
         "weight_change",
@@ -37,14 +41,7 @@ def weight_distances(run: Run) -> Panel | str:
         "the end of the stream, in per cent of the layer's typical initial weight; first seed. The vertical line is at 1 %, "
         f"beyond which lie: {shares}.",
         f"Line chart. Share of synapses that moved by more than 1 %. {shares}.",
-        partial(
-            weight_changes,
-            {
-                learner_label(run, name): (pairs, learner_series(name, list(run.learners)))
-                for name, pairs in by_learner.items()
-                if pairs is not None
-            },
-        ),
+        partial(weight_changes, weights),
     )
 
 

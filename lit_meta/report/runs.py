@@ -13,7 +13,7 @@ from lit_meta.callbacks.continual_evaluation import read_continual_evaluation
 from lit_meta.callbacks.weight_change import read_weight_change
 from lit_meta.experiments.run import Experiment
 from lit_meta.functional import matrix
-from lit_meta.functional.chance import chance_level, never_learned
+from lit_meta.functional.chance import chance_level, learned_little, never_learned
 from lit_meta.functional.interval import t_interval
 from lit_meta.functional.stability import stability_gap
 from lit_meta.utils.io import load_json, load_yaml
@@ -115,7 +115,7 @@ class LearnerRun:
     def learned_little(self) -> bool:
         """Whether more than half of the experiences were never learned, so that forgetting says nothing."""
         never = self.never_learned
-        return never is not None and bool(never.double().mean() > 0.5)
+        return never is not None and learned_little(never)
 
     @property
     def anytime(self) -> Estimate | None:

@@ -19,7 +19,7 @@ from lit_meta.report.style import (
     draw_lines,
     is_narrow,
     label_rows,
-    legend_columns,
+    legend_above,
     new_figure,
     plain,
     styled,
@@ -91,7 +91,7 @@ def accuracy_along_stream(
         axes.set_xticks(_ticks(length), [str(i) for i in _ticks(length)])
         axes.set_xlabel("experiences learned")
         axes.set_ylabel("accuracy on experiences seen (%)")
-        figure.legend(loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
+        legend_above(figure, axes)
     return figure
 
 

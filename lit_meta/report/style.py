@@ -154,6 +154,17 @@ def legend_columns(most: int) -> int:
     return 1 if is_narrow() else most
 
 
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """The legend of one panel's lines, above all panels."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
+
+
+def line_width(position: int, lines: int) -> float:
+    """Of one of several lines, from the lowest to the highest: each is thinner than the one below it, which shows beside it."""
+    return 3.4 - 1.8 * position / max(1, lines - 1)
+
+
 def draw_lines(axes: Axes, lines: Mapping[str, tuple[Estimate, Series]]) -> None:
     """Draws lines in per cent with their bands, so that lines which coincide can be told apart.
 
@@ -174,7 +185,7 @@ def draw_lines(axes: Axes, lines: Mapping[str, tuple[Estimate, Series]]) -> None
             color=style.color,
             marker=style.marker,
             ls=style.line,
-            lw=3.4 - 1.8 * share,
+            lw=line_width(position, len(lines)),
             markersize=7.0 - 3.0 * share,
             label=label,
         )

@@ -13,7 +13,7 @@ from lit_meta.core.layers import weight_layers
 from lit_meta.experiments.run import network_for_seed
 from lit_meta.functional.weight_change import changed_fraction
 from lit_meta.report.runs import Estimate, Run
-from lit_meta.report.style import FAINT, Series, draw_lines, label_rows, legend_columns, new_figure, styled
+from lit_meta.report.style import FAINT, Series, draw_lines, label_rows, legend_above, line_width, new_figure, styled
 from lit_meta.streams.checkpoints import last_weights
 
 
@@ -79,7 +79,7 @@ def weight_changes(
             axes.axvline(100 * threshold, color=FAINT, lw=1)
             for position, (label, (layers, style)) in enumerate(learners.items()):
                 shares = [100 * float(changed_fraction(*layers[name], threshold=float(x))) for x in moved]
-                width = 3.4 - 1.8 * position / max(1, len(learners) - 1)
+                width = line_width(position, len(learners))
                 axes.plot(100 * moved.numpy(), shares, color=style.color, ls=style.line, lw=width, label=label)
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -87,8 +87,7 @@ def weight_changes(
             axes.set_xlabel("moved by more than (% of a typical weight)")
             axes.set_title(name)
         label_rows(panels, "share of synapses (%)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
+        legend_above(figure, panels[0])
     return figure
 
 
@@ -113,6 +112,5 @@ def synapses_changed(layers: Mapping[str, Mapping[str, tuple[Estimate, Series]]]
             axes.set_xlabel("experience")
             axes.set_title(name)
         label_rows(panels, "synapses changed (%)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=legend_columns(2), handlelength=3.6)
+        legend_above(figure, panels[0])
     return figure

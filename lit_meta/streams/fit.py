@@ -208,8 +208,7 @@ def _evaluation_within(
     """The callback that tests every ``steps`` steps, unless that is None."""
     if steps is None:
         return None
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"evaluate_every must be a positive integer or None, got {steps!r}")
+    _check_steps("evaluate_every", steps)
     if any(isinstance(callback, ContinualEvaluation) for callback in callbacks):
         raise ValueError(
             "evaluate_every tests within experiences, as the ContinualEvaluation among callbacks: give one of them"
@@ -227,8 +226,13 @@ def _check_resuming(
         raise ValueError("resume=True goes on with a run and overwrite=True removes it: give one of them")
     if not minutes > 0:
         raise ValueError(f"checkpoint_minutes must be above 0, got {minutes!r}")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise ValueError(f"checkpoint_steps must be a positive integer or None, got {steps!r}")
+    if steps is not None:
+        _check_steps("checkpoint_steps", steps)
+
+
+def _check_steps(name: str, steps: int) -> None:
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"{name} must be a positive integer or None, got {steps!r}")
 
 
 def _end_if_asked(

@@ -77,8 +77,7 @@ class StreamResult:
         """
         if self.trace is None:
             return None
-        of_all = self.trace.shape[0] > self.trace.shape[2]
-        return float(stability.average_anytime_accuracy(self.trace, of_all=of_all))
+        return float(stability.average_anytime_accuracy(self.trace, of_all=None))
 
     @property
     def stability_gap(self) -> float | None:

@@ -119,11 +119,7 @@ def check_weights(weights: TensorFile, network: nn.Module, referred: Collection[
     Raises:
         ValueError: they are not.
     """
-    expected = {
-        key: (_DTYPES.get(t.dtype, "?"), tuple(t.shape))
-        for key, t in network.state_dict().items()
-        if key not in referred
-    }
+    expected = {key: form for key, form in _forms(network).items() if key not in referred}
     for key in [*expected, *weights.header]:
         if key not in weights.header or key not in expected:
             raise ValueError(
@@ -135,13 +131,18 @@ def check_weights(weights: TensorFile, network: nn.Module, referred: Collection[
             raise ValueError(f"{weights.path}: {key!r} is {stored}, in the network of the card {own}: {_AGAIN}")
 
 
+def _forms(network: nn.Module) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every tensor of a network, as the header of a file has them."""
+    return {key: (_DTYPES.get(t.dtype, "?"), tuple(t.shape)) for key, t in network.state_dict().items()}
+
+
 def check_snapshots(stored: TensorFile, network: nn.Module, experiences: int) -> None:
     """Checks that snapshots are of a network, the same tensors after each of some experiences.
 
     Raises:
         ValueError: they are not.
     """
-    own = {key: (_DTYPES.get(t.dtype, "?"), tuple(t.shape)) for key, t in network.state_dict().items()}
+    own = _forms(network)
     names: dict[str, set[str]] = {str(number): set() for number in range(1, experiences + 1)}
     for key, form in stored.header.items():
         number, _, name = key.partition("/")

@@ -16,7 +16,7 @@ from lit_meta.data.scenarios import scenario_for_seed
 from lit_meta.data.sources import load_source
 from lit_meta.experiments.config import LEARNERS, Experiment, is_classification
 from lit_meta.experiments.run import build_module, run_experiment
-from lit_meta.experiments.units import SNAPSHOTS_FOLDER
+from lit_meta.experiments.run_folder import SNAPSHOTS_FOLDER
 from lit_meta.rules import build_rule
 from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder

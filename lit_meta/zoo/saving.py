@@ -146,14 +146,15 @@ def write_entry(
         stored = {MODEL: weights, RULE: memory, GOLDEN: golden}
         if steps := snapshot_tensors(snapshots, weights):
             stored[SNAPSHOTS] = steps
+        is_third = reference is not None or SNAPSHOTS in stored  # What format 2 does not have.
         for file, tensors in stored.items():
             save_tensors(partial_folder / file, tensors)
         card = {
-            "format": 2 if reference is None and SNAPSHOTS not in stored else FORMAT,
+            "format": FORMAT if is_third else 2,
             "library_name": "lit-meta",
             **content,
             "input_shape": list(samples.shape[1:]),
-            **({references.KEY: reference} if reference is not None or SNAPSHOTS in stored else {}),
+            **({references.KEY: reference} if is_third else {}),
             "preprocessing": None if transform is None else transform.to_dict(),
             "spiking": is_spiking(network),
             "parameters": sum(parameter.numel() for parameter in network.parameters()),
