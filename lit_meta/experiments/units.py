@@ -32,6 +32,7 @@ from lit_meta.utils.modes import matmul_precision
 OnExperience = Callable[[str, int, int, Tensor], None]
 
 _SMALL = 512 << 10  # Bytes of a network.
+_SNAPSHOTS_IN_ALL = 32 * _SMALL  # A stream of thousands of experiences writes no thousands of networks.
 _PROGRESS = ".progress"
 _SECONDS = 0.3  # Between two looks at what other processes have reported.
 
@@ -213,7 +214,8 @@ def _progress(units: Sequence[Unit], on_experience: Callable[[Unit, int, Tensor]
 
 def _keep_snapshot(run_dir: Path, index: int, network: nn.Module) -> None:
     state = network.state_dict()
-    if sum(tensor.numel() * tensor.element_size() for tensor in state.values()) <= _SMALL:
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    if size <= _SMALL and (index + 1) * size <= _SNAPSHOTS_IN_ALL:
         save_tensors(run_dir / SNAPSHOTS_FOLDER / f"{index:03}.safetensors", state)
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lit_meta import scenario, zoo
 from lit_meta.evaluation.accuracy import evaluate
+from lit_meta.experiments import units
 from lit_meta.experiments.config import Experiment
 from lit_meta.zoo.schema import digest_of
 
@@ -49,6 +50,14 @@ def test_the_last_snapshot_is_the_network_itself(entry):
 def test_there_is_no_other_experience(entry, after):
     with pytest.raises(ValueError, match="from 1 to 5"):
         zoo.load(entry, after=after)
+
+
+def test_a_run_stops_keeping_networks_at_a_bound_and_its_entry_has_none(tmp_path, monkeypatch):
+    size = 4 * (64 * 30 + 30 * 10)
+    monkeypatch.setattr(units, "_SNAPSHOTS_IN_ALL", 3 * size)
+    made = zoo.remake(Experiment.from_dict(EXPERIMENT), tmp_path / "run", zoo=tmp_path / "zoo")
+    assert len(list((tmp_path / "run").rglob("snapshots/*.safetensors"))) == 3
+    assert "snapshots.safetensors" not in zoo.card(made)["sha256"]
 
 
 def test_the_memory_is_that_of_the_end(entry):
