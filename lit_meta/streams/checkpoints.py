@@ -20,10 +20,13 @@ from torch import Tensor
 from lit_meta.streams.cost import StreamCost
 from lit_meta.streams.identity import difference
 from lit_meta.utils.encoding import decode, encode
-from lit_meta.utils.files import read_folder, remove_partial, write_folder
+from lit_meta.utils.files import Content, read_folder, remove_partial, write_folder
+from lit_meta.utils.tensor_file import tensor_file
 
 FORMAT = 3
 KEPT = 2
+# A larger state (in bytes) is written from where it lies.
+_MOST_COPIED = 2**26
 _NAME = re.compile(r"experience-(\d+)-step-(\d+)")
 
 
@@ -107,14 +110,13 @@ class Checkpoints:
     def save(self, state: StreamState) -> None:
         """Copies a state, and begins to write it as a checkpoint, after which all but the last two are removed.
 
-        The caller goes on while the disk works: its state may change. `wait` says when all is on the disk.
+        The caller goes on while the disk works: its state may change. `wait` says when all is on the disk. A large state is not
+        copied, and is on the disk when the call returns.
 
         Raises:
             TypeError: something in the state of a callback, an optimizer or a schedule cannot be saved.
-            OSError: the one before could not be written; the former ones are intact.
+            OSError: it, or the one before, could not be written; the former ones are intact.
         """
-        from safetensors.torch import save
-
         started = time.perf_counter()
         if not self.writes:
             return
@@ -128,14 +130,18 @@ class Checkpoints:
             "cost": state.cost.to_dict(),
         }
         text = json.dumps(encode(content, tensors))
-        # Copies, because two names may share memory, which the format does not allow.
-        data = save({name: t.cpu().contiguous().clone() for name, t in tensors.items()})
         path = self.folder / f"experience-{len(state.rows):06d}-step-{state.steps:09d}"
         self.wait()
-        self._writing = self._writer.submit(self._write, path, {"state.json": text.encode(), "state.safetensors": data})
+        copied = sum(t.nbytes for t in tensors.values()) <= _MOST_COPIED
+        if copied:
+            tensors = {name: t.clone() for name, t in tensors.items()}
+        files: dict[str, Content] = {"state.json": text.encode(), "state.safetensors": tensor_file(tensors)}
+        self._writing = self._writer.submit(self._write, path, files)
+        if not copied:
+            self.wait()
         self.seconds = time.perf_counter() - started
 
-    def _write(self, path: Path, files: dict[str, bytes]) -> None:
+    def _write(self, path: Path, files: dict[str, Content]) -> None:
         write_folder(path, files)
         self._kept = [path, *(p for p in self._kept if p != path)][:KEPT]
         for other in self.present:

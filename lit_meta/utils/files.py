@@ -8,8 +8,11 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+Content = bytes | Iterable[bytes | memoryview]
+"""What a file is to hold: all of it, or pieces that are asked for one after the other while it is written."""
 
 MANIFEST = "manifest.json"
 _PARTIAL = ".partial"
@@ -19,7 +22,7 @@ class DamagedError(ValueError):
     """A file is not what was written: a part is missing, or its digest is another."""
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: Content) -> None:
     """Writes a file atomically: whatever happens, it holds the former content or the new one.
 
     The content goes to a private temporary name and to the disk, then takes the file's name; the folder goes to the disk too.
@@ -43,7 +46,7 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(path: Path, files: Mapping[str, Content]) -> None:
     """Writes a folder of files atomically, with a manifest of their digests; one of that name is replaced.
 
     Raises:
@@ -52,9 +55,8 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     partial = _partial_name(path)
     try:
         partial.mkdir(parents=True)
-        for name, content in files.items():
-            _write_to_disk(partial / name, content)
-        _write_to_disk(partial / MANIFEST, _manifest(files))
+        digests = {name: _write_to_disk(partial / name, content) for name, content in files.items()}
+        _write_to_disk(partial / MANIFEST, _manifest(digests))
         sync_folder(partial)
         if path.exists():
             former = _partial_name(path)
@@ -85,9 +87,10 @@ def read_folder(path: Path) -> dict[str, bytes]:
         raise DamagedError(f"{error.filename} is missing") from None
     except (ValueError, KeyError, TypeError):
         raise DamagedError(f"{path / MANIFEST} is damaged") from None
-    if _manifest(files) != written:
-        digests = json.loads(written)["files"]
-        changed = [name for name, content in files.items() if digests[name] != _digest(content)]
+    digests = {name: _digest(content) for name, content in files.items()}
+    if _manifest(digests) != written:
+        known = json.loads(written)["files"]
+        changed = [name for name, digest in digests.items() if known[name] != digest]
         raise DamagedError(f"{path / (changed or [MANIFEST])[0]} is damaged: its sha256 is not that of the manifest")
     return files
 
@@ -109,8 +112,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _manifest(files: Mapping[str, bytes]) -> bytes:
-    digests = {name: _digest(content) for name, content in files.items()}
+def _manifest(digests: Mapping[str, str]) -> bytes:
     whole = _digest(json.dumps(digests).encode())
     return (json.dumps({"files": digests, "sha256": whole}, indent=1) + "\n").encode()
 
@@ -119,11 +121,16 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _write_to_disk(path: Path, content: bytes) -> None:
+def _write_to_disk(path: Path, content: Content) -> str:
+    """Writes a file, and waits until it is on the disk; returns its digest."""
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(content)
+        for piece in (content,) if isinstance(content, bytes) else content:
+            file.write(piece)
+            digest.update(piece)
         file.flush()
         os.fsync(file.fileno())
+    return digest.hexdigest()
 
 
 def _partial_name(path: Path) -> Path:

@@ -23,10 +23,9 @@ _MOST_VALUES = 100_000
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors to a safetensors file atomically: a crash leaves the previous file intact."""
-    from safetensors.torch import save
+    from lit_meta.utils.tensor_file import tensor_file
 
-    # Copies, because two names may share memory, which the format does not allow.
-    write_bytes(path, save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}))
+    write_bytes(path, tensor_file(tensors))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from lit_meta import EWC, NACA, MetaplasticModule, fit_stream, scenario
 from lit_meta.data.benchmark import BenchmarkView
+from lit_meta.streams import checkpoints
 from lit_meta.streams.interrupts import StreamInterrupted, StreamTerminated
 from lit_meta.utils import files
 from lit_meta.utils.locks import owned_folder
@@ -128,6 +129,26 @@ def test_starting_afresh_with_the_word(tmp_path):
     assert read.plasticity.rules[0].state["importance"]
 
 
+def test_a_large_state_is_written_from_where_it_lies(tmp_path, monkeypatch):
+    written = []
+
+    def tensor_file(tensors):
+        written.extend(tensors.values())
+        return whole_file(tensors)
+
+    whole_file = checkpoints.tensor_file
+    monkeypatch.setattr(checkpoints, "tensor_file", tensor_file)
+    monkeypatch.setattr(checkpoints, "_MOST_COPIED", 0)
+    learner = module()
+    with pytest.raises(Crash):
+        fit(learner, run_dir=tmp_path, on_experience=crash)
+    assert learner.network[1].weight.data_ptr() in {tensor.data_ptr() for tensor in written}
+    expected, whole = fit()
+    result, resumed = fit(run_dir=tmp_path, resume=True)
+    assert torch.equal(result.accuracy_matrix, expected.accuracy_matrix)
+    assert all(torch.equal(one, two) for one, two in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 def test_no_bit_flip_gives_another_result(crashed, tmp_path):
     import shutil
 
@@ -192,7 +213,7 @@ def test_a_full_disk_or_a_read_only_one_leaves_the_former_checkpoint(failing, tm
         if count > 7:  # In the middle of the third checkpoint.
             path.touch()
             raise OSError(failing, os.strerror(failing))
-        write(path, content)
+        return write(path, content)
 
     monkeypatch.setattr(files, "_write_to_disk", full)
     with pytest.raises(OSError, match=os.strerror(failing)) as caught:
