@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,6 +81,8 @@ def try_learners(
                 callbacks=None if callbacks is None else partial(callbacks, learner, Path(folder)),
                 benchmark=small,
             )
+        # A Trainer and its module refer to each other: the next learner would begin beside this one's memory.
+        gc.collect()
 
 
 def place_of(experiment: Experiment, learner: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from lit_meta.callbacks import ContinualEvaluation
 from lit_meta.cli import main
+from lit_meta.experiments import run
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.run import benchmarks_of, run_experiment
 from lit_meta.experiments.trial import try_learners
@@ -95,3 +97,19 @@ def test_the_command_says_it_in_a_line(tmp_path, capsys):
     assert main(["run", "ewc-mlp-digits", *options]) == 1
     assert capsys.readouterr().err.strip().startswith("lit-meta: controls.wide: expected a batch")
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_of_a_trial_stays_in_memory(monkeypatch):
+    built = []
+    build = run.build_module
+
+    def build_module(*arguments):
+        module = build(*arguments)
+        built.append(weakref.ref(module))
+        return module
+
+    monkeypatch.setattr(run, "build_module", build_module)
+    experiment = described()
+    try_learners(experiment, benchmarks_of(experiment), ["rule"], accelerator="cpu")
+    assert len(built) == 1
+    assert built[0]() is None
