@@ -114,7 +114,8 @@ class RandomExpansion(nn.Linear):
     def __init__(self, inputs: int, units: int, *, threshold: float = 0.25, precision: Precision = "float32") -> None:
         super().__init__(inputs, units)
         with torch.no_grad():
-            self.weight.copy_(F.normalize(torch.randn_like(self.weight), dim=1))
+            # In place: the weights are the largest thing in the network.
+            self.weight.normal_().div_(self.weight.norm(dim=1, keepdim=True))
             self.bias.zero_()
         self.drive_threshold = threshold
         self.precision = precision

@@ -14,7 +14,7 @@ from lit_meta.core.layers import NormalizesContrast
 from lit_meta.evaluation.accuracy import predict
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.networks import PatchConv2d, PatchNet
-from lit_meta.rules import CriticalPeriod, RecursiveReadout
+from lit_meta.rules import CriticalPeriod, RecursiveReadout, critical_period
 from lit_meta.rules.critical_period import draw_patches
 
 
@@ -160,9 +160,26 @@ def test_features_that_move_while_the_readout_counts_are_warned_of():
     learn(net(), [small_rule(samples=20), RecursiveReadout(ridge=1e-2)], batches)
 
 
-def test_an_abandoned_step_is_undone():
+def test_units_of_an_expansion_are_adapted_in_parts_to_the_same_numbers(monkeypatch):
+    x, y = images(20)
+    networks = []
+    for units in (7, 1000):
+        monkeypatch.setattr(critical_period, "_UNITS_AT_ONCE", units)
+        networks.append(net(expansion=50))
+        learn(networks[-1], small_rule(), [(x, y)])
+    for name, value in networks[0].expansion.state_dict().items():
+        torch.testing.assert_close(value, networks[1].expansion.state_dict()[name])
+    drive = networks[0].expansion(networks[0]._pooled(x))
+    torch.testing.assert_close(
+        drive.mean(0), torch.full((50,), -networks[0].expansion.drive_threshold), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(drive.std(0, unbiased=False), torch.ones(50), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("expansion", (None, 50))
+def test_an_abandoned_step_is_undone(expansion):
     x, y = images()
-    network = net()
+    network = net(expansion=expansion)
     before = copy.deepcopy(network.state_dict())
     session = Session(network, small_rule())
     session.begin_experience()
