@@ -39,7 +39,7 @@ class KeptFeatures(nn.Module):
         super().__init__()
         self.network = network
         self._head = [weight_layers(network)[-1].module]  # In a list: it is the network's, not a child of this one.
-        self._features: dict[_Summary, list[tuple[Tensor, Tensor]]] = {}
+        self._features: dict[_Summary, list[tuple[Tensor, Tensor, torch.dtype]]] = {}
         self._below: list[tuple[int, int, Tensor]] = []
         self._bytes = 0
         self._keeps = True
@@ -65,9 +65,9 @@ class KeptFeatures(nn.Module):
         """The network's output for a batch."""
         (head,) = self._head
         if self._keeps:
-            for batch, features in self._features.get(_summary(x), ()):
+            for batch, features, dtype in self._features.get(_summary(x), ()):
                 if torch.equal(batch, x):
-                    return head(features)
+                    return head(features.to(dtype))
         seen: list[tuple[Tensor, Tensor]] = []
         handle = head.register_forward_hook(lambda module, given, output: seen.append((given[0], output)))
         try:
@@ -75,12 +75,15 @@ class KeptFeatures(nn.Module):
         finally:
             handle.remove()
         if self._keeps:
-            self._bytes += x.nbytes + sum(given.nbytes for given, _ in seen)
-            self._keeps = len(seen) == 1 and seen[0][1] is output and self._bytes <= _MOST_BYTES
+            self._keeps = len(seen) == 1 and seen[0][1] is output
             if self._keeps:
+                given = seen[0][0]
+                features = _narrowed(given)
+                self._bytes += x.nbytes + features.nbytes
+                self._keeps = self._bytes <= _MOST_BYTES
                 # A copy: the caller may write into the batch.
-                self._features.setdefault(_summary(x), []).append((x.detach().clone(), seen[0][0]))
-            else:
+                self._features.setdefault(_summary(x), []).append((x.detach().clone(), features, given.dtype))
+            if not self._keeps:
                 self._features = {}
         return output
 
@@ -89,6 +92,12 @@ class KeptFeatures(nn.Module):
         tensors = [t for t in (*self.network.parameters(), *self.network.buffers()) if id(t) not in own]
         # The version counts every change in place; the sum also tells of one behind its back.
         return [(t.data_ptr(), 0 if t.is_inference() else t._version, t.detach().sum()) for t in tensors]
+
+
+def _narrowed(features: Tensor) -> Tensor:
+    """The same numbers in half the memory, where bfloat16 has all of their digits, as of layers that compute in it."""
+    narrow = features.bfloat16() if features.dtype == torch.float32 else features
+    return narrow if torch.equal(narrow.to(features.dtype), features) else features
 
 
 def _summary(x: Tensor) -> _Summary:

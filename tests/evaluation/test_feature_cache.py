@@ -109,6 +109,22 @@ def test_an_output_that_is_not_the_heads_is_computed_in_full():
     assert len(calls) == 4
 
 
+def test_features_computed_in_bfloat16_take_half_the_memory_and_have_the_same_bits():
+    torch.manual_seed(0)
+    wide = PatchNet((1, 8, 8), [8], [3], 2, expansion=50).eval()
+    half = PatchNet((1, 8, 8), [8], [3], 2, expansion=50, precision="bfloat16").eval()
+    x, taken = torch.rand(6, 1, 8, 8), []
+    for network in (wide, half):
+        kept = KeptFeatures(network)
+        with torch.inference_mode():
+            for _ in range(2):
+                kept.begin()
+                assert torch.equal(kept(x), network(x))
+        assert kept.kept == 1
+        taken.append(kept._bytes - x.nbytes)
+    assert taken == [6 * 50 * 4, 6 * 50 * 2]
+
+
 def test_what_takes_too_much_memory_is_computed_anew(monkeypatch):
     monkeypatch.setattr(feature_cache, "_MOST_BYTES", 100)
     network, batches = network_of(), torch.rand(3, 5, 3).unbind()
