@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from lit_meta.data.module import experience_tensors
 from lit_meta.data.tensors import bulk_view
 from lit_meta.experiments.config import Experiment
 from lit_meta.utils.arguments import located
+from lit_meta.utils.heap import release
 
 _BATCH = 64  # Samples of the first batch, where the experiment's is larger.
 _FEW = 10
@@ -81,8 +81,7 @@ def try_learners(
                 callbacks=None if callbacks is None else partial(callbacks, learner, Path(folder)),
                 benchmark=small,
             )
-        # A Trainer and its module refer to each other: the next learner would begin beside this one's memory.
-        gc.collect()
+        release()
 
 
 def place_of(experiment: Experiment, learner: str) -> str:

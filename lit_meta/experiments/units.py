@@ -26,6 +26,7 @@ from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.streams.fit import StreamResult
 from lit_meta.utils.arguments import located
 from lit_meta.utils.files import write_text
+from lit_meta.utils.heap import release
 from lit_meta.utils.io import save_json, save_tensors
 from lit_meta.utils.modes import matmul_precision
 
@@ -150,6 +151,7 @@ def run_units(
         for unit in units:
             told = None if on_experience is None else partial(on_experience, unit)
             alone.append(unit.run(told, None if benchmarks is None else benchmarks[unit.seed]))
+            release()
         return alone
     with _progress(units, on_experience):
         return side_by_side([partial(_run_elsewhere, unit) for unit in units], jobs=jobs, cluster=cluster)

@@ -15,6 +15,7 @@ Precision = Literal["float32", "bfloat16"]
 
 # Maps of more images (in bytes) are never in memory together; larger ones would also be faulted in anew for every batch.
 _BYTES_AT_ONCE = 2**24
+_UNITS_AT_ONCE = 1024  # Of an expansion.
 
 
 class PatchConv2d(nn.Conv2d):
@@ -125,7 +126,10 @@ class RandomExpansion(nn.Linear):
         """(..., inputs) -> (..., units), before rectification."""
         if self.precision == "float32":
             return super().forward(inputs)
-        return F.linear(inputs.bfloat16(), self.weight.bfloat16(), self.bias.bfloat16())
+        # In parts, so that no second copy of the weights is made.
+        narrow, weights, biases = inputs.bfloat16(), self.weight.split(_UNITS_AT_ONCE), self.bias.split(_UNITS_AT_ONCE)
+        parts = [F.linear(narrow, w.bfloat16(), b.bfloat16()) for w, b in zip(weights, biases, strict=True)]
+        return torch.cat(parts, dim=-1)
 
 
 class PatchNet(nn.Module):

@@ -13,6 +13,7 @@ from lit_meta.functional.readout import CenteredMoments, Readout, centered_momen
 from lit_meta.rules._readout_head import check_size, feature_digest, find_head, head_input
 from lit_meta.rules._readout_residual import Residual
 from lit_meta.rules._readout_sums import Precision, ReadoutSums
+from lit_meta.utils.heap import return_free_memory
 from lit_meta.utils.modes import matmul_precision
 from lit_meta.utils.validation import check_class_labels, require_in, require_one_of
 
@@ -94,6 +95,7 @@ class ReadoutMemory(Rule):
         counts = sums.class_counts
         if self._solved is not None and self._solved[0] is counts and self._solved[1:] == (self._changes, head):
             return
+        return_free_memory()  # Of the batches: a solution needs a block of half the sums' size, and more.
         shift, solutions, columns = sums.shift, [], []
         # Products of rounded factors would spoil the solution, which is exact whatever precision training chose.
         with torch.no_grad(), matmul_precision("highest"):

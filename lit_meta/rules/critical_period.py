@@ -15,6 +15,7 @@ from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.core.state import Kept, apart
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
+from lit_meta.utils.heap import return_free_memory
 from lit_meta.utils.validation import require_in
 
 # Patches with less contrast than this, after normalisation, have no structure: features would learn the blank background.
@@ -140,8 +141,11 @@ class CriticalPeriod(Rule):
                 )
 
     def layer_input(self, layer: Layer, inputs: Tensor) -> None:
-        if not self._open or layer.name not in self._learned:
-            return
+        if self._open and layer.name in self._learned:
+            self._learn(layer, inputs)
+            return_free_memory()  # Patches and their responses take far more than what comes next.
+
+    def _learn(self, layer: Layer, inputs: Tensor) -> None:
         module: Any = layer.module
         key = apart(layer.name)
         if isinstance(module, AdaptsToDrive):

@@ -61,6 +61,8 @@ class StreamLearner:
         self._memories = [(c, _lightning.memory_of(c)) for c in _lightning.callbacks_of(trainer)]
         rules = [rule for callback in self.plasticity for rule in callback.rules]
         self._kept = KeptFeatures(module) if KeptFeatures.serves(rules) and not self.tells_tasks else None
+        # What a rule will write, such as the filters of a critical period, gives no features worth keeping before.
+        self._features_final = all(rule.head_only for rule in rules)
 
     @property
     def plasticity(self) -> list[Metaplasticity]:
@@ -123,7 +125,7 @@ class StreamLearner:
         self.dynamic.grow_for_test()
         device = self.trainer.strategy.root_device
         network: nn.Module = self.module.to(device)
-        if self._kept is not None:
+        if self._kept is not None and self._features_final:
             self._kept.begin()
             network = self._kept
         context = self.context if self.tells_tasks else None
@@ -181,6 +183,7 @@ class StreamLearner:
             nullcontext() if self.outputs is None else self.outputs.learning(index),
             self.dynamic.learning(index),
         ):
+            self._features_final = True
             trainer.fit(self.module, datamodule=_lightning.datamodule_for(self.module, data), ckpt_path=path)
         steps = trainer.global_step - before
         expected = _lightning.expected_steps(trainer, self.module, max_epochs)

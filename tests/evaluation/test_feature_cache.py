@@ -10,6 +10,7 @@ from lit_meta import EWC, CriticalPeriod, MetaplasticModule, RecursiveReadout, f
 from lit_meta.evaluation import feature_cache
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.networks import ContextNet, PatchNet
+from lit_meta.streams.learner import StreamLearner
 
 
 def network_of():
@@ -155,3 +156,21 @@ def test_a_stream_has_the_same_accuracy_with_and_without(network, rules, monkeyp
     found = matrix()
     monkeypatch.setattr(KeptFeatures, "serves", staticmethod(lambda rules: False))
     assert torch.equal(found, matrix())
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    (([CriticalPeriod(samples=20, patches=100), RecursiveReadout(ridge=1e-2)], 0), (RecursiveReadout(ridge=1e-2), 1)),
+)
+def test_features_that_a_rule_will_change_are_not_kept_before(rules, kept, monkeypatch):
+    counts = []
+    fit = StreamLearner.fit
+
+    def counted(self, *arguments, **options):
+        counts.append(self._kept.kept)
+        return fit(self, *arguments, **options)
+
+    monkeypatch.setattr(StreamLearner, "fit", counted)
+    module = MetaplasticModule(PatchNet((1, 8, 8), [6], [3], 10, seed=0), rule=rules)
+    fit_stream(module, scenario("split-digits", experiences=2), batch_size=500, accelerator="cpu")
+    assert counts == [kept, 1]

@@ -1,0 +1,34 @@
+"""Free memory of the heap goes back to the system."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import torch
+from lit_meta.utils.heap import _glibc, return_free_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def scattered(number):
+    # Blocks below glibc's threshold, of which every tenth stays in use.
+    warm = torch.zeros(8_000_000)
+    del warm
+    blocks = [torch.ones(1_000_000) for _ in range(number)]
+    return blocks[::10]
+
+kept = scattered(100)
+before = resident()
+return_free_memory()
+print(before - resident() if _glibc() is not None else "no glibc")
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
+def test_what_lies_between_blocks_in_use_is_returned():
+    output = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True).stdout.strip()
+    assert output == "no glibc" or int(output) > 250_000_000  # Of 360 million.
