@@ -117,3 +117,18 @@ def test_bad_numbers_are_refused():
 
 def test_lif_updates():
     assert cost.lif_updates(256, 1000, 20) == math.prod((256, 1000, 20))
+
+
+@pytest.mark.parametrize(
+    "dtype", (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool)
+)
+def test_nonzero_values_are_counted_whatever_their_type_and_layout(dtype):
+    generator = torch.Generator().manual_seed(0)
+    # More values than one part holds, transposed, with a negative zero, a tiny value and one that is no number.
+    values = (torch.rand(401, 331, generator=generator) < 0.3).to(dtype).T
+    if dtype.is_floating_point:
+        values[0, :3] = torch.tensor([-0.0, torch.finfo(dtype).tiny, math.nan], dtype=dtype)
+    assert int(cost.nonzero_count(values)) == len(values.nonzero())
+    assert cost.nonzero_count(values, dim=-1).tolist() == [len(row.nonzero()) for row in values]
+    assert int(cost.nonzero_count(values[:0])) == 0
+    assert cost.nonzero_count(values).dtype == torch.int64
