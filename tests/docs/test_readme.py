@@ -1,60 +1,23 @@
-"""The README is true: its snippets run, its table is that of the files, its paths exist."""
+"""The README is true: it shows every way, its table is that of the files, its paths exist; its blocks run in `test_blocks`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from torch import Tensor
 
 from docs.tables import results
+from tests.docs.test_blocks import blocks
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-# What the text around a snippet says of its result.
-PROMISES: dict[tuple[str, int], dict[str, Callable[[dict[str, Any]], bool]]] = {
-    ("README.md", 0): {"EWC ends at about 90 %": lambda names: bool(0.87 < names["accuracy"].mean() < 0.93)},
-    ("README.md", 1): {
-        "about 99 %": lambda names: names["result"].average_accuracy > 0.98,
-        "nothing is forgotten": lambda names: names["result"].forgetting < 0.01,
-    },
-    ("README.md", 2): {"EWC helps": lambda names: bool(accuracy_on(names).mean() > 0.87)},
-}
-
-
-def accuracy_on(names: dict[str, Any]) -> Tensor:
-    return names["evaluate"](names["network"], names["benchmark"])
-
-
-def snippets(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
-
-
-SNIPPETS = [
-    (page, i)
-    for page in ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/streams.md")
-    for i in range(len(snippets(page)))
-]
-
-
-@pytest.mark.filterwarnings("ignore:No loggers specified")
-@pytest.mark.parametrize(("page", "index"), SNIPPETS)
-def test_each_snippet_runs_by_itself(page, index, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "snippet"}
-    exec(compile(snippets(page)[index], page, "exec"), namespace)
-    assert capsys.readouterr().out
-    for name, promise in PROMISES.get((page, index), {}).items():
-        assert promise(namespace), name
 
 
 def test_readme_is_short_and_shows_every_way():
     assert len(README.splitlines()) < 150
-    assert len(snippets("README.md")) == 4
-    assert len(snippets("CONTRIBUTING.md")) == 1
+    assert len(blocks("README.md")) == 4
+    assert len(blocks("CONTRIBUTING.md")) == 1
 
 
 def test_the_table_of_rooms_names_all_of_them():

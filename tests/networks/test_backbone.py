@@ -164,7 +164,9 @@ def test_images_are_prepared_as_pillow_does_it():
 
 def test_every_form_gives_the_same_features_and_the_fastest_is_taken(images, monkeypatch):
     network = backbone(convnet(), classes=5, transform=TRANSFORM, depths=3, statistics=("mean", "std", "grid"))
+    modes = [module.training for module in network.modules()]
     form, rows = forms.fastest_form(network, images, batches=(2, 5))
+    assert [module.training for module in network.modules()] == modes
     assert {row["form"] for row in rows} >= {"eager", "channels_last", "frozen"}
     assert all(row["difference"] <= 1e-5 for row in rows), rows
     fastest = max(rows, key=lambda row: row["images_per_second"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_meta.networks.backbones.network import Backbone
+from lit_meta.utils.modes import modes_kept
 
 FORMS = ("eager", "channels_last", "frozen", "openvino")
 BATCHES = (4, 16, 32)
@@ -63,7 +64,8 @@ def make_form(network: Backbone, name: str, batch: int) -> Form:
     if name == "channels_last":
         network.features.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return Form(name, batch, lambda x: network.features_of(x.contiguous(memory_format=torch.channels_last)))
-    with warnings.catch_warnings():
+    # OpenVINO leaves the network in evaluation mode, head and all.
+    with warnings.catch_warnings(), modes_kept(network):
         warnings.simplefilter("ignore")  # Tracing warns of shapes that it takes as constant, and that it is deprecated.
         return _openvino(network, example) if name == "openvino" else _frozen(network, example)
 
