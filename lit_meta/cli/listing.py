@@ -138,9 +138,8 @@ def _data(registry: Registry[Any], name: str) -> dict[str, Any]:
     here = not facts.files or any((data_root() / file).exists() for file in facts.files)
     shape = "×".join(map(str, facts.shape)) if facts.shape else None
     digests = [archive.digest for archive in facts.archives]
-    known = {
-        key: getattr(facts, key) for key in ("classes", "train", "test", "licence", "homepage", "megabytes", "extra")
-    }
+    keys = ("classes", "train", "test", "licence", "licence_stated_at", "homepage", "megabytes", "extra")
+    known = {key: getattr(facts, key) for key in keys}
     return {**known, "shape": shape, "digests": digests, "here": here}
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lit_meta.data.registry import scenario_spec
-from lit_meta.data.sources.catalog import SEE_PAGE, facts_of
+from lit_meta.data.sources.catalog import NOT_STATED, facts_of
 from lit_meta.data.sources.registry import SOURCES
 from lit_meta.utils.specs import Spec, Specification
 from lit_meta.zoo.preprocessing import Transform
@@ -73,7 +73,7 @@ def provenance(scenario: Specification, weights: str, network: object = None) ->
     name = source_of(scenario)
     data = {"name": name, "licence": "", "origin": ""}
     if name in SOURCES and (facts := facts_of(SOURCES, name)) is not None:
-        data |= {"licence": "" if facts.licence == SEE_PAGE else facts.licence, "origin": facts.homepage}
+        data |= {"licence": "" if facts.licence == NOT_STATED else facts.licence, "origin": facts.homepage}
     origin = "trained from random weights on these data"
     of: Any = getattr(network, "weights", None)
     if getattr(of, "source", None):

@@ -25,7 +25,7 @@ from PIL import Image
 from lit_meta.data import load_source
 from lit_meta.data.lazy_samples import LazySamples
 from lit_meta.data.sources import _download, catalog, registry
-from lit_meta.data.sources.catalog import CATALOG, Archive
+from lit_meta.data.sources.catalog import CATALOG, SEE_PAGE, Archive
 from lit_meta.data.sources.registry import OWN_DATA, SOURCES, source_names
 from tests.data.test_sources import idx
 
@@ -68,7 +68,10 @@ def test_the_catalogue_describes_every_data_set_and_nothing_else() -> None:
     for name, facts in CATALOG.items():
         assert facts.classes > 1
         assert facts.licence
+        # Of MathGreek nobody has seen more than the paper.
+        assert (facts.licence == SEE_PAGE) == (name == "math-greek"), name
         assert facts.homepage.startswith("http")
+        assert facts.licence_stated_at.startswith("http")
         assert not facts.archives or facts.files, name
         for archive in facts.archives:
             kind, _, digest = archive.digest.partition(":")

@@ -42,12 +42,14 @@ class Facts:
         train: number of training samples; None where the publication leaves it open.
         test: number of test samples, likewise.
         shape: of one sample.
-        licence: of the data, as their authors state it.
+        licence: of the data, as their authors state it; `NOT_STATED` where they state none.
         homepage: where they come from.
         files: files or folders in the folder of the data sets, any of which holds the data; none if it needs no files.
         archives: what is downloaded; empty where the data have to be fetched by hand.
         megabytes: size of the download; None where it is not known.
         extra: of ``pip install 'lit-meta[...]'`` that reading it needs.
+        licence_page: where the authors state the licence, or where we looked for a statement and found none, if that is not
+            the homepage.
     """
 
     classes: int
@@ -60,9 +62,17 @@ class Facts:
     archives: tuple[Archive, ...] = ()
     megabytes: int | None = None
     extra: str = ""
+    licence_page: str = ""
+
+    @property
+    def licence_stated_at(self) -> str:
+        """The page that the licence was read on."""
+        return self.licence_page or self.homepage
 
 
-# Of data whose authors state no licence by name, or whose statement we have not seen ourselves.
+# The page of the data names no licence (some ask for a citation): whether a use is allowed is for their authors to say.
+NOT_STATED = "not stated"
+# Nobody of us has seen the page.
 SEE_PAGE = "see its page"
 _OMNIGLOT = "https://github.com/brendenlake/omniglot"
 
@@ -93,22 +103,23 @@ _CORE50 = {
 # fmt: off
 CATALOG: dict[str, Facts] = {
     "cifar10": Facts(
-        10, 45_000, 6_000, (3, 32, 32), SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
+        10, 45_000, 6_000, (3, 32, 32), NOT_STATED, "https://www.cs.toronto.edu/~kriz/cifar.html",
         ("cifar10.npz", "cifar-10-batches-py"),
         _plain(_CIFAR, "", "tar", **{"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"}),
         170,
     ),
     "cifar100": Facts(
-        100, 50_000, 10_000, (3, 32, 32), SEE_PAGE, "https://www.cs.toronto.edu/~kriz/cifar.html",
+        100, 50_000, 10_000, (3, 32, 32), NOT_STATED, "https://www.cs.toronto.edu/~kriz/cifar.html",
         ("cifar-100-python",),
         _plain(_CIFAR, "", "tar", **{"cifar-100-python.tar.gz": "eb9058c3a382ffc7106e4002c42a8d85"}),
         169,
     ),
     "clear10": Facts(
-        11, None, None, (3, 64, 64), SEE_PAGE, "https://clear-benchmark.github.io", ("clear10",),
+        11, None, None, (3, 64, 64), NOT_STATED, "https://clear-benchmark.github.io", ("clear10",),
+        licence_page="https://github.com/linzhiqiu/continual-learning",
     ),
     "core50": Facts(
-        50, 119_894, 44_972, (3, 128, 128), SEE_PAGE, "https://vlomonaco.github.io/core50", ("core50",),
+        50, 119_894, 44_972, (3, 128, 128), "CC BY 4.0", "https://vlomonaco.github.io/core50", ("core50",),
         tuple(
             Archive(
                 ("http://bias.csr.unibo.it/maltoni/download/core50/" if "128" in name else
@@ -117,6 +128,7 @@ CATALOG: dict[str, Facts] = {
             )
             for name, digest in _CORE50.items()
         ),
+        licence_page="https://github.com/vlomonaco/core50/blob/master/LICENSE",
     ),
     "cub200": Facts(
         200, 5_994, 5_794, (3, 64, 64), "non-commercial research", "https://www.vision.caltech.edu/datasets/cub_200_2011/",
@@ -127,10 +139,10 @@ CATALOG: dict[str, Facts] = {
     ),
     "digits": Facts(10, 1_438, 359, (1, 8, 8), "CC BY 4.0", "https://archive.ics.uci.edu/dataset/80"),
     "dvs-gesture": Facts(
-        11, None, None, (5, 20, 20), SEE_PAGE, "https://research.ibm.com/interactive/dvsgesture/", ("DvsGesture",),
+        11, None, None, (5, 20, 20), "CC BY 4.0", "https://research.ibm.com/interactive/dvsgesture/", ("DvsGesture",),
     ),
     "emnist-letters": Facts(
-        26, 124_800, 20_800, (1, 28, 28), SEE_PAGE, "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+        26, 124_800, 20_800, (1, 28, 28), NOT_STATED, "https://www.nist.gov/itl/products-and-services/emnist-dataset",
         ("EMNIST/raw",),
         (Archive("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "md5:58c8d27c78d21e728a6bc7b3cc06412e",
                  "EMNIST/raw", "zip"),),
@@ -165,7 +177,7 @@ CATALOG: dict[str, Facts] = {
         12,
     ),
     "n-mnist": Facts(
-        10, 60_000, 10_000, (10, 2, 34, 34), SEE_PAGE, "https://www.garrickorchard.com/datasets/n-mnist",
+        10, 60_000, 10_000, (10, 2, 34, 34), "CC BY-SA 4.0", "https://www.garrickorchard.com/datasets/n-mnist",
         ("NMNIST",),
         tuple(
             Archive(f"https://data.mendeley.com/public-files/datasets/468j46mzdv/files/{key}/file_downloaded",
@@ -181,7 +193,7 @@ CATALOG: dict[str, Facts] = {
     "omniglot-greek": Facts(24, 360, 120, (1, 28, 28), "MIT", _OMNIGLOT, ("omniglot/images/Greek",)),
     "omniglot-latin": Facts(26, 390, 130, (1, 28, 28), "MIT", _OMNIGLOT, ("omniglot/images/Latin",)),
     "shd": Facts(
-        20, 8_156, 2_264, (20, 700), SEE_PAGE, "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
+        20, 8_156, 2_264, (20, 700), "CC BY 4.0", "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
         ("SHD",),
         _plain(_ZENKE, "SHD", "zip",
                **{"shd_train.h5.zip": "f3252aeb598ac776c1b526422d90eecb",
@@ -195,7 +207,7 @@ CATALOG: dict[str, Facts] = {
         2_429, "audio",
     ),
     "ssc": Facts(
-        35, 75_466, 20_382, (20, 700), SEE_PAGE, "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
+        35, 75_466, 20_382, (20, 700), "CC BY 4.0", "https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
         ("SSC",),
         _plain(_ZENKE, "SSC", "zip",
                **{"ssc_train.h5.zip": "d102be95e7144fcc0553d1f45ba94170",
@@ -220,10 +232,11 @@ CATALOG: dict[str, Facts] = {
         248,
     ),
     "usps": Facts(
-        10, 7_291, 2_007, (1, 16, 16), SEE_PAGE, "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/", ("USPS",),
+        10, 7_291, 2_007, (1, 16, 16), NOT_STATED, "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/", ("USPS",),
         _plain("https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/multiclass/", "USPS",
                **{"usps.bz2": "ec16c51db3855ca6c91edd34d0e9b197", "usps.t.bz2": "8ea070ee2aca1ac39742fdd1ef5ed118"}),
         8,
+        licence_page="https://web.stanford.edu/~hastie/StatLearnSparsity_files/DATA/zipcode.html",
     ),
 }
 # fmt: on
