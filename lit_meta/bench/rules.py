@@ -61,6 +61,24 @@ def fisher_by_a_loop() -> Work:
     return loop
 
 
+def fisher_by_backpack() -> Work:
+    """The same with BackPACK's sum of squared gradients."""
+    from backpack import backpack, extend
+    from backpack.extensions import SumGradSquared
+
+    network, (x, y) = extend(_network()), _batch(_FISHER_SAMPLES)
+    loss = extend(nn.CrossEntropyLoss(reduction="sum"))
+    parameters: list[Any] = list(network.parameters())
+
+    def work() -> list[Tensor]:
+        network.zero_grad()
+        with backpack(SumGradSquared()):
+            loss(network(x), y).backward()
+        return [parameter.sum_grad_squared / len(y) for parameter in parameters]
+
+    return work
+
+
 def _beside_the_plain_step(name: str, target: float | None, **hyperparameters: Any) -> Benchmark:
     return Benchmark(
         f"rules/{name}",
@@ -103,6 +121,15 @@ BENCHMARKS: tuple[Benchmark | Scaling, ...] = (
         fisher,
         fisher_by_a_loop,
         0.2,
+    ),
+    Benchmark(
+        "rules/fisher-backpack",
+        f"Fisher information of {_FISHER_SAMPLES} samples",
+        "BackPACK",
+        fisher,
+        fisher_by_backpack,
+        1.0,
+        requires=("backpack",),
     ),
     Scaling(
         "scaling/ewc-experiences",

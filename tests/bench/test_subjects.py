@@ -46,6 +46,12 @@ def test_the_fisher_information_of_subject_and_baseline_is_the_same():
         assert torch.allclose(ours, looped, rtol=1e-3, atol=1e-8)
 
 
+def test_the_fisher_information_of_backpack_is_the_same():
+    pytest.importorskip("backpack")
+    for ours, theirs in zip(rules.fisher()().values(), rules.fisher_by_backpack()(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-9)
+
+
 def test_avalanches_step_makes_as_many_penalties_as_ours_remembers():
     from avalanche.training.plugins import EWCPlugin
     from avalanche.training.utils import ParamData
