@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +137,7 @@ def accuracy_of(
             correct.append((labels == y).float().mean())
         return torch.stack(correct)
     order = torch.randperm(sum(sizes), generator=torch.Generator().manual_seed(seed))
-    inputs = torch.cat([x for x, _ in experiences])[order]
+    inputs = _reordered([x for x, _ in experiences], order)
     predictions = torch.empty(sum(sizes), dtype=torch.long)
     positions = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))[order]
     predictions[order] = predict(
@@ -144,6 +145,17 @@ def accuracy_of(
     )
     pairs = zip(predictions.split(sizes), experiences, strict=True)
     return torch.stack([(predicted == targets).float().mean() for predicted, (_, targets) in pairs])
+
+
+def _reordered(parts: Sequence[Tensor], order: Tensor) -> Tensor:
+    """``torch.cat(parts)[order]``, without the concatenation: test samples may be the largest thing in memory."""
+    dtype = reduce(torch.promote_types, (part.dtype for part in parts))
+    samples = parts[0].new_empty(len(order), *parts[0].shape[1:], dtype=dtype)
+    places = torch.empty_like(order)
+    places[order] = torch.arange(len(order))
+    for part, own in zip(parts, places.split([len(part) for part in parts]), strict=True):
+        samples[own.to(samples.device)] = part.to(dtype)
+    return samples
 
 
 def accuracy_by_batching(
