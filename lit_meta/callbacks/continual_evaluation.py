@@ -15,7 +15,7 @@ from lit_meta.data.module import experience_index
 from lit_meta.evaluation.accuracy import PROTOCOLS, Protocol, accuracy_of
 from lit_meta.functional.stability import average_anytime_accuracy
 from lit_meta.utils.io import save_json
-from lit_meta.utils.validation import require_one_of
+from lit_meta.utils.validation import require_count, require_one_of
 
 
 class ContinualEvaluation(L.Callback):
@@ -62,8 +62,7 @@ class ContinualEvaluation(L.Callback):
     ) -> None:
         from lit_meta.data import experience_tensors
 
-        if isinstance(every_n_steps, bool) or not isinstance(every_n_steps, int) or every_n_steps < 1:
-            raise ValueError(f"every_n_steps must be a positive integer, got {every_n_steps!r}")
+        require_count("every_n_steps", every_n_steps)
         require_one_of("protocol", protocol, PROTOCOLS)
         self._tests = [experience_tensors(experience) for experience in test_stream]
         if not self._tests:

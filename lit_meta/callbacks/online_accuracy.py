@@ -15,6 +15,7 @@ from lit_meta.core.batches import BatchFunction, unpack
 from lit_meta.data.module import experience_index
 from lit_meta.evaluation.activations import hidden_activity
 from lit_meta.functional.plasticity import dormant_fraction, effective_rank
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.io import save_json
 
 _QUANTITIES = ("accuracy", "dormant", "rank")
@@ -69,8 +70,7 @@ class OnlineAccuracy(L.Callback):
     ) -> None:
         from lit_meta.data import experience_tensors
 
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
-            raise ValueError(f"samples must be a whole number of at least 2, got {samples!r}")
+        require_count("samples", samples, 2)
         tests = [] if test_stream is None else [experience_tensors(experience)[0] for experience in test_stream]
         self._probes = [x[:samples] for x in tests]
         self._unpack = unpack

@@ -17,17 +17,6 @@ from lit_meta.data.view import TensorView
 from lit_meta.utils.specs import Specification
 
 
-def length_of(number: object, name: str = "experiences") -> int:
-    """Checks that a number of things is a positive integer; returns it.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"expected {name} to be a positive integer, got {number!r}")
-    return number
-
-
 def loaded(
     source: Specification | Source,
     root: str | Path | None,

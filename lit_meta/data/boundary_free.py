@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from lit_meta.data._building import class_order_of, groups_of, length_of, loaded
+from lit_meta.data._building import class_order_of, groups_of, loaded
 from lit_meta.data._scaling import Standardize
 from lit_meta.data.lazy import LazyBenchmark, LazyStream
 from lit_meta.data.sources.base import Source
 from lit_meta.data.view import TensorView
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.specs import Specification
 
 
@@ -49,12 +50,12 @@ def online(
     data = loaded(source, root, 0.0, input_range, standardize)
     generator = torch.Generator().manual_seed(seed)
     order = class_order_of(data, None, generator)
-    length = len(order) if experiences is None else length_of(experiences)
+    length = len(order) if experiences is None else require_count("experiences", experiences)
     if length > len(order):
         raise ValueError(
             f"online-{data.name} has {len(order)} classes, too few for {length} groups: choose fewer experiences"
         )
-    chunk = length_of(samples, "samples")
+    chunk = require_count("samples", samples)
     home = torch.empty(len(order), dtype=torch.long)
     for position, group in enumerate(torch.tensor(order).tensor_split(length)):
         home[group] = position
@@ -111,7 +112,7 @@ def unbounded(
     """
     data = loaded(source, root, 0.0, input_range, standardize)
     length, size, cycle = (
-        length_of(n, name) for n, name in ((experiences, "experiences"), (samples, "samples"), (period, "period"))
+        require_count(name, n) for n, name in ((experiences, "experiences"), (samples, "samples"), (period, "period"))
     )
     classes = len(data.classes)
     phases = torch.rand(classes, generator=torch.Generator().manual_seed(seed))

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from lit_meta.data._building import class_order_of, described, groups_of, length_of, loaded
+from lit_meta.data._building import class_order_of, described, groups_of, loaded
 from lit_meta.data._scaling import Standardize
 from lit_meta.data.scenarios import split
 from lit_meta.data.sources.base import Source
 from lit_meta.data.view import TensorView
-from lit_meta.utils.arguments import require_in
+from lit_meta.utils.arguments import require_count, require_in
 from lit_meta.utils.specs import Specification
 
 
@@ -46,7 +46,9 @@ def unequal(
     """
     data = loaded(source, root)
     generator = torch.Generator().manual_seed(seed)
-    sizes = _random_sizes(len(data.classes), length_of(experiences), generator, f"unequal-{data.name}")
+    sizes = _random_sizes(
+        len(data.classes), require_count("experiences", experiences), generator, f"unequal-{data.name}"
+    )
     benchmark = split(
         data,
         sizes=sizes,
@@ -99,7 +101,7 @@ def blurry(
         require_in(name, share, 0.0, 1.0)
     data = loaded(source, root, 0.0, input_range, standardize)
     generator = torch.Generator().manual_seed(seed)
-    length = length_of(experiences)
+    length = require_count("experiences", experiences)
     order = class_order_of(data, None, generator)
     sizes = _random_sizes(len(order), length, generator, f"blurry-{data.name}")
     home = torch.empty(len(order), dtype=torch.long)
@@ -150,7 +152,7 @@ def repeated(
         CoLLAs 2023, the generator G_slot.
     """
     data = loaded(source, root, 0.0, input_range, standardize)
-    length, classes = length_of(experiences), len(data.classes)
+    length, classes = require_count("experiences", experiences), len(data.classes)
     if not isinstance(slots, int) or not 1 <= slots <= classes or slots * length < classes:
         raise ValueError(
             f"repeated-{data.name}: slots must be from {-(-classes // length)} to {classes}, so that {length} experiences show "

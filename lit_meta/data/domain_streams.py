@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_meta.data._building import described, length_of, loaded, parts_of
+from lit_meta.data._building import described, loaded, parts_of
 from lit_meta.data.lazy import LazyBenchmark, LazyStream
 from lit_meta.data.sources.base import Source
 from lit_meta.data.view import TensorView
-from lit_meta.utils.arguments import require_in
+from lit_meta.utils.arguments import require_count, require_in
 from lit_meta.utils.registry import unknown
 from lit_meta.utils.specs import Specification
 
@@ -72,7 +72,7 @@ def rotated(
         the samples for each).
     """
     require_in("largest", largest, 0.0, 360.0, open_low=True)
-    length = length_of(experiences)
+    length = require_count("experiences", experiences)
     data = _images(source, root, validation, "rotated")
     changes = [_rotation(largest * i / length) for i in range(length)]
     return _in_domains(data, changes, f"rotated-{data.name}", validation, seed)
@@ -149,7 +149,7 @@ def gradual(
         ValueError: samples that are not images, or an argument out of range.
     """
     require_in("largest", largest, 0.0, 360.0, open_low=True)
-    length, tests = length_of(experiences), length_of(domains, "domains")
+    length, tests = require_count("experiences", experiences), require_count("domains", domains)
     data = _images(source, root, 0.0, "gradual")
     if length > len(data.train_y):
         raise ValueError(f"gradual-{data.name} has {len(data.train_y)} samples, too few for {length} experiences")

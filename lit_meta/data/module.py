@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from lit_meta.data.tensors import bulk_view
+from lit_meta.utils.arguments import require_count
 
 # Primes, so that nearby (seed, experience, epoch) never share a generator's seed.
 _SEED_STRIDE = 1_000_003
@@ -100,8 +101,7 @@ class ExperienceDataModule(lightning.LightningDataModule):
         shuffle: bool = True,
     ) -> None:
         super().__init__()
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"expected batch_size to be a positive integer, got {batch_size!r}")
+        require_count("batch_size", batch_size)
         self.train_experience = train_experience
         self.test_experiences = tuple(test_stream)
         if not self.test_experiences:

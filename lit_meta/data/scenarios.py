@@ -9,11 +9,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_meta.data._building import class_order_of, described, length_of, loaded, parts_of
+from lit_meta.data._building import class_order_of, described, loaded, parts_of
 from lit_meta.data._scaling import Standardize
 from lit_meta.data.registry import SCENARIOS, scenario_spec
 from lit_meta.data.sources.base import Source
 from lit_meta.data.view import TensorView
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.specs import Specification, build
 
 Form = Literal["class", "domain", "task"]
@@ -163,15 +164,15 @@ def _sizes(
     if sizes is not None:
         if experiences is not None or first is not None:
             raise ValueError("sizes are of all experiences: leave out experiences and first")
-        counts = [length_of(size, "sizes") for size in sizes]
+        counts = [require_count("sizes", size) for size in sizes]
         if sum(counts) != classes:
             raise ValueError(f"{name} has {classes} classes, and sizes {counts} add up to {sum(counts)}")
         return counts
-    if first is not None and not 1 <= length_of(first, "first") < classes:
+    if first is not None and not 1 <= require_count("first", first) < classes:
         raise ValueError(f"{name} has {classes} classes: first must be from 1 to {classes - 1}, got {first}")
     base = [] if first is None else [first]
     rest = classes - sum(base)
-    length = rest if experiences is None else length_of(experiences) - len(base)
+    length = rest if experiences is None else require_count("experiences", experiences) - len(base)
     if length < 1 or rest % length:
         divisors = [n + len(base) for n in range(1, rest + 1) if rest % n == 0]
         of = f"{classes} classes" if not base else f"{rest} classes after the first {first}"
@@ -216,7 +217,7 @@ def permuted(
         ValueError: an argument out of range.
         FileNotFoundError: the data is absent.
     """
-    length = length_of(experiences)
+    length = require_count("experiences", experiences)
     data = loaded(source, root, validation, input_range, standardize)
     generator = torch.Generator().manual_seed(seed)
     permutations = _permutations(length, data, generator)

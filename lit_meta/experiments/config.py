@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 
 from lit_meta.evaluation.protocols import PROTOCOLS, Protocol
 from lit_meta.utils.annotations import annotations_of, described, fits
-from lit_meta.utils.arguments import located, require_keys, require_one_of
+from lit_meta.utils.arguments import located, require_count, require_keys, require_one_of
 from lit_meta.utils.specs import Spec, normalized
 
 LEARNERS = ("rule", "naive", "joint")
@@ -203,8 +203,8 @@ def _check_types(config: Experiment | Override) -> None:
 def _check_numbers(config: Experiment | Override) -> None:
     for name in ("max_epochs", "batch_size"):
         number = getattr(config, name)
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+        if number is not None:
+            require_count(name, number)
     if config.replay is not None and config.replay < 0:
         raise ValueError(f"replay must be a number of stored samples, 0 for none, got {config.replay}")
     for name in ("scenario", "network", "rule", "optimizer"):

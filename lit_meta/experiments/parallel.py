@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.workers import begin_task, workers_renewed_quietly
 
 T = TypeVar("T")
@@ -28,8 +29,7 @@ def check_jobs(jobs: int, cluster: str | None) -> None:
         ...
         ValueError: jobs must be a whole number of at least 1, got 0
     """
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
-        raise ValueError(f"jobs must be a whole number of at least 1, got {jobs!r}")
+    require_count("jobs", jobs)
     if cluster is not None:
         _distributed()
 

@@ -10,7 +10,7 @@ from typing import Any
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.loading import load_experiment, read_config, replaced
 from lit_meta.utils.annotations import annotations_of, described, fits
-from lit_meta.utils.arguments import require_keys, require_one_of
+from lit_meta.utils.arguments import require_count, require_keys, require_one_of
 from lit_meta.utils.paths import config_file
 
 TUNABLE = ("rule", "network", "loss", "optimizer", "max_epochs", "batch_size")
@@ -97,8 +97,7 @@ class Sweep:
             if not fits(getattr(self, name), annotation):
                 raise TypeError(f"{name} must be {described(annotation)}, got {getattr(self, name)!r}")
         for name in ("experiences", "trials"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ValueError(f"{name} must be a positive integer, got {getattr(self, name)!r}")
+            require_count(name, getattr(self, name))
         if not 0 < self.validation < 1:
             raise ValueError(f"validation must be above 0 and below 1, got {self.validation!r}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lit_meta.functional.readout import Readout, centered_moments, cross_validated_ridge, ridge_readout
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
 from lit_meta.utils.modes import modes_kept
 from lit_meta.utils.raw import raw_bytes
@@ -285,8 +286,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(f"backbone must be a torch.nn.Module or None, got {type(self.backbone).__name__}")
         if self.ridge is not None and not (isinstance(self.ridge, (int, float)) and 0 < self.ridge < float("inf")):
             raise ValueError(f"ridge must be above 0 and finite, or None, got {self.ridge!r}")
-        if not isinstance(self.batch_size, int) or self.batch_size < 1:
-            raise ValueError(f"batch_size must be a whole number of at least 1, got {self.batch_size!r}")
+        require_count("batch_size", self.batch_size)
 
 
 def _digest(backbone: nn.Module | None) -> str:

@@ -54,17 +54,3 @@ class CorrectCounts(Metric):
     def _accuracies(self) -> Tensor:
         # 0 / 0 is NaN, which marks a cell as not measured.
         return self.correct.to(torch.get_default_dtype()) / self.total
-
-
-def check_number(what: str, number: object) -> None:
-    """Checks that a count is a positive integer.
-
-    Args:
-        what: is counted, for the error message.
-        number: the count.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"expected a positive number of {what}, got {number!r}")

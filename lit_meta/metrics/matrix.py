@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lit_meta.functional import matrix as functional
-from lit_meta.metrics._counts import CorrectCounts, check_number
+from lit_meta.metrics._counts import CorrectCounts
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.show import matrix_frame, matrix_html, plot_matrix
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class AccuracyMatrix(CorrectCounts):
     def __init__(self, experiences: int, test_experiences: int | None = None, **kwargs: Any) -> None:
         columns = experiences if test_experiences is None else test_experiences
         for number in (experiences, columns):
-            check_number("experiences", number)
+            require_count("experiences", number)
         # Row 0 is the state before any training, row i + 1 the one after training experience i.
         super().__init__((experiences + 1, columns), **kwargs)
         self.experiences, self.test_experiences = experiences, columns

@@ -10,6 +10,7 @@ from torchmetrics import Metric
 
 from lit_meta.functional import plasticity as functional
 from lit_meta.metrics.matrix import AccuracyMatrix
+from lit_meta.utils.arguments import require_count
 
 
 class Plasticity(AccuracyMatrix):
@@ -87,7 +88,7 @@ class DormantUnits(Metric):
 
     def __init__(self, units: int, *, threshold: float = 0.025, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _positive("units", units)
+        require_count("units", units)
         if not threshold >= 0:
             raise ValueError(f"threshold must be at least 0, got {threshold}")
         self.units, self.threshold = units, threshold
@@ -136,7 +137,7 @@ class EffectiveRank(Metric):
 
     def __init__(self, units: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        _positive("units", units)
+        require_count("units", units)
         self.units = units
         self.add_state("moments", torch.zeros(units, units, dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -153,11 +154,6 @@ class EffectiveRank(Metric):
         noise = 8 * self.units * torch.finfo(torch.float64).eps * eigenvalues.max()
         kept = torch.where(eigenvalues > noise, eigenvalues, torch.zeros_like(eigenvalues))
         return functional.rank_of_spectrum(kept.sqrt()).to(torch.get_default_dtype())
-
-
-def _positive(what: str, number: object) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-        raise ValueError(f"expected a positive number of {what}, got {number!r}")
 
 
 def _check_features(features: Tensor, units: int) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from lit_meta.functional import stability as functional
-from lit_meta.metrics._counts import CorrectCounts, check_number
+from lit_meta.metrics._counts import CorrectCounts
+from lit_meta.utils.arguments import require_count
 
 
 class AccuracyTrace(CorrectCounts):
@@ -34,8 +35,8 @@ class AccuracyTrace(CorrectCounts):
     """
 
     def __init__(self, experiences: int, evaluations: int, **kwargs: Any) -> None:
-        check_number("experiences", experiences)
-        check_number("evaluations", evaluations)
+        require_count("experiences", experiences)
+        require_count("evaluations", evaluations)
         super().__init__((experiences, evaluations, experiences), **kwargs)
         self.experiences, self.evaluations = experiences, evaluations
 

@@ -12,7 +12,7 @@ from lit_meta.core.rule import Experience, Rule, Synapses
 from lit_meta.core.state import Kept, kept_of_parameters
 from lit_meta.rules._draws import FurtherDraws
 from lit_meta.rules._randomness import draw_normal
-from lit_meta.utils.validation import require_in, require_one_of
+from lit_meta.utils.validation import require_count, require_in, require_one_of
 
 # Argument and result of fused operations.
 Tensors = list[Tensor] | tuple[Tensor, ...]
@@ -67,8 +67,7 @@ class GaussianRule(Rule):
         scale: Literal["absolute", "fan-in"] = "absolute",
     ) -> None:
         super().__init__()
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise ValueError(f"draws must be a whole number of at least 1, got {draws!r}")
+        require_count("draws", draws)
         if antithetic and draws % 2:
             raise ValueError(f"antithetic draws come in pairs, so draws must be even, got {draws}")
         self.draws = draws

@@ -15,7 +15,7 @@ from lit_meta.rules._readout_residual import Residual
 from lit_meta.rules._readout_sums import Precision, ReadoutSums
 from lit_meta.utils.heap import return_free_memory
 from lit_meta.utils.modes import matmul_precision
-from lit_meta.utils.validation import check_class_labels, require_in, require_one_of
+from lit_meta.utils.validation import check_class_labels, require_count, require_in, require_one_of
 
 
 class ReadoutMemory(Rule):
@@ -34,10 +34,9 @@ class ReadoutMemory(Rule):
         precision: Precision,
     ) -> None:
         super().__init__()
-        if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
-            raise ValueError(f"block must be a whole number of features, at least 1, or None, got {block!r}")
-        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-            raise ValueError(f"after must be a whole number of samples, at least 0, got {after!r}")
+        if block is not None:
+            require_count("block", block)
+        require_count("after", after, 0)
         require_in("decay", decay, 0.0, 1.0, open_low=True)
         self.head = head
         self.after = after

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.state import Kept, kept_of_parameters
-from lit_meta.utils.validation import require_in
+from lit_meta.utils.validation import require_count, require_in
 
 
 class BennaFusi(Rule):
@@ -60,8 +60,7 @@ class BennaFusi(Rule):
         areas: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(variables, bool) or not isinstance(variables, int) or variables < 2:
-            raise ValueError(f"variables must be an integer of at least 2, got {variables!r}")
+        require_count("variables", variables, 2)
         require_in("rate", rate, 0.0, 1.0, open_low=True)
         self.variables = variables
         self.rate = rate

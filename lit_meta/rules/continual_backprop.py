@@ -15,7 +15,7 @@ from lit_meta.core.layers import weight_layers
 from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Experience, Layer, Rule, Synapses
 from lit_meta.core.state import Kept
-from lit_meta.utils.validation import require_in
+from lit_meta.utils.validation import require_count, require_in
 
 
 class ContinualBackprop(Rule):
@@ -75,8 +75,7 @@ class ContinualBackprop(Rule):
         require_in("rate", rate, 0.0, 1.0, open_low=True)
         if not 0.0 <= decay < 1.0:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
-        if isinstance(maturity, bool) or not isinstance(maturity, int) or maturity < 0:
-            raise ValueError(f"maturity must be a whole number of steps of at least 0, got {maturity!r}")
+        require_count("maturity", maturity, 0)
         require_in("gain", gain, 0.0, float("inf"), open_low=True)
         self.rate = rate
         self.decay = decay

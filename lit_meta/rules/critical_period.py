@@ -16,7 +16,7 @@ from lit_meta.core.rule import Layer, Rule, Synapses
 from lit_meta.core.state import Kept, apart
 from lit_meta.functional.patches import competitive_hebbian, contrast_normalize, whitening_matrix
 from lit_meta.utils.heap import return_free_memory
-from lit_meta.utils.validation import require_in
+from lit_meta.utils.validation import require_count, require_in
 
 # Patches with less contrast than this, after normalisation, have no structure: features would learn the blank background.
 _FAINTEST = 0.1
@@ -93,8 +93,7 @@ class CriticalPeriod(Rule):
     ) -> None:
         super().__init__()
         for name, value, least in (("samples", samples, 1), ("patches", patches, 1), ("sweeps", sweeps, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number, at least {least}, got {value!r}")
+            require_count(name, value, least)
         require_in("whitening", whitening, 0.0, float("inf"), open_low=True)
         self.samples = samples
         self.patches = patches

@@ -11,7 +11,7 @@ from lit_meta.core.rule import Experience, Synapses
 from lit_meta.functional.fisher import diagonal_fisher
 from lit_meta.rules._importance import Part, averaged, task_parts
 from lit_meta.rules._penalty import PenaltyRule
-from lit_meta.utils.validation import require_in, require_one_of
+from lit_meta.utils.validation import require_count, require_in, require_one_of
 
 
 class EWC(PenaltyRule):
@@ -85,8 +85,8 @@ class EWC(PenaltyRule):
         require_one_of("loss", loss, ("task", "cross_entropy", "mse"))
         if mode == "offline" and decay != 1.0:
             raise ValueError(f"decay={decay} has no effect with mode='offline': use mode='online'")
-        if samples is not None and samples < 1:
-            raise ValueError(f"samples must be at least 1 or None, got {samples}")
+        if samples is not None:
+            require_count("samples", samples)
         self.mode = mode
         self.decay = decay
         self.labels = labels

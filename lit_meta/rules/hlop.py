@@ -17,7 +17,7 @@ from lit_meta.core.state import Kept
 from lit_meta.functional.projection import hebbian_subspace_step, less_product, subspace_activity
 from lit_meta.rules._projected import ProjectedRule, Rest, gained
 from lit_meta.rules._receptive import Receptive
-from lit_meta.utils.validation import require_in
+from lit_meta.utils.validation import require_count, require_in
 
 
 class HLOP(ProjectedRule):
@@ -96,8 +96,7 @@ class HLOP(ProjectedRule):
             ("iterations", iterations, 1),
             ("spike_levels", 1 if spike_levels is None else spike_levels, 1),
         ):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+            require_count(name, value, least)
         require_in("learning_rate", learning_rate, 0.0, 1.0, open_low=True)
         require_in("spike_range", spike_range, 0.0, float("inf"), open_low=True)
         if spike_levels is None and spike_range != 20.0:

@@ -13,7 +13,7 @@ from lit_meta.core.state import Kept
 from lit_meta.functional.sensitivity import output_sensitivity
 from lit_meta.rules._importance import Part, averaged, task_parts
 from lit_meta.rules._penalty import PenaltyRule
-from lit_meta.utils.validation import require_in
+from lit_meta.utils.validation import require_count, require_in
 
 
 class MAS(PenaltyRule):
@@ -57,8 +57,8 @@ class MAS(PenaltyRule):
         super().__init__(strength=strength)
         require_in("decay", decay, 0.0, 1.0)
         for name, value in (("samples", samples), ("interval", interval)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {value}")
+            if value is not None:
+                require_count(name, value)
         self.decay = decay
         self.samples = self.samples_read = samples
         self.interval = interval

@@ -17,7 +17,7 @@ from lit_meta.networks.backbones.low_rank import low_rank
 from lit_meta.networks.backbones.network import Backbone
 from lit_meta.networks.backbones.stages import find_stages, probe, tensor_of
 from lit_meta.utils.modes import modes_kept
-from lit_meta.utils.validation import require_in, require_one_of
+from lit_meta.utils.validation import require_count, require_in, require_one_of
 
 Method = Literal["lora", "last-block"]
 
@@ -87,8 +87,7 @@ def adapt_backbone(
     """
     require_one_of("method", method, ("lora", "last-block"))
     for name, number in (("rank", rank), ("epochs", epochs), ("batch_size", batch_size)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ValueError(f"{name} must be a whole number, at least 1, got {number!r}")
+        require_count(name, number)
     require_in("lr", lr, 0.0, float("inf"), open_low=True)
     trunk = _backbone_of(network)
     _check_not_learned(network)

@@ -30,7 +30,7 @@ from lit_meta.streams.result import StreamResult
 from lit_meta.streams.sample_count import SampleCount
 from lit_meta.streams.saving import InsideSaver
 from lit_meta.streams.task_masking import task_outputs
-from lit_meta.utils.arguments import nearest
+from lit_meta.utils.arguments import nearest, require_count
 from lit_meta.utils.io import check_folder
 from lit_meta.utils.locks import owned_folder
 from lit_meta.utils.progress import line_by_line
@@ -112,8 +112,7 @@ def fit_stream(
     """
     _check_options(trainer_options)
     train, test = _experiences(module, benchmark)
-    if max_epochs < 1:
-        raise ValueError(f"max_epochs must be at least 1, got {max_epochs}")
+    require_count("max_epochs", max_epochs)
     if run_dir is not None:
         check_folder(Path(run_dir))
     _check_resuming(run_dir, resume, overwrite, checkpoint_minutes, checkpoint_steps)
@@ -208,7 +207,7 @@ def _evaluation_within(
     """The callback that tests every ``steps`` steps, unless that is None."""
     if steps is None:
         return None
-    _check_steps("evaluate_every", steps)
+    require_count("evaluate_every", steps)
     if any(isinstance(callback, ContinualEvaluation) for callback in callbacks):
         raise ValueError(
             "evaluate_every tests within experiences, as the ContinualEvaluation among callbacks: give one of them"
@@ -227,12 +226,7 @@ def _check_resuming(
     if not minutes > 0:
         raise ValueError(f"checkpoint_minutes must be above 0, got {minutes!r}")
     if steps is not None:
-        _check_steps("checkpoint_steps", steps)
-
-
-def _check_steps(name: str, steps: int) -> None:
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"{name} must be a positive integer or None, got {steps!r}")
+        require_count("checkpoint_steps", steps)
 
 
 def _end_if_asked(

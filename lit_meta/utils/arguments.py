@@ -24,6 +24,23 @@ def require_in(name: str, value: float, low: float, high: float, *, open_low: bo
         raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
 
 
+def require_count(name: str, value: object, least: int = 1) -> int:
+    """Checks that an argument is a whole number, and not a small one; returns it.
+
+    Raises:
+        ValueError: it is smaller, or no whole number.
+
+    Example:
+        >>> require_count("samples", 2.5)
+        Traceback (most recent call last):
+        ...
+        ValueError: samples must be a whole number of at least 1, got 2.5
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return value
+
+
 def require_one_of(name: str, value: object, allowed: Sequence[object]) -> None:
     """Checks that a hyperparameter is one of a few values.
 

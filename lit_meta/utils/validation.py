@@ -7,6 +7,7 @@ import cmath
 import torch
 from torch import Tensor
 
+from lit_meta.utils.arguments import require_count as require_count
 from lit_meta.utils.arguments import require_in as require_in
 from lit_meta.utils.arguments import require_one_of as require_one_of
 

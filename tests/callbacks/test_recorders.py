@@ -111,7 +111,7 @@ def test_bad_arguments_are_refused(benchmark: object) -> None:
     for make, message in (
         (lambda: WeightChange(threshold=-1.0), "at least 0"),
         (lambda: WeightChange(map_size=(0, 4)), "at least one row"),
-        (lambda: ContinualEvaluation(tests, every_n_steps=0), "positive integer"),
+        (lambda: ContinualEvaluation(tests, every_n_steps=0), "whole number of at least 1"),
         (lambda: ContinualEvaluation([], every_n_steps=1), "empty stream"),
         (lambda: ContinualEvaluation(tests, every_n_steps=1, protocol="other"), "protocol must be one of"),
         (lambda: ContinualEvaluation(tests, every_n_steps=1).trace, "no experience"),

@@ -151,7 +151,7 @@ def test_a_gradual_stream_turns_from_nothing_to_the_largest_angle():
     (
         ("unequal-digits", {"experiences": 11}, "too few for 11"),
         ("blurry-digits", {"blurred": 2.0}, "blurred must be in"),
-        ("online-digits", {"samples": 0}, "samples to be a positive"),
+        ("online-digits", {"samples": 0}, "samples must be a whole number"),
         ("corrupted-digits", {"corruptions": ["nois"]}, "did you mean 'noise'"),
         ("corrupted-digits", {"severity": 9}, "severity must be"),
         ("rotated-digits", {"largest": 0.0}, "largest must be in"),

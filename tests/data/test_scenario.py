@@ -250,8 +250,8 @@ def test_avalanche_can_cut_and_join_the_data_sets(split) -> None:
     ("name", "arguments", "message"),
     (
         ("split-digits", {"experiences": 3}, "choose one of 1, 2, 5, 10"),
-        ("split-digits", {"experiences": 0}, "positive integer|whole number"),
-        ("split-digits", {"experiences": 2.0}, "positive integer|whole number"),
+        ("split-digits", {"experiences": 0}, "whole number"),
+        ("split-digits", {"experiences": 2.0}, "whole number"),
         ("split-digits", {"class_order": [0, 1, 2]}, r"each of 0\.\.9 once"),
         ("split-digits", {"class_order": [0] * 10}, r"each of 0\.\.9 once"),
         ("split-digits", {"validation": 1.0}, "validation fraction"),

@@ -194,7 +194,7 @@ def test_the_values_go_where_the_learner_reads_them() -> None:
         ({"space": {"optimizer.arguments.lr": Dimension(1.0, 2.0)}}, "leads nowhere"),
         ({"space": {"batch_size.x": Dimension(1.0, 2.0)}}, "leads nowhere"),
         ({"space": {}}, "space is empty"),
-        ({"experiences": 0}, "experiences must be a positive integer"),
+        ({"experiences": 0}, "experiences must be a whole number"),
         ({"validation": 0.0}, "above 0 and below 1"),
         ({"learner": "joint"}, "learner must be one of 'rule', 'naive'"),
         ({"seeds": [1, 1]}, "different integers"),

@@ -80,7 +80,7 @@ def test_fit_stream_evaluates_within_experiences(tmp_path):
     with pytest.raises(ValueError, match="callbacks"):
         fit(evaluate_every=2, run_dir=tmp_path / "run", resume=True)
     for wrong in (0, True, 1.5):
-        with pytest.raises(ValueError, match="evaluate_every must be a positive integer or None"):
+        with pytest.raises(ValueError, match="evaluate_every must be a whole number of at least 1"):
             fit(evaluate_every=wrong)
     with pytest.raises(ValueError, match="give one of them"):
         fit(evaluate_every=2, callbacks=[evaluation])

@@ -203,9 +203,9 @@ def test_batches_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize("number", (0, -1, 2.0, True))
 def test_the_number_of_experiences_must_be_a_positive_integer(number: object) -> None:
-    with pytest.raises(ValueError, match="positive number of experiences"):
+    with pytest.raises(ValueError, match="experiences must be a whole number"):
         AccuracyMatrix(number)
-    with pytest.raises(ValueError, match="positive number of experiences"):
+    with pytest.raises(ValueError, match="experiences must be a whole number"):
         AccuracyMatrix(2, number)
 
 

@@ -61,7 +61,7 @@ def test_indices_out_of_range_are_refused(arguments: tuple[int, int, int], messa
         AccuracyTrace(2, 2).update(*arguments, labels, labels)
     with pytest.raises(ValueError, match="as integers"):
         AccuracyTrace(2, 2).update(0, 0, 0, torch.rand(3), labels)
-    with pytest.raises(ValueError, match="positive number of evaluations"):
+    with pytest.raises(ValueError, match="evaluations must be a whole number"):
         AccuracyTrace(2, 0)
 
 

@@ -102,7 +102,7 @@ def test_the_seed_decides_the_order_of_samples(stream):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
-        ({"max_epochs": 0}, "max_epochs must be at least 1"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1"),
         ({"batch_size": 0}, "batch_size"),
         ({"resume": True}, "needs the run_dir"),
         ({"protocol": "leaky"}, "protocol must be one of"),

@@ -19,7 +19,7 @@ from lit_meta.data.sources.registry import load_source
 from lit_meta.networks.backbones.forms import BATCHES, Form, fastest_form, make_form
 from lit_meta.networks.backbones.network import Backbone
 from lit_meta.utils.specs import Specification
-from lit_meta.utils.validation import all_finite
+from lit_meta.utils.validation import all_finite, require_count
 
 _DIGESTED = 1_000  # Samples at a time.
 Progress = Callable[[int, int, float], None]
@@ -83,8 +83,9 @@ def extract_features(
     """
     if not isinstance(network, Backbone):
         raise TypeError(f"features are those of a Backbone, see lit_meta.backbone, got {type(network).__name__}")
-    if shard < 1 or (batch_size is not None and batch_size < 1):
-        raise ValueError(f"shard and batch_size must be at least 1, got {shard} and {batch_size}")
+    require_count("shard", shard)
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
     images = load_source(source, root)
     described = Description(
         source=images.name,

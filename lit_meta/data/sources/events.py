@@ -14,6 +14,7 @@ from lit_meta.data.lazy_samples import lazy
 from lit_meta.data.readers.event_frames import event_frames, read_events
 from lit_meta.data.sources._download import fetch
 from lit_meta.data.sources.base import Source, missing
+from lit_meta.utils.arguments import require_count
 from lit_meta.utils.optional import needed
 
 _NMNIST = (34, 34, 2)
@@ -45,7 +46,7 @@ def load_n_mnist(root: Path, frames: int = 10) -> Source:
         if not files:
             raise missing("N-MNIST", root / "NMNIST" / part / "0" / "00002.bin", "Unpack Train.zip and Test.zip there")
         labels = torch.tensor([int(file.parent.name) for file in files])
-        tensors.append((lazy(files, partial(_read_n_mnist, frames=_positive(frames))), labels))
+        tensors.append((lazy(files, partial(_read_n_mnist, frames=require_count("frames", frames))), labels))
     return Source("n-mnist", *tensors[0], *tensors[1], tuple(str(digit) for digit in range(10)))
 
 
@@ -114,7 +115,7 @@ def _cochlea(name: str, what: str, root: Path, frames: int) -> Source:
             raise ValueError(f"{file} is not a file of {what} ({error}): download it again") from None
         if spikes != len(labels):
             raise ValueError(f"{file}: {spikes} recordings and {len(labels)} labels; download it again")
-        read = _Spikes(h5py, file, _positive(frames))
+        read = _Spikes(h5py, file, require_count("frames", frames))
         tensors.append((lazy(range(len(labels)), read), labels))
     return Source(name, *tensors[0], *tensors[1], classes)
 
@@ -137,9 +138,3 @@ class _Spikes:
                 f"{self._file}, recording {position}: expected channels below 700, got {events['x'].max()}"
             )
         return event_frames(events, _COCHLEA, self._frames).reshape(self._frames, _COCHLEA[0])
-
-
-def _positive(frames: int) -> int:
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"frames must be a whole number of at least 1, got {frames!r}")
-    return frames

@@ -15,7 +15,7 @@ from lit_meta.evaluation.audit.causes import Cause, Memory, first_difference, in
 from lit_meta.evaluation.audit.report import AuditReport, Condition
 from lit_meta.evaluation.audit.samples import samples_of, stratified_subset
 from lit_meta.utils.modes import modes_kept
-from lit_meta.utils.validation import require_one_of
+from lit_meta.utils.validation import require_count, require_one_of
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -87,8 +87,8 @@ def audit(
     if not 0 <= threshold < 1:
         raise ValueError(f"threshold is a fraction in [0, 1), got {threshold}")
     for name, value in (("batch_size", batch_size), ("singles", singles), ("samples", samples)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value is not None:
+            require_count(name, value)
     generator = torch.Generator().manual_seed(seed)
     inputs, targets = samples_of(scenario)
     if samples is not None and samples < len(targets):

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_meta.utils.arguments import require_count
+
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
 
@@ -45,8 +47,7 @@ class Preprocessing:
     crop: float = 1.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size must be a whole number of pixels, at least 1, got {self.size!r}")
+        require_count("size", self.size)
         if self.interpolation not in get_args(Interpolation):
             raise ValueError(
                 f"interpolation must be one of {', '.join(get_args(Interpolation))}, got {self.interpolation!r}"

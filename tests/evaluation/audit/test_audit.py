@@ -306,9 +306,9 @@ def test_bad_arguments_are_refused():
     network = nn.Linear(6, 4)
     for arguments, error, message in (
         ({"threshold": 1.0}, ValueError, "fraction"),
-        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
-        ({"samples": 0}, ValueError, "samples must be at least 1"),
-        ({"singles": 0}, ValueError, "singles must be at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1"),
+        ({"samples": 0}, ValueError, "samples must be a whole number of at least 1"),
+        ({"singles": 0}, ValueError, "singles must be a whole number of at least 1"),
         ({"mode": "train"}, ValueError, "mode must be one of"),
     ):
         with pytest.raises(error, match=message):

@@ -13,6 +13,7 @@ from lit_meta.data.readers.event_frames import SUFFIXES, event_frames, read_even
 from lit_meta.data.sources.base import Source
 from lit_meta.data.sources.own._checks import TEST, own_source
 from lit_meta.data.sources.own._folders import labelled_files
+from lit_meta.utils.arguments import require_count
 
 
 def load_events(
@@ -41,8 +42,7 @@ def load_events(
     size = tuple(sensor)
     if len(size) != 3 or not all(isinstance(n, int) and n >= 1 for n in size) or size[2] > 2:
         raise ValueError(f"sensor must be (columns, rows, polarities), such as (128, 128, 2), got {sensor!r}")
-    if isinstance(frames, bool) or frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames!r}")
+    require_count("frames", frames)
     folder, classes, train, held_out = labelled_files(path, SUFFIXES, "recordings", test)
     read = partial(_frames, sensor=(size[0], size[1], size[2]), frames=frames)
     parts = [(lazy(files, read, keep=keep), labels) for files, labels in (train, held_out)]
