@@ -37,7 +37,7 @@ def test_the_wheel_claims_one_name_and_holds_what_it_needs(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"lit_meta"}
-    for needed in ("py.typed", "zoo_entries/naca-mlp-digits/config.json", "configs/rule/naca.yaml"):
+    for needed in ("py.typed", "zoo_entries/mlp.naca_split-digits/config.json", "configs/rule/naca.yaml"):
         assert f"lit_meta/{needed}" in names
     assert not [
         name for name in names if name.startswith("lit_meta/zoo_entries") and name.endswith((".py", ".pt", ".pkl"))
@@ -100,7 +100,7 @@ def test_what_the_wheel_asks_for_is_enough(wheel, tmp_path):
                 link.symlink_to(target)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\nfrom lit_meta.cli import main\n"
-        "assert main(['evaluate', 'ewc-mlp-digits']) == 0\nassert main(['sources']) == 0\n"
+        "assert main(['evaluate', 'mlp.ewc_split-digits']) == 0\nassert main(['sources']) == 0\n"
         "import importlib, pkgutil, lit_meta\n"
         "for module in pkgutil.walk_packages(lit_meta.__path__, 'lit_meta.'):\n"
         "    if not module.name.endswith('__main__'):\n        importlib.import_module(module.name)\n"
@@ -116,10 +116,10 @@ def test_an_installed_wheel_evaluates_a_zoo_entry(wheel, tmp_path):
     out = tmp_path / "out.json"
     code = (
         "import sys, lit_meta, lit_meta.cli; assert lit_meta.__file__.startswith(sys.argv[1]), lit_meta.__file__; "
-        "sys.exit(lit_meta.cli.main(['evaluate', 'ewc-mlp-digits', '--json', sys.argv[2]]))"
+        "sys.exit(lit_meta.cli.main(['evaluate', 'mlp.ewc_split-digits', '--json', sys.argv[2]]))"
     )
     environment = {**os.environ, "PYTHONPATH": str(site)}
     subprocess.run([sys.executable, "-c", code, str(site), str(out)], check=True, cwd=tmp_path, env=environment)
     facts = json.loads(out.read_text())
-    assert facts["name"] == "ewc-mlp-digits"
+    assert facts["name"] == "mlp.ewc_split-digits"
     assert facts["average_accuracy"] > 0.15

@@ -12,7 +12,7 @@ from docs.tables.results import DOCS, committed
 from lit_meta.report.style import FAINT, Series, learner_series, new_figure, styled
 
 # Row of bars, its learner, and how it is drawn.
-EXPERIMENT = "recursive-readout-digits"
+EXPERIMENT = "patch-net.recursive-readout_split-digits"
 ROWS = {"naive fine-tuning": "naive", "RecursiveReadout": "rule"}
 _MILLISECONDS, _HOLD = 700, 3000
 

@@ -13,8 +13,8 @@ from lit_meta.experiments.summary import percent
 
 # Data, network, what the publication reports for NACA and for backpropagation (on which data, where on others), experiment.
 _ROWS = (
-    ("MNIST", "ANN, 784-1000-10", "–", "–", "naca-mlp-mnist-classification"),
-    ("MNIST", "SNN, 784-1000-10", "96.43", "–", "naca-snn-mnist-classification"),
+    ("MNIST", "ANN, 784-1000-10", "–", "–", "mlp.naca_mnist"),
+    ("MNIST", "SNN, 784-1000-10", "96.43", "–", "lif-mlp.naca_mnist"),
     ("MNIST", "ANN, conv64-conv128-1000-10", "99.37", "99.22", "naca-convnet-mnist-classification"),
     ("MNIST", "SNN, conv64-conv128-1000-10", "99.03", "–", "naca-snn-convnet-mnist-classification"),
     ("spoken digits", "ANN, 900-1000-10", "TIDigits: 99.37", "TIDigits: 98.94", "naca-mlp-fsdd-classification"),

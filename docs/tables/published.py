@@ -114,8 +114,8 @@ ROWS: tuple[Row, ...] = (
         96.43,
         None,
         "Zhang 2023",
-        "naca-snn-mnist-classification",
-        honest=("naca-snn-mnist-classification", _HERE),
+        "lif-mlp.naca_mnist",
+        honest=("lif-mlp.naca_mnist", _HERE),
         reason="three passes, see [classification](classification.md)",
     ),
     Row(

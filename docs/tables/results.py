@@ -72,7 +72,7 @@ def is_given_tasks(name: str) -> bool:
     """Whether the network is given the task of every test sample, which makes the problem easier.
 
     Example:
-        >>> is_given_tasks("permuted-digits-xdg"), is_given_tasks("ewc-mlp-digits")
+        >>> is_given_tasks("permuted-digits-xdg"), is_given_tasks("mlp.ewc_split-digits")
         (True, False)
     """
     path = configs_folder() / "experiment" / f"{name}.yaml"

@@ -36,7 +36,7 @@ def parser() -> CommandParser:
     top = CommandParser(
         prog="lit-meta",
         description="Metaplasticity for PyTorch Lightning: train, evaluate, measure, share.",
-        epilog="example: lit-meta run naca-mlp-digits --max_epochs 2; lit-meta COMMAND --help has more",
+        epilog="example: lit-meta run mlp.naca_split-digits --max_epochs 2; lit-meta COMMAND --help has more",
     )
     top.add_argument("--version", action="version", version=f"lit-meta {__version__}")
     top.add_argument("--debug", action="store_true", help="show the whole traceback of an error")

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         "audit",
         audit,
         "does accuracy depend on how test batches are made?",
-        example="lit-meta audit naca-mlp-digits",
+        example="lit-meta audit mlp.naca_split-digits",
     )
     parser.add_argument("name", help="a zoo entry, or the folder of a finished run")
     parser.add_argument("--scenario", help="another scenario than the one it was trained on")

@@ -16,11 +16,11 @@ from lit_meta.cli.parsing import add_command
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ENTRY = "recursive-readout-digits"
+_ENTRY = "patch-net.recursive-readout_split-digits"
 _EXPERIMENTS = {
-    "recursive readout": "recursive-readout-digits",
-    "NACA": "naca-mlp-digits",
-    "EWC": "ewc-mlp-digits",
+    "recursive readout": "patch-net.recursive-readout_split-digits",
+    "NACA": "mlp.naca_split-digits",
+    "EWC": "mlp.ewc_split-digits",
 }
 
 

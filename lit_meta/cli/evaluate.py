@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         "evaluate",
         evaluate,
         "test a zoo entry anew on its Avalanche scenario",
-        example="lit-meta evaluate naca-mlp-digits --json out.json",
+        example="lit-meta evaluate mlp.naca_split-digits --json out.json",
     )
     parser.add_argument("name", help="of the zoo entry, its folder, or hf://owner/name")
     parser.add_argument("--scenario", help="another scenario than the one it was trained on")

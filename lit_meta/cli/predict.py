@@ -16,7 +16,7 @@ def add(commands: Any) -> None:
         "predict",
         predict,
         "the classes of images and recordings of your own, by a zoo entry",
-        example="lit-meta predict recursive-readout-digits digit.png",
+        example="lit-meta predict patch-net.recursive-readout_split-digits digit.png",
     )
     parser.add_argument("name", help="of the zoo entry, its folder, or hf://owner/name@revision")
     parser.add_argument(

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
         "retention",
         retention,
         "compare two trained networks on the same test samples, class by class",
-        example="lit-meta retention recursive-readout-digits ewc-mlp-digits",
+        example="lit-meta retention patch-net.recursive-readout_split-digits mlp.ewc_split-digits",
     )
     parser.add_argument("before", metavar="BEFORE", help="a zoo entry, or the folder of a finished run")
     parser.add_argument("after", metavar="AFTER", help="another, or the same network at a later time")

@@ -38,7 +38,7 @@ def add(commands: Any) -> None:
         "run",
         lambda options: run(parser, options),
         "train an experiment's stream, over seeds, beside its bounds",
-        example="lit-meta run ewc-mlp-digits --rule.strength 50 --optimizer.init_args.lr 0.05 --seeds '[0, 1]'",
+        example="lit-meta run mlp.ewc_split-digits --rule.strength 50 --optimizer.init_args.lr 0.05 --seeds '[0, 1]'",
     )
     parser.usage = "lit-meta run CONFIG [options] [--KEY VALUE ...] [--KEY.PART VALUE ...]"
     parser.add_argument("experiment", nargs="?", metavar="CONFIG", help="a YAML file, or a name in configs/experiment/")
@@ -111,7 +111,7 @@ def run(parser: CommandParser, options: Namespace) -> dict[str, Any]:
 
     named, *files = [*([options.experiment] if options.experiment else []), *(options.config or [])] or [None]
     if named is None:
-        parser.error("a CONFIG is missing, such as ewc-mlp-digits or my.yaml, or --config FILE")
+        parser.error("a CONFIG is missing, such as mlp.ewc_split-digits or my.yaml, or --config FILE")
     experiment = load_experiment(named, options.set, files=files)
     if options.print_config:
         check_specs(experiment)

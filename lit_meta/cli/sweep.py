@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
         "sweep",
         sweep,
         "choose hyperparameters on validation data of the first experiences",
-        example="lit-meta sweep ewc-mlp-digits --run_dir runs/sweep",
+        example="lit-meta sweep mlp.ewc_split-digits --run_dir runs/sweep",
     )
     parser.add_argument("config", help="a YAML file, or a name in configs/sweep/")
     parser.add_argument("--run_dir", metavar="DIR", help="where results go (default: runs/sweep-NAME)")

@@ -35,7 +35,7 @@ def add(commands: Any) -> None:
         "verify",
         verify_entries,
         "measure accuracy, golden outputs, audit and further learning of one entry or all again",
-        example="lit-meta zoo verify naca-mlp-digits",
+        example="lit-meta zoo verify mlp.naca_split-digits",
     )
     verify.add_argument("name", nargs="?", help=f"{_SOURCE} (default: all)")
     export = add_command(
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
         "export",
         export_entry,
         "write an entry to a folder",
-        example="lit-meta zoo export naca-mlp-digits mine",
+        example="lit-meta zoo export mlp.naca_split-digits mine",
     )
     export.add_argument("name", help=_SOURCE)
     export.add_argument("folder", help="the folder for what is written")
@@ -71,7 +71,7 @@ def add(commands: Any) -> None:
         "remake",
         remake_entry,
         "train an entry's experiment, or that of a config, and make the entry of it",
-        example="lit-meta zoo remake ewc-mlp-digits",
+        example="lit-meta zoo remake mlp.ewc_split-digits",
     )
     remake.add_argument("name", help="of an entry or of a config, or a config's file")
     remake.add_argument("--run_dir", help="folder of the run (default: runs/NAME); an interrupted run goes on")
@@ -81,7 +81,7 @@ def add(commands: Any) -> None:
         "migrate",
         migrate_entry,
         "write an entry of an older format in the present one",
-        example="lit-meta zoo migrate old/naca-mlp-digits",
+        example="lit-meta zoo migrate old/mlp.naca_split-digits",
     )
     migrate.add_argument("name", help=_SOURCE)
     migrate.add_argument("--folder", help="for the new files (default: in place of the old ones)")
@@ -90,7 +90,7 @@ def add(commands: Any) -> None:
         "push",
         push_entry,
         "upload an entry to the Hugging Face hub",
-        example="lit-meta zoo push ewc-mlp-digits me/ewc",
+        example="lit-meta zoo push mlp.ewc_split-digits me/ewc",
     )
     push.add_argument("name", help=_SOURCE)
     push.add_argument("repository", help="owner/name")

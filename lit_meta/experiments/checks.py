@@ -40,7 +40,7 @@ def check_specs(experiment: Experiment, *, trusted: bool = True) -> None:
 
     Example:
         >>> from lit_meta.experiments import load_experiment
-        >>> check_specs(load_experiment("ewc-mlp-digits", ["overrides.joint.network.hiden=[3]"]))
+        >>> check_specs(load_experiment("mlp.ewc_split-digits", ["overrides.joint.network.hiden=[3]"]))
         Traceback (most recent call last):
         ...
         TypeError: overrides.joint.network.hiden: network 'mlp' has no argument 'hiden'; did you mean 'hidden'? It takes ...

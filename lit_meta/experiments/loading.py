@@ -35,7 +35,7 @@ def load_experiment(path_or_name: str, overrides: Sequence[str] = (), *, files: 
         ValueError: the file, or a setting, does not describe an experiment.
 
     Example:
-        >>> load_experiment("ewc-mlp-digits", ["rule.strength=50", "seeds=[0]"]).rule["strength"]
+        >>> load_experiment("mlp.ewc_split-digits", ["rule.strength=50", "seeds=[0]"]).rule["strength"]
         50
     """
     path = config_file("experiment", path_or_name)

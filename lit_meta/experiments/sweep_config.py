@@ -162,7 +162,7 @@ def load_sweep(path_or_name: str) -> Sweep:
         ValueError: the file does not describe a sweep.
 
     Example:
-        >>> sorted(load_sweep("ewc-mlp-digits").space)
+        >>> sorted(load_sweep("mlp.ewc_split-digits").space)
         ['optimizer.init_args.lr', 'rule.strength']
     """
     path = config_file("sweep", path_or_name)

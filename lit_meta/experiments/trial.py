@@ -55,7 +55,7 @@ def try_learners(
     Example:
         >>> from lit_meta.experiments import load_experiment
         >>> from lit_meta.experiments.run import benchmarks_of
-        >>> experiment = load_experiment("ewc-mlp-digits", ["controls.wide={network: {inputs: 63}}"])
+        >>> experiment = load_experiment("mlp.ewc_split-digits", ["controls.wide={network: {inputs: 63}}"])
         >>> try_learners(experiment, benchmarks_of(experiment), ["naive", "wide"], accelerator="cpu")
         Traceback (most recent call last):
         ...
@@ -89,7 +89,7 @@ def place_of(experiment: Experiment, learner: str) -> str:
 
     Example:
         >>> from lit_meta.experiments import load_experiment
-        >>> place_of(load_experiment("ewc-mlp-digits"), "naive")
+        >>> place_of(load_experiment("mlp.ewc_split-digits"), "naive")
         'naive: '
     """
     if learner in experiment.controls:

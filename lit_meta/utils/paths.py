@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lit_meta.utils.registry import unknown
+from lit_meta.utils.renamed import present_name
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -31,6 +32,8 @@ def config_file(kind: str, path_or_name: str) -> Path:
     if path.suffix not in (".yaml", ".yml"):
         folder = configs_folder() / kind
         path = folder / f"{path_or_name}.yaml"
+        if not path.is_file():
+            path = folder / f"{present_name(path_or_name)}.yaml"
         if not path.is_file():
             raise unknown(kind, path_or_name, [p.stem for p in folder.glob("*.yaml")])
     if not path.is_file():

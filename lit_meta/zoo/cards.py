@@ -33,7 +33,7 @@ def card(source: str | Path) -> dict[str, Any]:
         ValueError: the card is damaged, of a newer format, or names what no registry knows; nothing is imported.
 
     Example:
-        >>> card("ewc-mlp-digits")["network"]["hidden"]
+        >>> card("mlp.ewc_split-digits")["network"]["hidden"]
         [200]
     """
     return read_card(locate(source))
@@ -69,8 +69,8 @@ def list_entries(
 
     Example:
         >>> list_entries(rule="ewc", scenario="split-digits")
-        ['ewc-mlp-digits']
-        >>> "ewc-mlp-digits" in list_entries(scenario="digits", spiking=True)
+        ['mlp.ewc_split-digits']
+        >>> "mlp.ewc_split-digits" in list_entries(scenario="digits", spiking=True)
         False
     """
     cards = []
@@ -118,7 +118,7 @@ def scenario_of(described: Mapping[str, Any]) -> str:
     """The name of the scenario that an entry was trained on; empty if it was saved without a run.
 
     Example:
-        >>> scenario_of(card("ewc-mlp-digits"))
+        >>> scenario_of(card("mlp.ewc_split-digits"))
         'split-digits'
     """
     if not described["experiment"]:

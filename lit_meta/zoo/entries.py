@@ -53,10 +53,10 @@ def load(source: str | Path, *, with_rule: bool = False, after: int | None = Non
             the entry is of a newer format.
 
     Example:
-        >>> network = load("naca-mlp-digits")
+        >>> network = load("mlp.naca_split-digits")
         >>> network(torch.zeros(1, 1, 8, 8)).shape
         torch.Size([1, 10])
-        >>> module = load("ewc-mlp-digits", with_rule=True)
+        >>> module = load("mlp.ewc_split-digits", with_rule=True)
         >>> sorted(module.plasticity.rules[0].state)
         ['anchor', 'importance']
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.registry import unknown
+from lit_meta.utils.renamed import present_name
 
 FORMAT = 3  # Entries without references and snapshots are of format 2, which older versions read.
 CONFIG, MODEL, RULE, GOLDEN, PAGE = (
@@ -54,7 +55,7 @@ def names() -> list[str]:
     """The names of all entries: those included in the package, and the user's own.
 
     Example:
-        >>> "naca-mlp-digits" in names()
+        >>> "mlp.naca_split-digits" in names()
         True
     """
     found = set()
@@ -97,6 +98,8 @@ def locate(source: str | Path) -> Files:
 
         return download(source.removeprefix(_HUB))
     if not is_path(source):
+        if source not in names():
+            source = present_name(str(source))
         if source not in names():
             raise unknown("zoo entry", source, names(), listed_by="lit-meta zoo list")
         return _in_folder(entry_folder(str(source)), in_zoo=True)

@@ -46,7 +46,7 @@ def page(sources: Sequence[str | Path] | None = None) -> str:
         KeyError, FileNotFoundError, ValueError: as of `lit_meta.zoo.card`.
 
     Example:
-        >>> "ewc-mlp-digits" in page(["ewc-mlp-digits"])
+        >>> "mlp.ewc_split-digits" in page(["mlp.ewc_split-digits"])
         True
     """
     from jinja2 import Environment

@@ -59,7 +59,7 @@ def predict(source: str | Path | nn.Module, sample: Any) -> Prediction | list[Pr
     Example:
         >>> from lit_meta.data import load_source
         >>> digits = load_source("digits")
-        >>> predict("recursive-readout-digits", digits.test_x[0]).class_name, int(digits.test_y[0])
+        >>> predict("patch-net.recursive-readout_split-digits", digits.test_x[0]).class_name, int(digits.test_y[0])
         ('0', 0)
     """
     network = source if isinstance(source, nn.Module) else load(source)

@@ -78,7 +78,7 @@ def evaluate(source: str | Path, scenario: str | None = None, *, protocol: Proto
         ValueError: the entry was saved without a run, and no scenario is given.
 
     Example:
-        >>> round(evaluate("recursive-readout-digits").average_accuracy, 2)
+        >>> round(evaluate("patch-net.recursive-readout_split-digits").average_accuracy, 2)
         1.0
     """
     from lit_meta.data.scenarios import scenario_for_seed

@@ -72,7 +72,7 @@ def test_a_trainer_without_the_experience_is_refused() -> None:
 
 
 def test_the_command_takes_it_and_tells_it(tmp_path: Path) -> None:
-    command = ["run", "naca-mlp-digits", "--run_dir", str(tmp_path / "run"), "--learners", "rule"]
+    command = ["run", "mlp.naca_split-digits", "--run_dir", str(tmp_path / "run"), "--learners", "rule"]
     options = ["--stop_at_accuracy", "0.5", "--json", str(tmp_path / "out.json"), "--set", "seeds=[0]", "max_epochs=3"]
     assert main([*command, *options]) == 0
     report = json.loads((tmp_path / "out.json").read_text())

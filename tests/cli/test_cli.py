@@ -32,7 +32,7 @@ def small_config(tmp_path):
 
 
 def test_evaluate_writes_the_promised_keys(tmp_path, capsys):
-    assert main(["evaluate", "naca-mlp-digits", "--json", str(tmp_path / "out.json")]) == 0
+    assert main(["evaluate", "mlp.naca_split-digits", "--json", str(tmp_path / "out.json")]) == 0
     facts = json.loads((tmp_path / "out.json").read_text())
     assert set(facts) == {
         *("name", "scenario", "protocol", "average_accuracy", "forgetting"),
@@ -105,7 +105,7 @@ def test_settings_can_be_changed_on_the_command_line(small_config, tmp_path):
     assert config["max_epochs"] == 2
 
 
-@pytest.mark.parametrize("command", (["zoo", "list"], ["zoo", "show", "ewc-mlp-digits"]))
+@pytest.mark.parametrize("command", (["zoo", "list"], ["zoo", "show", "mlp.ewc_split-digits"]))
 def test_listings(command, tmp_path, capsys):
     assert main([*command, "--json", str(tmp_path / "facts.json")]) == 0
     assert json.loads((tmp_path / "facts.json").read_text())
@@ -132,8 +132,8 @@ def test_the_demo_does_the_main_job(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
-        (["evaluate", "naca-mlp-digit"], "did you mean 'naca-mlp-digits'"),
-        (["evaluate", "naca-mlp-digits", "--scenario", "split-digts"], "did you mean 'split-digits'"),
+        (["evaluate", "mlp.naca_split-digit"], "did you mean 'mlp.naca_split-digits'"),
+        (["evaluate", "mlp.naca_split-digits", "--scenario", "split-digts"], "did you mean 'split-digits'"),
         (["run", "naca-digits"], "unknown experiment 'naca-digits'"),
         (["run", "nowhere.yaml"], "there is no config nowhere.yaml"),
         (["zoo", "show", "nothing"], "unknown zoo entry 'nothing'"),
@@ -142,7 +142,7 @@ def test_the_demo_does_the_main_job(tmp_path, capsys):
         (["zoo", "list", "--network", "mpl"], "did you mean 'mlp'"),
         (["zoo", "list", "--scenario", "digit"], "did you mean 'digits'"),
         (["run", "mnist-naca"], "There are "),
-        (["run", "ewc-mlp-digits", "--scenario", "split-nothing"], "There are "),
+        (["run", "mlp.ewc_split-digits", "--scenario", "split-nothing"], "There are "),
         (["bench", "ruls"], "lit-meta bench --list"),
     ),
 )
@@ -375,7 +375,7 @@ def test_names_of_entries_and_their_experiments_agree():
 
 
 def test_two_networks_are_compared_class_by_class(tmp_path, capsys):
-    names = ["recursive-readout-digits", "ewc-mlp-digits"]
+    names = ["patch-net.recursive-readout_split-digits", "mlp.ewc_split-digits"]
     assert main(["retention", *names, "--json", str(tmp_path / "facts.json")]) == 0
     facts = json.loads((tmp_path / "facts.json").read_text())["retention"]
     assert facts["before"] > 0.95

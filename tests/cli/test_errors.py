@@ -55,14 +55,14 @@ def test_a_bug_has_a_traceback_a_request_and_a_status_of_its_own(monkeypatch, ca
         return {}["card"]
 
     monkeypatch.setattr("lit_meta.zoo.card", broken)
-    assert main(["zoo", "show", "naca-mlp-digits"]) == 70
+    assert main(["zoo", "show", "mlp.naca_split-digits"]) == 70
     error = capsys.readouterr().err
     assert "Traceback" in error
     assert "in broken" in error
     assert "KeyError: 'card'" in error
     assert error.strip().splitlines()[-1].startswith("lit-meta: an internal error")
     with pytest.raises(KeyError):
-        main(["--debug", "zoo", "show", "naca-mlp-digits"])
+        main(["--debug", "zoo", "show", "mlp.naca_split-digits"])
 
 
 def test_an_unforeseen_type_is_a_bug_too(monkeypatch, capsys):

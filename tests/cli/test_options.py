@@ -13,7 +13,7 @@ from lit_meta.cli import main, parser
 from lit_meta.cli.parsing import command_line, commands_of
 from lit_meta.experiments import load_experiment
 
-NAME = "ewc-mlp-digits"
+NAME = "mlp.ewc_split-digits"
 
 
 def printed(capsys, *arguments: str) -> dict:

@@ -65,7 +65,7 @@ def old_and_new_are_known(names: dict[str, Any]) -> bool:
     with torch.no_grad():
         old, new = (
             (network(digits.test_x).argmax(1) == digits.test_y).float().mean()
-            for network in (zoo.load("recursive-readout-digits"), zoo.load("./mine"))
+            for network in (zoo.load("patch-net.recursive-readout_split-digits"), zoo.load("./mine"))
         )
     return bool(new > old - 0.005)
 

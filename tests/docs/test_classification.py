@@ -25,18 +25,22 @@ def test_the_script_writes_the_table(tmp_path):
     assert classification.table(classification.rows(RESULTS)) in page.read_text()
 
 
+def classifications():
+    return [*RESULTS.glob("*-classification.json"), *RESULTS.glob("*.naca_mnist.json")]
+
+
 def test_classification_is_not_among_the_streams():
     names = {row["name"] for row in results.collect(RESULTS)}
     assert names
-    assert not names & {path.stem for path in RESULTS.glob("*-classification.json")}
+    assert not names & {path.stem for path in classifications()}
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="make it with lit-meta run naca-mlp-mnist-classification"):
+    with pytest.raises(FileNotFoundError, match=r"make it with lit-meta run mlp\.naca_mnist"):
         classification.rows(tmp_path)
-    for path in RESULTS.glob("*-classification.json"):
+    for path in classifications():
         shutil.copy(path, tmp_path)
-    path = tmp_path / "naca-snn-mnist-classification.json"
+    path = tmp_path / "lif-mlp.naca_mnist.json"
     report = json.loads(path.read_text())
     del report["rule"]
     path.write_text(json.dumps(report))

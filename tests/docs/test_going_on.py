@@ -8,7 +8,7 @@ from lit_meta.utils.io import load_json
 
 
 def test_two_new_digits_cost_the_old_ones_less_than_half_a_point():
-    result = go_on("recursive-readout-digits", 0, naive_epochs=10)
+    result = go_on("patch-net.recursive-readout_split-digits", 0, naive_epochs=10)
     assert result["before"] > 0.97
     assert result["before"] - result["rule"]["old"] < 0.005
     assert result["rule"]["new"] > 0.95

@@ -129,7 +129,7 @@ def test_jobs_are_a_positive_number(jobs):
 
 
 def test_the_command_refuses_no_jobs_and_leaves_nothing(tmp_path, capsys):
-    assert main(["run", "ewc-mlp-digits", "--jobs", "0", "--run_dir", str(tmp_path / "run")]) == 1
+    assert main(["run", "mlp.ewc_split-digits", "--jobs", "0", "--run_dir", str(tmp_path / "run")]) == 1
     assert "jobs must be" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -94,7 +94,7 @@ def test_a_typo_is_flagged(change, experiment):
 
 
 def test_a_typo_in_a_sweep_is_flagged(sweep):
-    good = {"experiment": "ewc-mlp-digits", "experiences": 2, "space": {"rule.strength": {"low": 1, "high": 2}}}
+    good = {"experiment": "mlp.ewc_split-digits", "experiences": 2, "space": {"rule.strength": {"low": 1, "high": 2}}}
     assert sweep.is_valid(good)
     for path, value in (
         (("space", "rul.strength"), {"low": 1, "high": 2}),

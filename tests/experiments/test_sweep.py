@@ -259,12 +259,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         return importing(name, *arguments, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert main(["sweep", "ewc-mlp-digits", "--run_dir", str(tmp_path / "other")]) == 1
+    assert main(["sweep", "mlp.ewc_split-digits", "--run_dir", str(tmp_path / "other")]) == 1
     assert "pip install 'lit-meta[tune]'" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "other").exists()
 
 
 def test_every_sweep_in_the_configs_can_be_read() -> None:
-    assert load_sweep("ewc-mlp-digits").experiment.name == "ewc-mlp-digits"
+    assert load_sweep("mlp.ewc_split-digits").experiment.name == "mlp.ewc_split-digits"
     with pytest.raises(KeyError, match="unknown sweep"):
         load_sweep("ewc")

@@ -94,7 +94,7 @@ def test_a_finished_learner_is_not_tried_again(tmp_path, monkeypatch):
 
 def test_the_command_says_it_in_a_line(tmp_path, capsys):
     options = ["--controls", "{wide: {network: {inputs: 63}}}", "--run_dir", str(tmp_path / "run")]
-    assert main(["run", "ewc-mlp-digits", *options]) == 1
+    assert main(["run", "mlp.ewc_split-digits", *options]) == 1
     assert capsys.readouterr().err.strip().startswith("lit-meta: controls.wide: expected a batch")
     assert not (tmp_path / "run").exists()
 

@@ -22,7 +22,7 @@ def make_run(tmp_path: Path) -> MakeRun:
     def make(
         matrices: dict[str, list[list[list[float]]]],
         *,
-        name: str = "ewc-mlp-digits",
+        name: str = "mlp.ewc_split-digits",
         folder: str = "run",
         cost: dict[str, float] | None = None,
         **changes: object,

@@ -10,7 +10,7 @@ from lit_meta.cli import main
 from lit_meta.data import load_source
 from lit_meta.networks import build_network
 
-ANN = "ewc-mlp-digits"
+ANN = "mlp.ewc_split-digits"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,10 @@ def test_snntorch_fires_the_same_spikes(tmp_path, inputs, capsys):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    ((ANN, "spiking networks of leaky neurons"), ("recursive-readout-snn-digits", "this is SpikingPatchNet")),
+    (
+        (ANN, "spiking networks of leaky neurons"),
+        ("spiking-patch-net.recursive-readout_split-digits", "this is SpikingPatchNet"),
+    ),
 )
 def test_what_nir_does_not_know_is_named(tmp_path, name, message):
     pytest.importorskip("nir")

@@ -17,7 +17,7 @@ from lit_meta.utils.paths import zoo_folder
 from lit_meta.utils.specs import normalized
 from lit_meta.zoo.schema import digest_of
 
-NAME, OTHER = "ewc-mlp-digits", "naca-mlp-digits"
+NAME, OTHER = "mlp.ewc_split-digits", "mlp.naca_split-digits"
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ def entry(tmp_path):
 
 
 def test_an_old_entry_gives_the_outputs_and_the_memory_that_it_gave():
-    old, new = zoo.load(LEGACY, with_rule=True), zoo.load("ewc-mlp-digits", with_rule=True)
+    old, new = zoo.load(LEGACY, with_rule=True), zoo.load("mlp.ewc_split-digits", with_rule=True)
     x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(zoo.load(LEGACY)(x), zoo.load("ewc-mlp-digits")(x))
+    assert torch.equal(zoo.load(LEGACY)(x), zoo.load("mlp.ewc_split-digits")(x))
     memories = [module.plasticity.rules[0].state.state_dict() for module in (old, new)]
     assert memories[0].keys() == memories[1].keys()
     assert all(torch.equal(memories[0][key], memories[1][key]) for key in memories[0])
@@ -42,11 +42,11 @@ def test_an_old_entry_is_verified_and_says_what_it_does_not_know(entry):
 def test_migration_adds_what_the_card_did_not_say(entry):
     weights = (entry / "model.safetensors").read_bytes()
     assert zoo.migrate(entry) == entry
-    now = {path.name for path in Path("zoo/ewc-mlp-digits").iterdir()}
+    now = {path.name for path in Path("zoo/mlp.ewc_split-digits").iterdir()}
     # Networks after each experience are of the training, which is not repeated.
     assert {path.name for path in entry.iterdir()} == now - {"snapshots.safetensors"}
     assert (entry / "model.safetensors").read_bytes() == weights
-    old, new = zoo.card(entry), zoo.card("ewc-mlp-digits")
+    old, new = zoo.card(entry), zoo.card("mlp.ewc_split-digits")
     assert (
         old["continuation"] == pytest.approx(new["continuation"], abs=0.01)
         or old["continuation"] == new["continuation"]

@@ -36,7 +36,7 @@ def module_that_writes(tmp_path, monkeypatch):
 
 
 def test_mutated_entries_are_refused_in_a_line_or_are_harmless(tmp_path, module_that_writes):
-    good = {path.name: path.read_bytes() for path in (zoo_folder() / "ewc-mlp-digits").iterdir()}
+    good = {path.name: path.read_bytes() for path in (zoo_folder() / "mlp.ewc_split-digits").iterdir()}
     folder = tmp_path / "entry"
     folder.mkdir()
     write(folder, good)

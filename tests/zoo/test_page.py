@@ -43,7 +43,7 @@ def test_every_entry_has_a_row_and_nothing_comes_from_outside(tmp_path, capsys):
 
 def test_what_a_card_says_is_text(tmp_path):
     entry = tmp_path / "entry"
-    shutil.copytree(zoo_folder() / "ewc-mlp-digits", entry)
+    shutil.copytree(zoo_folder() / "mlp.ewc_split-digits", entry)
     card = json.loads((entry / "config.json").read_text())
     card["name"] = card["experiment"]["name"] = "<script>alert('x')<script>"
     card["sha256"]["config.json"] = digest_of(card)

@@ -19,7 +19,7 @@ from lit_meta.data import load_source
 from lit_meta.rules import EWC, RecursiveReadout, Rule
 from lit_meta.utils.paths import zoo_folder
 
-NAME = "recursive-readout-digits"
+NAME = "patch-net.recursive-readout_split-digits"
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +39,22 @@ def picture(tmp_path, digits):
 def test_listing_and_filtering_need_no_pytorch():
     code = (
         "import sys; from lit_meta import zoo; "
-        "assert zoo.list(rule='ewc', scenario='split-digits') == ['ewc-mlp-digits']; "
-        "assert 'naca-snn-mnist-classification' in zoo.list(spiking=True); "
-        "assert zoo.list(scenario='split-mnist') == zoo.list(scenario='mnist'); zoo.card('ewc-mlp-digits'); "
+        "assert zoo.list(rule='ewc', scenario='split-digits') == ['mlp.ewc_split-digits']; "
+        "assert 'lif-mlp.naca_mnist' in zoo.list(spiking=True); "
+        "assert zoo.list(scenario='split-mnist') == zoo.list(scenario='mnist'); zoo.card('mlp.ewc_split-digits'); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_a_damaged_entry_is_left_out_of_the_list_with_a_warning(tmp_path, monkeypatch):
-    for name in ("ewc-mlp-digits", "naca-mlp-digits"):
+    for name in ("mlp.ewc_split-digits", "mlp.naca_split-digits"):
         shutil.copytree(zoo_folder() / name, tmp_path / name)
-    (tmp_path / "ewc-mlp-digits" / "config.json").write_text("{")
+    (tmp_path / "mlp.ewc_split-digits" / "config.json").write_text("{")
     for folder in ("zoo_folder", "own_zoo_folder"):
         monkeypatch.setattr(f"lit_meta.zoo.layout.{folder}", lambda: tmp_path)
-    with pytest.warns(UserWarning, match="ewc-mlp-digits is left out"):
-        assert zoo.list() == ["naca-mlp-digits"]
+    with pytest.warns(UserWarning, match="mlp.ewc_split-digits is left out"):
+        assert zoo.list() == ["mlp.naca_split-digits"]
 
 
 def test_a_digit_on_paper_is_read(picture, digits, capsys):
@@ -128,7 +128,7 @@ def test_mnist_entries_read_pictures_of_mnist(data_root, tmp_path):
         paths.append(tmp_path / f"{number}.png")
         pixels = (255 * (1 - mnist.test_x[number, 0])).byte().numpy()
         Image.fromarray(pixels).resize((280, 280), Image.Resampling.BICUBIC).save(paths[-1])
-    labels = [prediction.label for prediction in zoo.predict("naca-mlp-mnist-classification", paths)]
+    labels = [prediction.label for prediction in zoo.predict("mlp.naca_mnist", paths)]
     assert sum(label == int(truth) for label, truth in zip(labels, mnist.test_y, strict=False)) >= 18
 
 
@@ -255,13 +255,13 @@ def hub(tmp_path, monkeypatch):
 
 def test_an_entry_goes_to_the_hub_and_comes_back(hub, capsys):
     pytest.importorskip("huggingface_hub")
-    assert zoo.push_to_hub("ewc-mlp-digits", "me/ewc") == "hf://me/ewc"
-    network, own = zoo.load("hf://me/ewc@main"), zoo.load("ewc-mlp-digits")
+    assert zoo.push_to_hub("mlp.ewc_split-digits", "me/ewc") == "hf://me/ewc"
+    network, own = zoo.load("hf://me/ewc@main"), zoo.load("mlp.ewc_split-digits")
     x = torch.rand(2, 1, 8, 8)
     assert torch.equal(network(x), own(x))
     assert "importance" in zoo.from_pretrained("me/ewc", with_rule=True).plasticity.rules[0].state
-    assert main(["zoo", "push", "ewc-mlp-digits", "me/other"]) == 0
-    assert zoo.card("hf://me/other")["name"] == "ewc-mlp-digits"
+    assert main(["zoo", "push", "mlp.ewc_split-digits", "me/other"]) == 0
+    assert zoo.card("hf://me/other")["name"] == "mlp.ewc_split-digits"
     for address, message in (
         ("hf://me/nothing", "the hub has no me/nothing"),
         ("hf://me/ewc@v2", "the hub has no me/ewc@v2"),
@@ -274,11 +274,11 @@ def test_an_entry_goes_to_the_hub_and_comes_back(hub, capsys):
     assert main(["zoo", "show", "hf://me/ewc"]) == 1
     assert "the hub cannot be reached" in capsys.readouterr().err
     with pytest.raises(OSError, match="cannot be reached"):
-        zoo.push_to_hub("ewc-mlp-digits", "me/ewc")
+        zoo.push_to_hub("mlp.ewc_split-digits", "me/ewc")
 
 
 def test_a_damaged_entry_does_not_leave_this_machine(hub, tmp_path):
-    entry = shutil.copytree(zoo_folder() / "ewc-mlp-digits", tmp_path / "ewc-mlp-digits")
+    entry = shutil.copytree(zoo_folder() / "mlp.ewc_split-digits", tmp_path / "mlp.ewc_split-digits")
     (entry / "rule.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="sha256 differs"):
         zoo.push_to_hub(entry, "me/ewc")
@@ -286,7 +286,7 @@ def test_a_damaged_entry_does_not_leave_this_machine(hub, tmp_path):
 
 
 def test_a_changed_file_of_the_hub_is_refused(hub):
-    zoo.push_to_hub("ewc-mlp-digits", "me/ewc")
+    zoo.push_to_hub("mlp.ewc_split-digits", "me/ewc")
     path = hub.root / "me" / "ewc" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(ValueError, match="sha256 differs"):

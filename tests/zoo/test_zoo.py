@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from lit_meta import fit_stream, scenario, zoo
 from lit_meta.cli import main
 from lit_meta.data import load_source
 from lit_meta.data.sources.base import missing
+from lit_meta.experiments.loading import load_experiment
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
+from lit_meta.utils.renamed import RENAMED
 from lit_meta.zoo.checks import read_tensors
 from lit_meta.zoo.golden import golden_problem
 from lit_meta.zoo.layout import entry_folder, locate
@@ -88,27 +91,27 @@ def test_nothing_in_the_zoo_can_run_code():
 
 
 def test_evaluation_measures_the_last_row_anew(copied_zoo):
-    card = json.loads((copied_zoo / "ewc-mlp-digits" / "config.json").read_text())
+    card = json.loads((copied_zoo / "mlp.ewc_split-digits" / "config.json").read_text())
     card["accuracy_matrix"][-1] = [0.0] * 10
     card["sha256"]["config.json"] = digest_of(card)
-    (copied_zoo / "ewc-mlp-digits" / "config.json").write_text(json.dumps(card))
-    evaluation = zoo.evaluate("ewc-mlp-digits")
+    (copied_zoo / "mlp.ewc_split-digits" / "config.json").write_text(json.dumps(card))
+    evaluation = zoo.evaluate("mlp.ewc_split-digits")
     assert evaluation.average_accuracy == pytest.approx(card["results"]["seed_average_accuracy"], abs=0.002)
     assert sum(evaluation.accuracy_matrix[-1]) > 0
 
 
 def test_a_damaged_file_is_named(copied_zoo):
-    file = copied_zoo / "naca-mlp-digits" / "model.safetensors"
+    file = copied_zoo / "mlp.naca_split-digits" / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert "sha256 differs" in zoo.verify("naca-mlp-digits")[0]
+    assert "sha256 differs" in zoo.verify("mlp.naca_split-digits")[0]
     with pytest.raises(ValueError, match=r"model\.safetensors is not the file that the card describes"):
-        zoo.load("naca-mlp-digits")
-    (copied_zoo / "ewc-mlp-digits" / "rule.safetensors").unlink()
-    assert zoo.verify("ewc-mlp-digits") == ["rule.safetensors is missing"]
+        zoo.load("mlp.naca_split-digits")
+    (copied_zoo / "mlp.ewc_split-digits" / "rule.safetensors").unlink()
+    assert zoo.verify("mlp.ewc_split-digits") == ["rule.safetensors is missing"]
     with pytest.raises(FileNotFoundError, match=r"rule\.safetensors"):
-        zoo.load("ewc-mlp-digits", with_rule=True)
+        zoo.load("mlp.ewc_split-digits", with_rule=True)
 
 
 def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verified(monkeypatch, capsys):
@@ -116,7 +119,7 @@ def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verifie
         raise missing("the pictures", Path("nowhere"), "Paint them")
 
     measured = zoo.evaluate
-    chosen = ["ewc-mlp-digits", "naca-mlp-digits"]
+    chosen = ["mlp.ewc_split-digits", "mlp.naca_split-digits"]
     monkeypatch.setattr(zoo, "names", lambda: chosen)
     monkeypatch.setattr(
         "lit_meta.zoo.verification.evaluate", lambda name: absent(name) if name == chosen[0] else measured(name)
@@ -128,23 +131,33 @@ def test_missing_data_are_named_and_do_not_keep_other_entries_from_being_verifie
     assert "whole │" in printed
 
 
+@pytest.mark.parametrize(("former", "present"), RENAMED.items())
+def test_former_names_of_entries_and_configs_still_work(former, present):
+    with pytest.warns(FutureWarning, match=f"{former} is now {re.escape(present)}"):
+        assert zoo.card(former)["name"] == present
+    with pytest.warns(FutureWarning, match=re.escape(present)):
+        assert load_experiment(former) == load_experiment(present)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(KeyError, match="did you mean 'naca-mlp-digits'"):
-        zoo.load("naca-mpl-digit")
+    with pytest.raises(KeyError, match=r"did you mean 'mlp\.naca_split-digits'"):
+        zoo.load("mlp.naca_split-digit")
 
 
 def test_export_copies_an_entry_and_never_overwrites(tmp_path):
-    target = zoo.export("naca-mlp-digits", tmp_path)
-    for path in (zoo_folder() / "naca-mlp-digits").iterdir():
+    target = zoo.export("mlp.naca_split-digits", tmp_path)
+    for path in (zoo_folder() / "mlp.naca_split-digits").iterdir():
         assert (target / path.name).read_bytes() == path.read_bytes()
     with pytest.raises(FileExistsError):
-        zoo.export("naca-mlp-digits", tmp_path)
+        zoo.export("mlp.naca_split-digits", tmp_path)
 
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
     """As where the package is installed: entries inside it, and no checkout around."""
-    shutil.copytree(zoo_folder() / "ewc-mlp-digits", tmp_path / "site" / "lit_meta" / "zoo_entries" / "ewc-mlp-digits")
+    shutil.copytree(
+        zoo_folder() / "mlp.ewc_split-digits", tmp_path / "site" / "lit_meta" / "zoo_entries" / "mlp.ewc_split-digits"
+    )
     monkeypatch.setattr("lit_meta.utils.paths._PACKAGE", tmp_path / "site" / "lit_meta")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "mine"))
     return tmp_path
@@ -152,10 +165,10 @@ def installed(tmp_path, monkeypatch):
 
 def finished_run(folder, name):
     """A run folder as one that an entry has been made from."""
-    card = zoo.card("ewc-mlp-digits")
+    card = zoo.card("mlp.ewc_split-digits")
     folder.mkdir()
     for file in ("model.safetensors", "rule.safetensors"):
-        shutil.copy(entry_folder("ewc-mlp-digits") / file, folder)
+        shutil.copy(entry_folder("mlp.ewc_split-digits") / file, folder)
     (folder / "config.yaml").write_text(yaml.safe_dump({**card["experiment"], "name": name}))
     (folder / "metrics.json").write_text(
         json.dumps({**card["results"], **{k: card[k] for k in ("command", "versions")}})
@@ -169,9 +182,9 @@ def test_an_entry_of_ones_own_is_kept_outside_the_installed_package_and_found_th
     package = {path: path.read_bytes() for path in (installed / "site").rglob("*") if path.is_file()}
     target = zoo.add(finished_run(installed / "run", "mine-digits"))
     assert target == installed / "mine" / "lit_meta" / "zoo" / "mine-digits"
-    assert zoo.names() == ["ewc-mlp-digits", "mine-digits"]
+    assert zoo.names() == ["mine-digits", "mlp.ewc_split-digits"]
     assert zoo.card("mine-digits")["name"] == "mine-digits"
-    one, other = zoo.load("mine-digits").state_dict(), zoo.load("ewc-mlp-digits").state_dict()
+    one, other = zoo.load("mine-digits").state_dict(), zoo.load("mlp.ewc_split-digits").state_dict()
     assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
     assert zoo.add(installed / "run") == target, "an entry of one's own is replaced"
     assert package == {path: path.read_bytes() for path in (installed / "site").rglob("*") if path.is_file()}
@@ -179,7 +192,7 @@ def test_an_entry_of_ones_own_is_kept_outside_the_installed_package_and_found_th
 
 def test_nothing_that_is_added_stands_in_for_an_entry_of_the_package(installed):
     with pytest.raises(ValueError, match="included in lit_meta"):
-        zoo.add(finished_run(installed / "run", "ewc-mlp-digits"))
+        zoo.add(finished_run(installed / "run", "mlp.ewc_split-digits"))
     assert not (installed / "mine").exists()
 
 

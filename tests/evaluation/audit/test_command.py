@@ -13,7 +13,7 @@ from lit_meta.utils.io import save_tensors
 
 def test_a_zoo_entry_that_does_not_leak_passes(tmp_path, capsys):
     facts_file = tmp_path / "facts.json"
-    assert main(["audit", "naca-mlp-digits", "--singles", "50", "--json", str(facts_file)]) == 0
+    assert main(["audit", "mlp.naca_split-digits", "--singles", "50", "--json", str(facts_file)]) == 0
     facts = json.loads(facts_file.read_text())
     assert facts["passed"]
     assert {c["name"]: c["samples"] for c in facts["conditions"]}["single"] == 50
@@ -32,5 +32,5 @@ def test_a_run_with_the_published_gate_fails_with_status_1_and_its_reason(tmp_pa
 
 
 def test_an_unknown_name_is_one_clear_line(capsys):
-    assert main(["audit", "naca-mlp-digit"]) == 1
-    assert "did you mean 'naca-mlp-digits'" in capsys.readouterr().err
+    assert main(["audit", "mlp.naca_split-digit"]) == 1
+    assert "did you mean 'mlp.naca_split-digits'" in capsys.readouterr().err
