@@ -150,7 +150,8 @@ class OperationCounter:
                     self._spiking[id(layer)] = (module.steps, i > 0 or module.encoding != "analog")
             elif isinstance(module, SpikingPatchNet):
                 self._averaging[module] = module.record_spikes
-                self._spiking |= {id(module.layers[0]): (module.steps, False), id(module.head): (0, True)}
+                self._spiking |= {id(layer): (module.steps, False) for layer in module.layers}
+                self._spiking[id(module.head)] = (0, True)
                 if module.expansion is not None:
                     self._spiking[id(module.expansion)] = (module.steps, True)
                 self._handles.append(module.register_forward_hook(self._spike_hook))

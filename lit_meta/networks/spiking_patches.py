@@ -1,4 +1,4 @@
-"""Patch features as spikes: leaky integrate-and-fire neurons on a patch layer, below a head that counts their spikes."""
+"""Patch features as spikes: leaky integrate-and-fire neurons on patch layers, below a head that counts their spikes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_meta.functional.spiking import LIFState, lif_step
-from lit_meta.networks._build import class_count, image_shape, positive, samples
+from lit_meta.networks._build import class_count, image_shape, positive, samples, widths
 from lit_meta.networks.patches import PatchConv2d, Precision, expand
 
 
 class SpikingPatchNet(nn.Module):
-    """A layer of patch features that spike over T steps, below a linear head on their firing rates.
+    """Patch features that spike over T steps, below a linear head on their firing rates.
 
-    The image is applied as a constant current, so the patch layer runs once and costs the multiplications of an analog
-    layer; from there on, only spikes are sent. The head integrates without a leak: every spike adds its column of weights,
+    The image is applied as a constant current, so the patch layers run once and cost the multiplications of analog
+    layers; from there on, only spikes are sent. The head integrates without a leak: every spike adds its column of weights,
     divided by T and by the neurons in a cell of the grid, so the output after T steps is a linear function of the rates and
     a `RecursiveReadout` learns it like any other head. With an ``expansion``, a second layer of such neurons is inserted:
     every spike of the patch layer adds its column of random weights to their currents, and the head counts their spikes.
 
     Args:
         input_shape: (channels, height, width).
-        filters: neurons at each position.
-        kernel: side of the patches.
+        filters: neurons at each position; a list for several layers, which all see the image, side by side.
+        kernel: side of the patches; a list with one for each of these layers.
         classes: outputs, at least 2.
         grid: neurons of the same filter within a cell of a grid x grid share their weights to the layer above.
         steps: T, at least 1.
@@ -57,8 +57,8 @@ class SpikingPatchNet(nn.Module):
     def __init__(
         self,
         input_shape: Sequence[int],
-        filters: int,
-        kernel: int,
+        filters: int | Sequence[int],
+        kernel: int | Sequence[int],
         classes: int,
         *,
         grid: int = 4,
@@ -75,7 +75,11 @@ class SpikingPatchNet(nn.Module):
     ) -> None:
         super().__init__()
         self.input_shape, self.classes = image_shape(input_shape), class_count(classes)
-        if positive("kernel", kernel) % 2 == 0:
+        maps = widths("filters", [filters] if isinstance(filters, int) else filters)
+        sides = widths("kernel", [kernel] if isinstance(kernel, int) else kernel)
+        if not maps or len(maps) != len(sides):
+            raise ValueError(f"expected filters and kernel of equal length, got {filters} and {kernel}")
+        if any(side % 2 == 0 for side in sides):
             raise ValueError(f"kernel must be odd, so that padding keeps maps in place, got {kernel}")
         if not 0 <= decay <= 1:
             raise ValueError(f"decay must be from 0 to 1, got {decay}")
@@ -87,43 +91,46 @@ class SpikingPatchNet(nn.Module):
             if seed is not None:
                 torch.manual_seed(seed)
             self.layers = nn.ModuleList(
-                [
-                    PatchConv2d(
-                        self.input_shape[0],
-                        positive("filters", filters),
-                        kernel,
-                        contrast=contrast,
-                        stride=positive("stride", stride),
-                        padding=padding,
-                        precision=precision,
-                    )
-                ]
+                PatchConv2d(
+                    self.input_shape[0],
+                    units,
+                    side,
+                    contrast=contrast,
+                    stride=positive("stride", stride),
+                    padding=padding,
+                    precision=precision,
+                )
+                for units, side in zip(maps, sides, strict=True)
             )
-            self.expansion = expand(filters * grid * grid, expansion, expansion_threshold, precision)
-            self.head = nn.Linear(expansion or filters * grid * grid, self.classes)
-        if self.layers[0](torch.zeros(1, *self.input_shape)).shape[-1] < grid:
+            features = sum(maps) * grid * grid
+            self.expansion = expand(features, expansion, expansion_threshold, precision)
+            self.head = nn.Linear(expansion or features, self.classes)
+        probe = torch.zeros(1, *self.input_shape)
+        if min(layer(probe).shape[-1] for layer in self.layers) < grid:
             raise ValueError(f"the map is smaller than the grid {grid}: use a smaller stride")
         self.record_spikes = False
         self.spike_counts: dict[str, Tensor] = {}
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), the firing rates that the head sees, from 0 to 1."""
-        current = self.layers[0](samples(x, self.input_shape))
-        steps = self._fire(current.expand(self.steps, *current.shape))
+        image = samples(x, self.input_shape)
+        currents = [layer(image) for layer in self.layers]
+        trains = [self._fire(current.expand(self.steps, *current.shape)) for current in currents]
         if self.expansion is None:
-            counts = _total(steps)
+            counts = [_total(train) for train in trains]
             fired = {"head": counts}
-            rates = self._pool(counts.float() / self.steps)
+            rates = self._pool([count.float() / self.steps for count in counts])
         else:
-            pooled, total = [], torch.zeros_like(current)
-            for spikes in steps:
+            pooled, totals = [], [torch.zeros_like(current) for current in currents]
+            for spikes in zip(*trains, strict=True):
                 pooled.append(self._pool(spikes))
-                total += spikes
+                for total, of_layer in zip(totals, spikes, strict=True):
+                    total += of_layer
             # The currents of all steps in one product.
-            counts = _total(self._fire(self.expansion(torch.stack(pooled))))
-            fired = {"expansion": total, "head": counts}
-            rates = counts.float() / self.steps
-        self.spike_counts = {n: c.flatten(1).float().sum(1) for n, c in fired.items()} if self.record_spikes else {}
+            counts = [_total(self._fire(self.expansion(torch.stack(pooled))))]
+            fired = {"expansion": totals, "head": counts}
+            rates = counts[0].float() / self.steps
+        self.spike_counts = {name: _per_sample(counts) for name, counts in fired.items()} if self.record_spikes else {}
         return rates
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,8 +144,8 @@ class SpikingPatchNet(nn.Module):
             spikes, state = lif_step(current, state, decay=self.decay, threshold=self.threshold)
             yield spikes
 
-    def _pool(self, maps: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(maps, self.grid).flatten(1)
+    def _pool(self, maps: Sequence[Tensor]) -> Tensor:
+        return torch.cat([F.adaptive_avg_pool2d(of_layer, self.grid).flatten(1) for of_layer in maps], dim=1)
 
 
 def _total(spikes: Iterator[Tensor]) -> Tensor:
@@ -146,3 +153,7 @@ def _total(spikes: Iterator[Tensor]) -> Tensor:
     for step in spikes:
         counts += step
     return counts
+
+
+def _per_sample(counts: Sequence[Tensor]) -> Tensor:
+    return torch.stack([of_layer.flatten(1).float().sum(1) for of_layer in counts]).sum(0)

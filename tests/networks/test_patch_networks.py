@@ -30,10 +30,31 @@ def test_rates_are_those_of_each_membrane_alone():
     assert torch.equal(network.spike_counts["head"], expected.sum(1))
 
 
+def test_layers_side_by_side_fire_as_each_alone():
+    sizes = ((3, 3), (2, 5))
+    x = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    options = {"classes": 2, "grid": 2, "steps": 12, "threshold": 0.5}
+    both = SpikingPatchNet((1, 8, 8), filters=[3, 2], kernel=[3, 5], seed=0, **options)
+    rates, counts = [], []
+    with torch.no_grad():
+        both.record_spikes = True
+        together = both.features(x)
+        for layer, (filters, kernel) in zip(both.layers, sizes, strict=True):
+            alone = SpikingPatchNet((1, 8, 8), filters=filters, kernel=kernel, **options)
+            alone.layers[0].load_state_dict(layer.state_dict())
+            alone.record_spikes = True
+            rates.append(alone.features(x))
+            counts.append(alone.spike_counts["head"])
+    assert all(0.05 < float(part.mean()) < 0.95 for part in rates), "silent or saturated neurons would prove nothing"
+    assert torch.equal(together, torch.cat(rates, dim=1))
+    assert torch.equal(both.spike_counts["head"], counts[0] + counts[1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     (
         ({"kernel": 4}, "kernel must be odd"),
+        ({"kernel": [3, 5]}, "filters and kernel of equal length"),
         ({"decay": 1.5}, "decay must be"),
         ({"threshold": 0.0}, "threshold must be above 0"),
         ({"grid": 9}, "smaller than the grid"),
