@@ -33,8 +33,8 @@ def export(source: str | Path, folder: str | Path, *, format: str = "safetensors
         FileExistsError: it is there already.
         KeyError: no entry of that name.
         ModuleNotFoundError: a library is not installed.
-        ValueError: the network has no such form: NIR knows convolutions, Linear layers, pooling and leaky neurons; the others
-            take networks that are the same for every batch.
+        ValueError: the network has no such form: NIR knows convolutions, Linear layers, average pooling and leaky neurons; the
+            others take networks that are the same for every batch.
     """
     require_one_of("format", format, FORMATS)
     files = locate(source)

@@ -55,23 +55,41 @@ def spiking():
     ).eval()
 
 
+def convolutional(**options):
+    return build_network(
+        "lif-convnet",
+        input_shape=(1, 8, 8),
+        channels=[6, 8],
+        kernel=3,
+        hidden=[20],
+        classes=10,
+        steps=12,
+        decay=0.7,
+        weight_gain=3.0,
+        seed=0,
+        **options,
+    ).eval()
+
+
+@pytest.mark.parametrize("make", (spiking, convolutional, lambda: convolutional(bias=False)))
 @pytest.mark.filterwarnings("ignore")  # Of snnTorch's reader.
-def test_snntorch_fires_the_same_spikes(tmp_path, inputs, capsys):
+def test_snntorch_fires_the_same_spikes(tmp_path, inputs, capsys, make):
     nir, import_nir = pytest.importorskip("nir"), pytest.importorskip("snntorch.import_nir")
     from lit_meta.functional.spiking import encoding_thresholds, threshold_encode
     from lit_meta.zoo.nir_graph import nir_graph
 
-    network = spiking()
+    network = make()
     nir.write(tmp_path / "network.nir", nir_graph(network))
-    theirs = import_nir.import_from_nir(nir.read(tmp_path / "network.nir"))
-    thresholds = encoding_thresholds((64,), 12, seed=network.encoding_seed, start=0, low=0.0, high=1.0)
-    spikes = threshold_encode(inputs.flatten(1), thresholds)
-    state, counts = None, torch.zeros(7, 10)
+    thresholds = encoding_thresholds(network.input_shape, 12, seed=network.encoding_seed, start=0, low=0.0, high=1.0)
+    spikes = threshold_encode(inputs.reshape(-1, *network.input_shape), thresholds)
+    counts = torch.zeros(7, 10)
     with torch.no_grad():
-        for step in spikes:
-            output, state = theirs(step, state)
-            counts += output
         rates = network(inputs)
+        for sample in range(7):  # Their reader flattens the batch, too.
+            theirs, state = import_nir.import_from_nir(nir.read(tmp_path / "network.nir")), None
+            for step in spikes:
+                output, state = theirs(step[sample : sample + 1], state)
+                counts[sample] += output.flatten()
     assert 0.02 < float(rates.mean()) < 0.98, "silent or saturated neurons would prove nothing"
     assert torch.equal(counts, (rates * 12).round())
 
@@ -80,7 +98,7 @@ def test_snntorch_fires_the_same_spikes(tmp_path, inputs, capsys):
     ("name", "message"),
     (
         (ANN, "spiking networks of leaky neurons"),
-        ("spiking-patch-net.recursive-readout_split-digits", "this is SpikingPatchNet"),
+        ("spiking-patch-net.recursive-readout_split-digits", "no division of patches by their contrast"),
     ),
 )
 def test_what_nir_does_not_know_is_named(tmp_path, name, message):
@@ -88,6 +106,21 @@ def test_what_nir_does_not_know_is_named(tmp_path, name, message):
     with pytest.raises(ValueError, match=message):
         zoo.export(name, tmp_path, format="nir")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    (
+        (lambda: convolutional(pooling="max"), r"max pooling \(use pooling='average'\)"),
+        (lambda: convolutional(current="sigmoid"), "a logistic function of the current"),
+    ),
+)
+def test_a_part_that_nir_does_not_know_is_named(network, message):
+    pytest.importorskip("nir")
+    from lit_meta.zoo.nir_graph import nir_graph
+
+    with pytest.raises(ValueError, match=f"LIFConvNet has what NIR does not know: {message}"):
+        nir_graph(network())
 
 
 def test_a_missing_library_is_named(tmp_path, monkeypatch):
