@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -53,17 +52,29 @@ class FurtherDraws:
         return [g.clone() for g in gradients]
 
     def __call__(
-        self, synapses: Synapses, batch: Experience, noises: list[list[Tensor]], deviations: list[Tensor]
-    ) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-        """For each ε, (ε, gradients of the loss at μ + σ ε); μ is in the network before and after."""
-        if self._batched and len(noises) > 1:
-            stacked = [torch.stack(parts) for parts in zip(*noises, strict=True)]
-            together = _together(synapses, batch, stacked, deviations)
-            for i, noise in enumerate(noises):
-                yield noise, [g[i].clone() for g in together]
-            return
-        for noise in noises:
-            yield noise, _one(synapses, batch, noise, deviations)
+        self, synapses: Synapses, batch: Experience, noises: list[Tensor], deviations: list[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Sums over draws of the gradients g of the loss at μ + σ ε, and of g ε; μ is in the network before and after.
+
+        Args:
+            synapses: whose parameters are μ.
+            batch: of the step.
+            noises: ε of each parameter, (draws, ...).
+            deviations: σ.
+        """
+        draws = noises[0].shape[0]
+        if self._batched and draws > 1:
+            gradients = _together(synapses, batch, noises, deviations)
+            sums = [g.sum(0) for g in gradients]
+            torch._foreach_mul_(gradients, noises)
+            return sums, [g.sum(0) for g in gradients]
+        sums = [torch.zeros_like(d) for d in deviations]
+        products = [torch.zeros_like(d) for d in deviations]
+        for noise in zip(*(parts.unbind() for parts in noises), strict=True):
+            each = _one(synapses, batch, list(noise), deviations)
+            torch._foreach_add_(sums, each)
+            torch._foreach_addcmul_(products, each, list(noise))
+        return sums, products
 
 
 def _one(synapses: Synapses, batch: Experience, noise: list[Tensor], deviations: list[Tensor]) -> list[Tensor]:
@@ -91,13 +102,14 @@ def _together(synapses: Synapses, batch: Experience, noise: list[Tensor], deviat
         return F.cross_entropy(output, labels)
 
     drawn = {
-        name: torch.addcmul(parameter.detach(), deviation, epsilon)
+        name: torch.addcmul(parameter.detach(), deviation, epsilon).requires_grad_()
         for name, parameter, deviation, epsilon in zip(
             synapses.names, synapses.parameters, deviations, noise, strict=True
         )
     }
-    gradients = torch.func.vmap(torch.func.grad(loss))(drawn)
-    return [gradients[name] for name in synapses.names]
+    # Each loss depends on its own draw alone, so the gradient of their sum is that of each.
+    losses = torch.func.vmap(loss)(drawn)
+    return list(torch.autograd.grad(losses.sum(), list(drawn.values()), allow_unused=True, materialize_grads=True))
 
 
 def _tried(synapses: Synapses, batch: Experience, noise: list[Tensor], deviations: list[Tensor]) -> list[Tensor] | None:

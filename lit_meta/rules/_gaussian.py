@@ -165,23 +165,20 @@ class GaussianRule(Rule):
         own = [g - previous[n] if n in previous else g for n, (_, g) in zip(names, held, strict=True)]
         divisor = self.loss_divisor or 1.0
         sums = self._further.checked(part, batch, first, deviations, own, divisor)
-        for noise, gradients in self._further(part, batch, self._noises(part.parameters, first), deviations):
-            torch._foreach_mul_(gradients, 1.0 / divisor)
-            torch._foreach_add_(sums, gradients)
-            for name, gradient, epsilon in zip(names, gradients, noise, strict=True):
-                self._correlation[name].addcmul_(gradient, epsilon, value=1.0 / self.draws)
+        further, products = self._further(part, batch, self._noises(part.parameters, first), deviations)
+        torch._foreach_add_(sums, further, alpha=1.0 / divisor)
+        totals = [self._correlation[name] for name in names]
+        torch._foreach_add_(totals, products, alpha=1.0 / (divisor * self.draws))
         torch._foreach_div_(sums, self.draws)
         for name, parameter, mean in zip(names, part.parameters, sums, strict=True):
             parameter.grad = mean + previous[name] if name in previous else mean
 
-    def _noises(self, like: list[nn.Parameter], first: list[Tensor]) -> list[list[Tensor]]:
-        """ε of the draws after the first."""
-        noises = [list(torch._foreach_neg(first))] if self.antithetic else []
-        while len(noises) < self.draws - 1:
-            noises.append(draw_normal(self.state, like, self.seed))
-            if self.antithetic:
-                noises.append(list(torch._foreach_neg(noises[-1])))
-        return noises
+    def _noises(self, like: list[nn.Parameter], first: list[Tensor]) -> list[Tensor]:
+        """ε of the draws after the first, (draws - 1, ...) of each parameter."""
+        if not self.antithetic:
+            return draw_normal(self.state, like, self.seed, self.draws - 1)
+        pairs = draw_normal(self.state, like, self.seed, self.draws // 2 - 1)
+        return [torch.cat((-own[None], pair, -pair)) for own, pair in zip(first, pairs, strict=True)]
 
     def gradient(self, synapses: Synapses) -> None:
         self._stepped = True

@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_meta.core.state import State
 
 
-def draw_normal(state: State, like: Sequence[Tensor], seed: int) -> list[Tensor]:
+def draw_normal(state: State, like: Sequence[Tensor], seed: int, copies: int | None = None) -> list[Tensor]:
     """Standard normal numbers, from a generator whose state is stored in the rule's state.
 
     A run resumed from a saved state therefore draws the same numbers as an uninterrupted one.
@@ -19,12 +19,14 @@ def draw_normal(state: State, like: Sequence[Tensor], seed: int) -> list[Tensor]
         state: the rule's state; its quantity ``"generator"`` is written.
         like: tensors on one device, whose shapes and dtypes the numbers take.
         seed: of the first draw.
+        copies: how many for each entry, as a first dimension; None without that dimension.
     """
     generator = torch.Generator(like[0].device)
     if "generator" in state:
         generator.set_state(state.overall["generator"].cpu())
     else:
         generator.manual_seed(seed)
-    drawn = [torch.randn(t.shape, generator=generator, device=t.device, dtype=t.dtype) for t in like]
+    lead = () if copies is None else (copies,)
+    drawn = [torch.randn((*lead, *t.shape), generator=generator, device=t.device, dtype=t.dtype) for t in like]
     state.overall["generator"] = generator.get_state()
     return drawn

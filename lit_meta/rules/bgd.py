@@ -32,7 +32,9 @@ class BGD(GaussianRule):
     ``docs/rules.md``.
 
     Args:
-        deviation: σ at the start; the paper uses 0.015 to 0.06.
+        deviation: σ at the start, or with ``scale="fan-in"`` σ times √fan-in; the paper uses 0.015 to 0.06 everywhere.
+        scale: ``"absolute"``, or ``"fan-in"``, where each layer starts with its own σ = deviation / √fan-in, as where the authors of
+            MESU compare with this rule (there 2 / √fan-in).
         rate: η on the mean; 1 is the Bayesian update.
         limit: the largest change of μ in one step, in units of σ, and of σ as a fraction of itself, in (0, 1); ``inf`` as in
             the equations. While σ is still large, a step on a strongly curved synapse (of an output layer, say) overshoots by
@@ -51,13 +53,14 @@ class BGD(GaussianRule):
 
     Example:
         >>> BGD(deviation=0.06)
-        BGD(deviation=0.06, rate=1.0, limit=0.5, loss_reduction='mean', draws=1, antithetic=False, seed=0)
+        BGD(deviation=0.06, scale='absolute', rate=1.0, limit=0.5, loss_reduction='mean', draws=1, antithetic=False, seed=0)
     """
 
     def __init__(
         self,
         *,
         deviation: float = 0.06,
+        scale: Literal["absolute", "fan-in"] = "absolute",
         rate: float = 1.0,
         limit: float = 0.5,
         loss_reduction: Literal["mean", "sum"] = "mean",
@@ -66,7 +69,12 @@ class BGD(GaussianRule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            deviation=deviation, loss_reduction=loss_reduction, draws=draws, antithetic=antithetic, seed=seed
+            deviation=deviation,
+            loss_reduction=loss_reduction,
+            draws=draws,
+            antithetic=antithetic,
+            seed=seed,
+            scale=scale,
         )
         require_in("rate", rate, 0.0, float("inf"), open_low=True)
         if not (0.0 < limit < 1.0 or limit == float("inf")):
