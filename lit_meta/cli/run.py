@@ -67,6 +67,11 @@ def add(commands: Any) -> None:
         metavar="A",
         help="end an experience once its own training samples reach this accuracy; max_epochs is then the most",
     )
+    parser.add_argument(
+        "--without_ledger",
+        action="store_true",
+        help="do not count arithmetic and energy, which may take as long as steps of single samples do",
+    )
     add_jobs(parser)
     parser.add_argument("--accelerator", default="auto", help="Lightning's name of the device (default: auto)")
     _add_settings(parser)
@@ -187,11 +192,11 @@ def forgotten(summaries: dict[str, Any], benchmark: Benchmark) -> str:
 def recorders(
     options: Namespace, protocol: Protocol, learner: str, folder: Path, benchmark: Benchmark
 ) -> list[Callback]:
-    """The cost ledger, and the callbacks that the options ask for; the joint bound has no stream to record."""
+    """The cost ledger and the callbacks that the options ask for; the joint bound has no stream to record."""
     from lit_meta.callbacks import ContinualEvaluation, StopAtAccuracy, WeightChange
     from lit_meta.cost.ledger import CostLedger
 
-    callbacks: list[Callback] = [CostLedger()]
+    callbacks: list[Callback] = [] if options.without_ledger else [CostLedger()]
     if learner == "joint":
         return callbacks
     if options.stop_at_accuracy is not None:
