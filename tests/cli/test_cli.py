@@ -69,6 +69,16 @@ def test_run_report_and_zoo_entry(small_config, tmp_path, capsys):
     assert card["results"]["seed_average_accuracy"] == report["rule"]["average_accuracy"]["values"][0]
 
 
+def test_a_run_without_the_ledger_learns_the_same_and_counts_no_arithmetic(small_config, tmp_path):
+    for folder, arguments in (("with", []), ("without", ["--without_ledger"])):
+        chosen = ["--learners", "rule", "--set", "seeds=[0]", *arguments, "--json", str(tmp_path / f"{folder}.json")]
+        assert main(["run", str(small_config), "--run_dir", str(tmp_path / folder), *chosen]) == 0
+    counted, plain = (json.loads((tmp_path / f"{name}.json").read_text())["rule"] for name in ("with", "without"))
+    assert counted["accuracy_matrix"] == plain["accuracy_matrix"]
+    assert counted["cost"]["forward_macs"] > 0 and "forward_macs" not in plain["cost"]
+    assert plain["cost"]["steps"] == counted["cost"]["steps"] > 0
+
+
 def test_outside_a_terminal_every_experience_has_a_line(small_config, tmp_path, capsys):
     assert main(["run", str(small_config), "--run_dir", str(tmp_path / "run"), "--learners", "rule", "joint"]) == 0
     lines = capsys.readouterr().err.splitlines()
