@@ -25,6 +25,11 @@ def test_a_line_is_the_average_over_what_was_seen(folder):
     torch.testing.assert_close(along.read(folder, "one/joint"), torch.tensor([0.9]))
 
 
+def test_a_line_may_be_of_the_last_experiences_alone(folder):
+    torch.testing.assert_close(along.read(folder, "one", last=2), torch.tensor([1.0, 0.7, 0.8]))
+    torch.testing.assert_close(along.read(folder, "one", last=3), along.read(folder, "one"))
+
+
 def test_the_figure_draws_streams_as_lines_and_the_bound_across(folder):
     made = along.figure({"ours": along.read(folder, "one"), "joint": along.read(folder, "one/joint")})
     lines = {line.get_label(): line for line in made.axes[0].get_lines()}
@@ -33,8 +38,9 @@ def test_the_figure_draws_streams_as_lines_and_the_bound_across(folder):
 
 
 def test_the_script_draws_the_figure_of_the_committed_results(tmp_path):
-    along.main(tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    along.main(tmp_path)
+    for name in along.FIGURES:
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_is_missing_is_named(folder):
