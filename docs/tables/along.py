@@ -114,7 +114,9 @@ def figure(accuracies: dict[str, Tensor], last: int | None = None) -> Figure:
         {label: (bound, learner_series("joint", ["joint"])) for label, bound in bounds.items()},
     )
     if last:
+        lowest = min(float(values.min()) for values in accuracies.values())
         made.axes[0].set_ylabel(f"accuracy on the last {last} (%)")
+        made.axes[0].set_ylim(10 * int(10 * lowest), 100)  # Lines that lie together at the top are told apart.
     return made
 
 

@@ -168,7 +168,7 @@ def line_width(position: int, lines: int) -> float:
 def draw_lines(axes: Axes, lines: Mapping[str, tuple[Estimate, Series]]) -> None:
     """Draws lines in per cent with their bands, so that lines which coincide can be told apart.
 
-    Each is thinner than the one below it, which shows between its dashes and at its sides.
+    Each is thinner than the one below it, which shows between its dashes and at its sides. Long lines have ten markers.
 
     Args:
         axes: to draw into.
@@ -184,6 +184,7 @@ def draw_lines(axes: Axes, lines: Mapping[str, tuple[Estimate, Series]]) -> None
             mean,
             color=style.color,
             marker=style.marker,
+            markevery=max(1, len(mean) // 10),
             ls=style.line,
             lw=line_width(position, len(lines)),
             markersize=7.0 - 3.0 * share,
