@@ -29,12 +29,13 @@ class BGD(GaussianRule):
     used. On average σ only decreases: on very long streams the network stops learning; `MESU` forgets instead.
 
     Accuracy on permuted MNIST (10 experiences): 88.8 % in 784-50-10, with ten draws, eight samples a step and a deviation of
-    2 / √fan-in (`permuted-mnist-mesu-small`); 82.2 ± 2.6 % in 784-1000-1000-10 with one draw (six epochs); see ``docs/rules.md``.
+    2 / √fan-in (`permuted-mnist-mesu-small`); 82.2 ± 2.6 % in 784-1000-1000-10 with one draw, in six epochs; see
+    ``docs/rules.md``.
 
     Args:
         deviation: σ at the start, or with ``scale="fan-in"`` σ times √fan-in; the paper uses 0.015 to 0.06 everywhere.
-        scale: ``"absolute"``, or ``"fan-in"``, where each layer starts with its own σ = deviation / √fan-in, as where the authors of
-            MESU compare with this rule (there 2 / √fan-in).
+        scale: ``"absolute"``, or ``"fan-in"``, where each layer starts with its own σ = deviation / √fan-in, as where the
+            authors of MESU compare with this rule (there 2 / √fan-in).
         rate: η on the mean; 1 is the Bayesian update.
         limit: the largest change of μ in one step, in units of σ, and of σ as a fraction of itself, in (0, 1); ``inf`` as in
             the equations. While σ is still large, a step on a strongly curved synapse (of an output layer, say) overshoots by

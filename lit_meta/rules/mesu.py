@@ -24,8 +24,9 @@ class MESU(GaussianRule):
     fade, so that certainty, and with it rigidity, has a bound. For N → ∞ it is `BGD` with a step of first order in σ. No
     boundary and no task label is used.
 
-    Accuracy on permuted MNIST (10 experiences, one epoch each): 83.9 % in 784-50-10 with its authors' settings and eight samples a
-    step (`permuted-mnist-mesu-small`), 91.7 % on the last five; 68.4 ± 2.4 % in 784-1000-1000-10 with the default hyperparameters.
+    Accuracy on permuted MNIST (10 experiences, one epoch each): 83.9 % in 784-50-10 with its authors' settings and eight
+    samples a step (`permuted-mnist-mesu-small`), 91.7 % on the last five; 68.4 ± 2.4 % in 784-1000-1000-10 with the default
+    hyperparameters.
 
     Args:
         deviation: σ at the start, or with ``scale="fan-in"`` σ times √fan-in.
