@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_meta import zoo
 from lit_meta.data import Source, load_source
+from lit_meta.data.features import extract
 from lit_meta.data.sources import cifar10
 from lit_meta.networks import NETWORKS
 
@@ -104,6 +105,7 @@ def test_each_block_runs(page, index, capsys, tmp_path, monkeypatch):
         monkeypatch.setenv("LIT_META_DATA", str(tmp_path))
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.setattr(cifar10, "load_cifar10", few_images)
+        monkeypatch.setattr(extract, "BATCHES", (4,))  # Each size is measured, on as many images as the largest takes.
     if page == "docs/zoo.md":
         images_of_two_digits()
     names: dict[str, Any] = {"__name__": "block"}
