@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +60,7 @@ def head_input(network: nn.Module, head: nn.Linear, inputs: Tensor) -> Tensor:
 
 def parameter_digest(network: nn.Module, head: nn.Linear) -> bytes:
     """A digest of the parameters that compute the features, without buffers: gates and statistics may move."""
-    own, digest = {id(parameter) for parameter in head.parameters()}, hashlib.sha256()
-    for parameter in network.parameters():
-        if id(parameter) not in own:
-            digest.update(raw_bytes(parameter))
-    return digest.digest()
+    return _digest(network.parameters(), head)
 
 
 def feature_digest(network: nn.Module, head: nn.Linear) -> Tensor:
@@ -76,18 +73,17 @@ def feature_digest(network: nn.Module, head: nn.Linear) -> Tensor:
         >>> bool(torch.equal(before, feature_digest(network, network[1])))
         True
     """
-    own = {id(parameter) for parameter in head.parameters()}
-    digest = hashlib.sha256()
-    for tensor in _state(network):
+    digest = _digest(chain(network.parameters(), network.buffers()), head)
+    return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+
+
+def _digest(tensors: Iterable[Tensor], head: nn.Linear) -> bytes:
+    own, digest = {id(parameter) for parameter in head.parameters()}, hashlib.sha256()
+    for tensor in tensors:
         if id(tensor) not in own:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(raw_bytes(tensor))
-    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
-
-
-def _state(network: nn.Module) -> Iterator[Tensor]:
-    yield from network.parameters()
-    yield from network.buffers()
+    return digest.digest()
 
 
 def check_size(features: Tensor, head: str) -> None:
