@@ -14,6 +14,7 @@ from lit_meta.experiments.summary import percent
 # Data, network, what the publication reports for NACA and for backpropagation (on which data, where on others), experiment.
 _ROWS = (
     ("MNIST", "ANN, 784-1000-10", "–", "–", "mlp.naca_mnist"),
+    ("MNIST", "the same, settings of the published code", "–", "–", "naca-mlp-mnist-classification-authors"),
     ("MNIST", "SNN, 784-1000-10", "96.43", "–", "lif-mlp.naca_mnist"),
     ("MNIST", "ANN, conv64-conv128-1000-10", "99.37", "99.22", "naca-convnet-mnist-classification"),
     ("MNIST", "SNN, conv64-conv128-1000-10", "99.03", "–", "naca-snn-convnet-mnist-classification"),

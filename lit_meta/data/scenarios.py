@@ -13,7 +13,7 @@ from lit_meta.data._building import class_order_of, described, loaded, parts_of
 from lit_meta.data._scaling import Standardize
 from lit_meta.data.registry import SCENARIOS, scenario_spec
 from lit_meta.data.sources.base import Source
-from lit_meta.data.view import TensorView
+from lit_meta.data.view import TensorView, shifted
 from lit_meta.utils.arguments import require_count
 from lit_meta.utils.specs import Specification, build
 
@@ -89,6 +89,7 @@ def split(
     validation: float = 0.0,
     input_range: Sequence[float] | None = None,
     standardize: Standardize | None = None,
+    shifts: int = 0,
     root: str | Path | None = None,
 ) -> Any:
     """The classes of a source, divided among experiences in a random order that the seed determines.
@@ -121,6 +122,8 @@ def split(
             Default: samples as the source provides them.
         standardize: subtracts each channel's mean and divides by its standard deviation: ``{"mean": 0.1307, "std": 0.3081}``,
             one number or one for each channel, or ``"train"``, those of the training samples.
+        shifts: each training image also moved by this many pixels, down, up, right and left, its border repeated: five
+            samples of each; 0 for none.
         root: the folder that holds the data sets, see `load_source`.
 
     Returns:
@@ -151,6 +154,8 @@ def split(
         stream: [TensorView(x, labels[id(y)], index[torch.isin(y[index], group)]) for group in groups]
         for stream, (x, y, index) in parts.items()
     }
+    if require_count("shifts", shifts, least=0):
+        streams["train"] = [shifted(view, shifts) for view in streams["train"]]
     class_names = data.classes
     if form == "domain":
         class_names = tuple("/".join(data.classes[c] for c in column) for column in torch.stack(groups).T.tolist())

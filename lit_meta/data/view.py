@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lit_meta.utils.arguments import require_count
+
 _PART = 4096
 
 
@@ -20,7 +22,8 @@ class TensorView(Dataset):
         x: samples, ``(samples, *shape)``; shared, not copied.
         y: their labels, int64, ``(samples,)``.
         index: the samples in the view, int64, ``(n,)``.
-        permutations: pixel permutations, int64, ``(groups, pixels)``; ``None`` leaves pixels in place.
+        permutations: pixel permutations, or other maps of pixels, int64, ``(groups, pixels)``; ``None`` leaves pixels in
+            place.
         group: the permutation of each sample in the view, int64, ``(n,)``; ``None`` if and only if
             ``permutations`` is.
         change: what is done to a batch of samples last, given the samples and their positions in ``x``: a rotation, a
@@ -103,6 +106,43 @@ class TensorView(Dataset):
     def __getitems__(self, positions: list[int]) -> tuple[Tensor, Tensor]:
         """A whole batch; a `torch.utils.data.DataLoader` calls this in place of ``__getitem__``."""
         return self.batch(positions)
+
+
+def shifted(view: TensorView, pixels: int) -> TensorView:
+    """The samples of a view, and after each its four copies moved by some pixels down, up, right and left.
+
+    What enters at a border repeats it. No sample is copied: a copy is a map of pixels.
+
+    Args:
+        view: of images, ``(channels, height, width)``.
+        pixels: by how much, at least 1 and less than height and width.
+
+    Raises:
+        ValueError: samples that are no images or too small, or a view whose pixels are permuted or changed already.
+
+    Example:
+        >>> view = TensorView(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([7]), torch.tensor([0]))
+        >>> [x.flatten().tolist() for x, _ in shifted(view, 1)][1:3]
+        [[0.0, 1.0, 0.0, 1.0], [2.0, 3.0, 2.0, 3.0]]
+    """
+    shape = tuple(view.x.shape[1:])
+    if len(shape) != 3:
+        raise ValueError(f"only images, (channels, height, width), can be shifted, and samples have shape {shape}")
+    if view.permutations is not None or view.change is not None:
+        raise ValueError("samples are shifted before their pixels are permuted or changed")
+    _, height, width = shape
+    if not 1 <= require_count("shifts", pixels) < min(height, width):
+        raise ValueError(f"shifts must be from 1 to {min(height, width) - 1} for images of shape {shape}, got {pixels}")
+    place = torch.arange(view.x[0].numel()).reshape(shape)
+    rows, columns = torch.arange(height), torch.arange(width)
+    moves = [(0, 0), (pixels, 0), (-pixels, 0), (0, pixels), (0, -pixels)]
+    maps = [
+        place[:, (rows - down).clamp(0, height - 1)][:, :, (columns - right).clamp(0, width - 1)].flatten()
+        for down, right in moves
+    ]
+    index = view.index.repeat_interleave(len(moves))
+    group = torch.arange(len(moves)).repeat(len(view))
+    return TensorView(view.x, view.y, index, torch.stack(maps), group)
 
 
 def concatenate(views: Sequence[TensorView]) -> TensorView:

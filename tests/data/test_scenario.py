@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -288,3 +290,41 @@ def test_an_unknown_scenario_names_the_nearest() -> None:
     names = scenario_names()
     assert {"split", "permuted", "split-digits", "permuted-mnist", "split-tidigits"} <= set(names)
     assert len(names) == len(set(names))
+
+
+def test_shifts_add_four_moved_copies_of_each_training_image_and_of_no_other():
+    plain, moved = (scenario("split-digits", experiences=5, validation=0.2, shifts=shifts, seed=1) for shifts in (0, 1))
+    for before, after in zip(plain.train_stream, moved.train_stream, strict=True):
+        x, y = experience_tensors(before)
+        copies, labels = experience_tensors(after)
+        assert labels.tolist() == y.repeat_interleave(5).tolist()
+        same, down, up, right, left = copies.unflatten(0, (len(x), 5)).unbind(1)
+        assert torch.equal(same, x)
+        assert torch.equal(down[:, :, 1:], x[:, :, :-1])
+        assert torch.equal(down[:, :, 0], x[:, :, 0])  # The border is repeated.
+        assert torch.equal(up[:, :, :-1], x[:, :, 1:])
+        assert torch.equal(right[..., 1:], x[..., :-1])
+        assert torch.equal(left[..., :-1], x[..., 1:])
+    for stream in ("validation_stream", "test_stream"):
+        for before, after in zip(getattr(plain, stream), getattr(moved, stream), strict=True):
+            assert torch.equal(experience_tensors(before)[0], experience_tensors(after)[0])
+
+
+def test_the_joint_bound_sees_the_moved_copies_too():
+    benchmark = scenario("split-digits", experiences=5, shifts=2)
+    together = experience_tensors(joint(benchmark).train_stream[0])[0]
+    assert len(together) == sum(len(e.dataset) for e in benchmark.train_stream)
+    assert torch.equal(together[:10], experience_tensors(benchmark.train_stream[0])[0][:10])
+
+
+@pytest.mark.parametrize("shifts", (-1, 8, 1.0, True))
+def test_shifts_that_no_image_has_are_refused(shifts):
+    with pytest.raises((TypeError, ValueError), match="shifts must be"):
+        scenario("split-digits", experiences=5, shifts=shifts)
+
+
+def test_only_images_are_shifted():
+    data = load_source("digits")
+    flat = replace(data, train_x=data.train_x.flatten(1), test_x=data.test_x.flatten(1))
+    with pytest.raises(ValueError, match=r"only images, \(channels, height, width\), can be shifted"):
+        scenario("split", source=flat, experiences=5, shifts=1)

@@ -26,7 +26,7 @@ def test_the_script_writes_the_table(tmp_path):
 
 
 def classifications():
-    return [*RESULTS.glob("*-classification.json"), *RESULTS.glob("*.naca_mnist.json")]
+    return [*RESULTS.glob("*-classification*.json"), *RESULTS.glob("*.naca_mnist.json")]
 
 
 def test_classification_is_not_among_the_streams():
