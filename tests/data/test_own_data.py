@@ -341,3 +341,24 @@ def test_own_data_by_name_in_a_config(tmp_path: Path) -> None:
     assert scenario(experiment.scenario).input_shape == (1, 6, 5)
     with pytest.raises(TypeError, match=r"needs a path: split-folder:PATH"):
         scenario("split-folder")
+
+
+def test_labels_of_an_npz_file_may_be_text(tmp_path: Path) -> None:
+    file = tmp_path / "mine.npz"
+    x, y = np.zeros((10, 4), np.float32), np.array(["owl", "cat"] * 5)
+    np.savez(file, x_train=x, y_train=y, x_test=x, y_test=y)
+    source = load_source(f"npz:{file}")
+    assert source.classes == ("cat", "owl")
+    assert source.train_y.tolist() == source.test_y.tolist() == [1, 0] * 5
+    np.savez(file, x_train=x, y_train=y, x_test=x[:1], y_test=np.array(["elk"]))
+    with pytest.raises(ValueError, match="class 'elk' has no training samples"):
+        load_source(f"npz:{file}")
+    np.savez(file, x_train=x, y_train=y, x_test=x, y_test=np.arange(10) % 2)
+    with pytest.raises(ValueError, match="y_train: expected labels as whole numbers"):
+        load_source(f"npz:{file}")
+
+
+def test_a_single_array_is_no_npz_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.zeros((10, 4)))
+    with pytest.raises(ValueError, match="it holds a single array without a name"):
+        load_source(f"npz:{tmp_path / 'mine.npy'}")

@@ -56,8 +56,10 @@ def labels(values: Any, where: str, count: int) -> Tensor:
     """Labels as int64, one a sample, from 0.
 
     Raises:
-        ValueError: another number of labels, fractions, or a label below 0.
+        ValueError: another number of labels, text, fractions, or a label below 0.
     """
+    if not isinstance(values, Tensor) and np.asarray(values).dtype.kind not in "biuf":
+        raise ValueError(f"{where}: expected labels as whole numbers from 0, got {np.asarray(values).dtype}")
     array = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
     if array.dim() == 2 and array.shape[1] == 1:
         array = array[:, 0]

@@ -20,7 +20,7 @@ def load_npz(path: str | Path, *, channels_last: bool = False, test: float = TES
     """A file of NumPy's with x_train, y_train, x_test and y_test.
 
     By name: ``npz:PATH``. Bytes are divided by 255, other numbers are left as they are. ``classes``, an array of text,
-    names the labels.
+    names the labels; labels may also be text.
 
     Args:
         path: the file. Without ``x_test`` and ``y_test``, a fixed share of each class is tested on.
@@ -44,7 +44,10 @@ def load_npz(path: str | Path, *, channels_last: bool = False, test: float = TES
     """
     file = existing(path, "file")
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
+        with file.open("rb") as opened:
+            content = np.load(opened, allow_pickle=False)
+            if not isinstance(content, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array without a name")
             arrays = {name: content[name] for name in content.files}
     except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{file} cannot be read as an .npz file of plain arrays ({error})") from None
@@ -53,12 +56,19 @@ def load_npz(path: str | Path, *, channels_last: bool = False, test: float = TES
         absent += [name for name in _NAMES[2:] if name not in arrays]
     if absent:
         raise ValueError(f"{file} lacks {' and '.join(absent)}: expected {', '.join(_NAMES)}, got {', '.join(arrays)}")
+    names = [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
+    targets = {name: array for name, array in arrays.items() if name.startswith("y_")}
+    if names is None and all(array.dtype.kind == "U" for array in targets.values()):
+        names = np.unique(targets["y_train"]).tolist()
+        unknown = np.setdiff1d(targets.get("y_test", names), names)
+        if len(unknown):
+            raise ValueError(f"{file}: class {str(unknown[0])!r} has no training samples")
+        arrays |= {name: np.searchsorted(names, array) for name, array in targets.items()}
     parts = []
     for part in ("train", "test") if "x_test" in arrays else ("train",):
         x = samples(arrays[f"x_{part}"], f"{file}, x_{part}")
         x = x.movedim(-1, 1).contiguous() if channels_last else x[:, None] if x.dim() == 3 else x
         parts.append((x, labels(arrays[f"y_{part}"], f"{file}, y_{part}", len(x))))
-    names = [str(name) for name in arrays["classes"].tolist()] if "classes" in arrays else None
     held_out = parts[1] if len(parts) == 2 else None
     return own_source(file.stem, parts[0], held_out, names, where=str(file), fraction=test)
 
