@@ -90,10 +90,12 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             classes: labels that are to be known besides; need not be given.
 
         Raises:
-            ValueError: parameters out of range, NaN, or samples of another shape than before.
+            ValueError: parameters out of range, NaN, samples of another shape than before, or numbers and text as labels.
         """
         self._check_parameters()
         X, y = self._checked(X, y, reset=not hasattr(self, "_sums"))
+        named = [] if classes is None else [np.asarray(classes)]
+        _check_labels([getattr(self, "classes_", y[:0]), y, *named])
         features = self._features(X)
         if not hasattr(self, "_sums"):
             width = features.shape[1]
@@ -105,7 +107,6 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
                 "class_counts": torch.zeros(0, dtype=torch.float64),
                 "shift": features.mean(0),
             }
-        named = [] if classes is None else [np.asarray(classes)]
         self._know(np.unique(np.concatenate([self.classes_, y, *named])))
         self._add(features, y, 1)
         return self
@@ -315,3 +316,12 @@ def _check_sums(sums: dict[str, Tensor], classes: int) -> None:
         tensor = sums[name]
         if tuple(tensor.shape) != shape or tensor.dtype != torch.float64 or not tensor.isfinite().all():
             raise ValueError(f"{name} must be finite float64 numbers of the shape {shape}, got {tuple(tensor.shape)}")
+
+
+def _check_labels(parts: list[np.ndarray]) -> None:
+    """Checks that labels are all numbers or all text: NumPy would make text of the numbers."""
+    are_text = {part.dtype.kind in "US" or isinstance(part.flat[0], str) for part in parts if part.size}
+    if len(are_text) > 1:
+        raise ValueError("labels must be all numbers or all text, and some of these are numbers and some text")
+    if any(part.dtype.kind == "f" and np.isnan(part).any() for part in parts):
+        raise ValueError("a label is NaN")

@@ -73,6 +73,14 @@ def test_a_bad_image_or_class_is_named(break_it, message: str, tmp_path: Path) -
         load_source(f"folder:{root}")
 
 
+def test_a_folder_train_alone_is_split_and_test_alone_refused(tmp_path: Path) -> None:
+    folder_of(tmp_path / "one" / "train", {"a": 5, "b": 5})
+    assert load_source(f"folder:{tmp_path / 'one'}").classes == ("a", "b")
+    folder_of(tmp_path / "other" / "test", {"a": 5, "b": 5})
+    with pytest.raises(ValueError, match="has a folder test and none named train"):
+        load_source(f"folder:{tmp_path / 'other'}")
+
+
 @pytest.mark.parametrize("kind", ("folder", "npz", "csv"))
 def test_a_path_that_is_not_there_is_named(kind: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no (folder|file) .*nowhere: give the path"):

@@ -148,3 +148,20 @@ def test_it_works_in_scikit_learns_tools() -> None:
 def test_parameters_out_of_range_are_refused_when_it_learns(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ContinualClassifier(**options).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("later", "classes", "message"),
+    (
+        (["a", "b"], None, "all numbers or all text"),
+        ([1, 2], ["a"], "all numbers or all text"),
+        ([1, 2], [0.0, float("nan")], "a label is NaN"),
+    ),
+)
+def test_labels_of_another_kind_are_refused_and_nothing_is_learned(later, classes, message) -> None:
+    one = ContinualClassifier().fit(np.eye(2), [0, 1])
+    before = one.class_counts_.tolist()
+    with pytest.raises(ValueError, match=message):
+        one.partial_fit(np.eye(2), later, classes=classes)
+    assert one.class_counts_.tolist() == before
+    assert one.classes_.tolist() == [0, 1]

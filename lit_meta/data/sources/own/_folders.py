@@ -22,7 +22,7 @@ def labelled_files(
     """The files below a folder with one folder a class, for training and for testing.
 
     Args:
-        path: ``PATH/CLASS/file``, or ``PATH/train/CLASS/file`` and ``PATH/test/CLASS/file`` (or ``val``).
+        path: ``PATH/CLASS/file``, or ``PATH/train/CLASS/file`` and ``PATH/test/CLASS/file`` (or ``val``), or ``train`` alone.
         suffixes: of the files that count, in lower case.
         what: the files, in words, for messages.
         test: the share of each class that is tested on, where there is no folder for it.
@@ -32,7 +32,7 @@ def labelled_files(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: an empty class, or classes that differ between the parts.
+        ValueError: an empty class, classes that differ between the parts, or a part for testing alone.
     """
     folder = existing(path, "folder")
     if not folder.is_dir():
@@ -44,6 +44,11 @@ def labelled_files(
             odd = ", ".join(sorted(train.keys() ^ held_out.keys())[:5])
             raise ValueError(f"{tested}: its classes are not those of {folder / 'train'}: {odd}")
         return folder, list(train), _flat(train), _flat(held_out)
+    parts_alone = [part for part in ("train", *_TEST_NAMES) if (folder / part).is_dir()]
+    if len(parts_alone) == 1 and len([p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]) == 1:
+        if parts_alone != ["train"]:
+            raise ValueError(f"{folder} has a folder {parts_alone[0]} and none named train")
+        folder = folder / "train"
     classes = _classes(folder, suffixes, what)
     files, labels = _flat(classes)
     try:
