@@ -10,24 +10,26 @@ from torch import Tensor
 
 from lit_meta.utils.raw import raw_bytes
 
+# In the order in which `safetensors` writes them, the widest first, so that all values lie at multiples of their size.
 _NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
+    torch.uint64: "U64",
     torch.int64: "I64",
+    torch.float64: "F64",
+    torch.complex64: "C64",
+    torch.float32: "F32",
+    torch.uint32: "U32",
     torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint16: "U16",
     torch.int16: "I16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
-    torch.uint16: "U16",
-    torch.uint32: "U32",
-    torch.uint64: "U64",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.complex64: "C64",
 }
+_RANKS = {dtype: rank for rank, dtype in enumerate(_NAMES)}
 
 
 def tensor_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
@@ -50,12 +52,12 @@ def tensor_file(tensors: Mapping[str, Tensor]) -> Iterator[bytes | memoryview]:
         >>> load(b"".join(tensor_file({"one": torch.ones(2)})))
         {'one': tensor([1., 1.])}
     """
-    # The widest first, so that all values lie at multiples of their size.
-    named = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header, offset = {}, 0
-    for name, tensor in named:
+    for name, tensor in tensors.items():
         if tensor.dtype not in _NAMES:
             raise TypeError(f"{name} is of {tensor.dtype}, and only tensors of plain numbers can be saved")
+    named = sorted(tensors.items(), key=lambda item: (_RANKS[item[1].dtype], item[0]))
+    header, offset = {}, 0
+    for name, tensor in named:
         offsets = [offset, offset + tensor.numel() * tensor.element_size()]
         header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
         offset = offsets[1]
