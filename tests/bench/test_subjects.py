@@ -46,7 +46,7 @@ def test_the_fisher_information_of_subject_and_baseline_is_the_same():
         assert torch.allclose(ours, looped, rtol=1e-3, atol=1e-8)
 
 
-@pytest.mark.filterwarnings("ignore:For backward hooks to be called:UserWarning")  # BackPACK's own, of its hooks.
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Of BackPACK.
 def test_the_fisher_information_of_backpack_is_the_same():
     pytest.importorskip("backpack")
     for ours, theirs in zip(rules.fisher()().values(), rules.fisher_by_backpack()(), strict=True):
