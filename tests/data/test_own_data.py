@@ -75,7 +75,8 @@ def test_a_bad_image_or_class_is_named(break_it, message: str, tmp_path: Path) -
 
 def test_a_folder_train_alone_is_split_and_test_alone_refused(tmp_path: Path) -> None:
     folder_of(tmp_path / "one" / "train", {"a": 5, "b": 5})
-    assert load_source(f"folder:{tmp_path / 'one'}").classes == ("a", "b")
+    source = load_source(f"folder:{tmp_path / 'one'}")
+    assert (source.name, source.classes) == ("one", ("a", "b"))
     folder_of(tmp_path / "other" / "test", {"a": 5, "b": 5})
     with pytest.raises(ValueError, match="has a folder test and none named train"):
         load_source(f"folder:{tmp_path / 'other'}")

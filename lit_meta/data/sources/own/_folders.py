@@ -44,12 +44,10 @@ def labelled_files(
             odd = ", ".join(sorted(train.keys() ^ held_out.keys())[:5])
             raise ValueError(f"{tested}: its classes are not those of {folder / 'train'}: {odd}")
         return folder, list(train), _flat(train), _flat(held_out)
-    parts_alone = [part for part in ("train", *_TEST_NAMES) if (folder / part).is_dir()]
-    if len(parts_alone) == 1 and len([p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."]) == 1:
-        if parts_alone != ["train"]:
-            raise ValueError(f"{folder} has a folder {parts_alone[0]} and none named train")
-        folder = folder / "train"
-    classes = _classes(folder, suffixes, what)
+    alone = [part.name for part in _folders_in(folder)]
+    if len(alone) == 1 and alone[0] in _TEST_NAMES:
+        raise ValueError(f"{folder} has a folder {alone[0]} and none named train")
+    classes = _classes(folder / "train" if alone == ["train"] else folder, suffixes, what)
     files, labels = _flat(classes)
     try:
         first, second = stratified_split(labels, test, torch.Generator().manual_seed(SPLIT_SEED))
@@ -61,7 +59,7 @@ def labelled_files(
 
 def _classes(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, list[Path]]:
     classes = {}
-    for part in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+    for part in _folders_in(folder):
         found = sorted(f for f in part.rglob("*") if f.suffix.lower() in suffixes and not f.name.startswith("."))
         if not found:
             raise ValueError(f"{part} holds no {what} ({', '.join(suffixes)}): fill the class or take it out")
@@ -69,6 +67,10 @@ def _classes(folder: Path, suffixes: Sequence[str], what: str) -> dict[str, list
     if not classes:
         raise ValueError(f"{folder} has no folders: expected a folder of {what} for each class")
     return classes
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _flat(classes: dict[str, list[Path]]) -> Labelled:
