@@ -178,7 +178,7 @@ class Model:
         title: what the page calls it.
         build: the network, a new one each time.
         experiences: inputs and labels of two.
-        library: that must be there, beside torch.
+        packages: those that must be there, beside torch; between spaces.
         module: the LightningModule around it, for the callback.
         rows: the data set that the callback's module trains on.
         unpack: of its batches, where they are not of a common form.
@@ -192,7 +192,7 @@ class Model:
     title: str
     build: Callable[[], nn.Module]
     experiences: Callable[[], Experiences]
-    library: str = "torch"
+    packages: str = "torch"
     module: Callable[[nn.Module], L.LightningModule] = Classifier
     rows: Callable[[Tensor, Tensor], Dataset] = TensorDataset
     unpack: Callable[[Any], tuple[Tensor, Tensor]] | None = None
@@ -203,7 +203,7 @@ class Model:
 
     @property
     def missing(self) -> bool:
-        return any(importlib.util.find_spec(name) is None for name in self.library.split())
+        return any(importlib.util.find_spec(name) is None for name in self.packages.split())
 
 
 def _language(build: Callable[[], nn.Module], title: str, **options: Any) -> Model:
@@ -231,17 +231,17 @@ MODELS: dict[str, Model] = {
     "timm-efficientnet-gn": Model(
         "timm EfficientNet, GroupNorm", lambda: networks.from_timm("test_efficientnet_gn"), images, "timm"
     ),
-    "bert": _text(networks.bert, "Hugging Face BERT", library="transformers"),
+    "bert": _text(networks.bert, "Hugging Face BERT", packages="transformers"),
     "bert-lora": _text(
         lambda: networks.with_lora(networks.bert(), "SEQ_CLS", ["query", "value"]),
         "Hugging Face BERT with LoRA",
-        library="transformers peft",
+        packages="transformers peft",
     ),
-    "gpt2": _language(networks.gpt2, "Hugging Face GPT-2", library="transformers"),
+    "gpt2": _language(networks.gpt2, "Hugging Face GPT-2", packages="transformers"),
     "gpt2-lora": _language(
         lambda: networks.with_lora(networks.gpt2(), "CAUSAL_LM", ["c_attn"]),
         "Hugging Face GPT-2 with LoRA",
-        library="transformers peft",
+        packages="transformers peft",
     ),
     "lstm": Model("torch LSTM", networks.LSTM, sequences),
     "transformer-encoder": Model("torch TransformerEncoder", networks.TransformerEncoder, sequences),

@@ -17,7 +17,7 @@ CELLS = [(name, host, rule) for name, model in MODELS.items() for host in model.
 @pytest.mark.parametrize(("model", "host", "rule"), CELLS)
 def test_the_cell_is_as_the_page_says(model, host, rule):
     if MODELS[model].missing:
-        pytest.skip(f"needs {MODELS[model].library}: pip install 'lit-meta[interop]'")
+        pytest.skip(f"needs {MODELS[model].packages}: pip install 'lit-meta[interop]'")
     expected, result = COMMITTED[model][host][rule], verdict(model, rule, host)
     if expected.startswith("fails"):  # Other libraries' messages change with their versions.
         expected, result = expected.partition(":")[0], result.partition(":")[0]
