@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import traceback
 import warnings
@@ -25,8 +26,10 @@ from lit_meta.streams.learner import quiet
 from tests.interop.models import BATCH, MODELS, Classifier, Model, optimizer_of
 from tests.interop.networks import reset
 
+# Lightning's name of the device: "cuda" tries the matrix on a GPU.
+ACCELERATOR = os.environ.get("LIT_META_TEST_ACCELERATOR", "cpu")
 _SILENT: dict[str, Any] = {
-    "accelerator": "cpu",
+    "accelerator": ACCELERATOR,
     "max_epochs": 1,
     "logger": False,
     "enable_checkpointing": False,
@@ -76,7 +79,7 @@ def through_plugin(model: Model, network: nn.Module, rule: Rule | None) -> None:
         train_epochs=1,
         plugins=plugins,
         evaluator=EvaluationPlugin(loss_metrics(experience=True), loggers=[]),
-        device="cpu",
+        device=ACCELERATOR,
     )
     experiences = model.experiences()
     for experience in tensor_benchmark(experiences, experiences).train_stream:
@@ -87,13 +90,13 @@ def through_fit_stream(model: Model, network: nn.Module, rule: Rule | None) -> N
     experiences = model.experiences()
     callbacks = [] if rule is None else [Metaplasticity(rule)]
     benchmark = tensor_benchmark(experiences, experiences)
-    fit_stream(Classifier(network), benchmark, batch_size=BATCH, accelerator="cpu", callbacks=callbacks)
+    fit_stream(Classifier(network), benchmark, batch_size=BATCH, accelerator=ACCELERATOR, callbacks=callbacks)
 
 
 def through_fabric(model: Model, network: nn.Module, rule: Rule | None) -> None:
     from lit_meta.integrations.fabric import FabricSession
 
-    fabric = L.Fabric(accelerator="cpu", devices=1)
+    fabric = L.Fabric(accelerator=ACCELERATOR, devices=1)
     module, optimizer = fabric.setup(network, optimizer_of(network))
     session = None if rule is None else FabricSession(fabric, module, rule)
     module.train()
@@ -144,7 +147,7 @@ def _of_error(error: Exception, network: nn.Module, before: dict[str, Tensor]) -
     raised = traceback.extract_tb(error.__traceback__)[-1].filename
     if not isinstance(error, (ValueError, TypeError)) or not raised.startswith(_PACKAGE):
         return f"fails: {type(error).__name__}: {text[:200]}"
-    after = network.state_dict()
+    after = _copy(network)
     moved = [name for name, value in before.items() if not torch.equal(after[name], value)]
     if moved:
         return f"fails: refused only after {moved[0]} had changed: {text}"
@@ -154,7 +157,7 @@ def _of_error(error: Exception, network: nn.Module, before: dict[str, Tensor]) -
 
 
 def _of_training(rule: Rule, network: nn.Module, before: dict[str, Tensor], without: dict[str, Tensor]) -> str:
-    after = network.state_dict()
+    after = _copy(network)
     broken = [name for name, value in after.items() if not bool(torch.isfinite(value).all())]
     if broken:
         return f"fails: {broken[0]} is not finite"
@@ -197,7 +200,7 @@ def _network(row: Model, host: str) -> nn.Module:
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+    return {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
 
 
 @contextmanager
