@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,16 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from lit_meta.functional.readout import Readout, centered_moments, cross_validated_ridge, ridge_readout
-from lit_meta.utils.arguments import require_count
+from lit_meta.functional.scatter import Scatter
+from lit_meta.integrations._estimator_checks import check_labels, check_products, rows, united
+from lit_meta.integrations._estimator_files import digest_of, saved_classes, saved_columns, saved_sums
+from lit_meta.rules._readout_residual import check_counted
+from lit_meta.utils.arguments import require_count, require_in
 from lit_meta.utils.io import load_json, load_tensors, save_json, save_tensors
 from lit_meta.utils.modes import modes_kept
-from lit_meta.utils.raw import raw_bytes
 
 _FORMAT = 1
 _NO_LABELS = object()  # None would be labels that were forgotten.
-_SUMS = ("second_moment", "class_sums", "class_counts", "shift")
 
 
 class ContinualClassifier(ClassifierMixin, BaseEstimator):
@@ -43,6 +44,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         classes_: the labels seen so far, in order.
         class_counts_: samples of each.
         n_features_in_: columns of X, where X is a table.
+        feature_names_in_: their names, where X is a data frame with names of text.
 
     Example:
         >>> from sklearn.datasets import load_digits
@@ -90,13 +92,18 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             classes: labels that are to be known besides; need not be given.
 
         Raises:
-            ValueError: parameters out of range, NaN, samples of another shape than before, or numbers and text as labels.
+            TypeError: a backbone that gives no tensor.
+            ValueError: parameters out of range, NaN, samples of another shape than before or too large for their products to be
+                summed, or numbers and text as labels; nothing is learned.
         """
         self._check_parameters()
+        check_labels([getattr(self, "classes_", ()), y, () if classes is None else classes])
         X, y = self._checked(X, y, reset=not hasattr(self, "_sums"))
         named = [] if classes is None else [np.asarray(classes)]
-        _check_labels([getattr(self, "classes_", y[:0]), y, *named])
+        labels = united([getattr(self, "classes_", y[:0]), y, *named])
         features = self._features(X)
+        shift = self._sums["shift"] if hasattr(self, "_sums") else features.mean(0)
+        check_products(features, shift)
         if not hasattr(self, "_sums"):
             width = features.shape[1]
             self.classes_ = np.unique(y)[:0]
@@ -105,9 +112,9 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
                 "second_moment": torch.zeros(width, width, dtype=torch.float64),
                 "class_sums": torch.zeros(0, width, dtype=torch.float64),
                 "class_counts": torch.zeros(0, dtype=torch.float64),
-                "shift": features.mean(0),
+                "shift": shift,
             }
-        self._know(np.unique(np.concatenate([self.classes_, y, *named])))
+        self._know(labels)
         self._add(features, y, 1)
         return self
 
@@ -119,9 +126,11 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             y: their labels.
 
         Raises:
-            ValueError: more samples of a class than were learned, or all there are.
+            ValueError: more samples of a class than were learned, all there are, or samples that cannot have been learned, as
+                far as sums can tell; nothing is changed.
         """
         check_is_fitted(self)
+        check_labels([self.classes_, y])
         X, y = self._checked(X, y, reset=False)
         labels, counts = np.unique(y, return_counts=True)
         known = dict(zip(self.classes_.tolist(), self.class_counts_.tolist(), strict=True))
@@ -132,7 +141,10 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
                 )
         if counts.sum() == self.class_counts_.sum():
             raise ValueError("these are all samples that were learned: make a new ContinualClassifier")
-        self._add(self._features(X), y, -1)
+        features = self._features(X)
+        self._check_learned(features, y)
+        self._add(features, y, -1)
+        self._recenter()
         kept = self._sums["class_counts"] > 0
         self.classes_ = self.classes_[kept.numpy()]
         for name in ("class_sums", "class_counts"):
@@ -145,6 +157,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         X = self._checked(X, _NO_LABELS, reset=False)
         readout = self._readout
         outputs = ((self._features(X) - self._sums["shift"]) @ readout.weight.T + readout.bias).numpy()
+        if not np.isfinite(outputs).all():
+            raise ValueError("X is so large that the outputs are not finite: scale it as the samples that were learned")
         return outputs[:, 1] - outputs[:, 0] if len(self.classes_) == 2 else outputs
 
     def predict(self, X: Any) -> np.ndarray:
@@ -168,7 +182,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             ValueError: labels that are neither text nor numbers.
         """
         check_is_fitted(self)
-        if self.classes_.dtype.kind not in "iufUO" or not all(
+        if self.classes_.dtype.kind not in "biufUO" or not all(
             isinstance(c, (str, int, float)) for c in self.classes_.tolist()
         ):
             raise ValueError(f"labels must be text or numbers to be saved, got {self.classes_.dtype}")
@@ -176,12 +190,13 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         save_tensors(target / "sums.safetensors", self._sums)
         content = {
             "format": _FORMAT,
-            "ridge": self.ridge,
+            "ridge": None if self.ridge is None else float(self.ridge),
             "batch_size": self.batch_size,
             "classes": self.classes_.tolist(),
             "dtype": "object" if self.classes_.dtype.kind == "O" else self.classes_.dtype.str,
             "features_in": getattr(self, "n_features_in_", None),
-            "backbone": _digest(self.backbone),
+            "feature_names": list(getattr(self, "feature_names_in_", ())) or None,
+            "backbone": digest_of(self.backbone),
         }
         save_json(target / "config.json", content)
         return target
@@ -206,18 +221,17 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"its format is {content['format']!r}, expected {_FORMAT}")
             model = cls(backbone, ridge=content["ridge"], batch_size=content["batch_size"], device=device)
             model._check_parameters()
-            model.classes_ = np.array(content["classes"], dtype=np.dtype(content["dtype"]))
-            features_in = content["features_in"]
-            _check_sums(sums, len(model.classes_))
+            model.classes_ = saved_classes(content["classes"], content["dtype"])
+            model._sums = saved_sums(sums, len(model.classes_))
+            columns = saved_columns(content, len(sums["shift"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{source} does not hold a ContinualClassifier: {error}") from None
-        if content["backbone"] != _digest(backbone):
+        if content["backbone"] != digest_of(backbone):
             raise ValueError(
                 f"{source} was learned on {'another' if content['backbone'] else 'no'} backbone: pass the same one"
             )
-        if features_in is not None:
-            model.n_features_in_ = int(features_in)
-        model._sums, model._solved = sums, {}
+        model.__dict__.update(columns)
+        model._solved = {}
         return model
 
     @property
@@ -249,6 +263,29 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
         self._sums["class_counts"].index_add_(0, labels, torch.full((len(labels),), float(sign), dtype=torch.float64))
         self._solved = {}
 
+    def _recenter(self) -> None:
+        """Takes the sums about the mean of the samples left: nothing may remain of the first ones, whose mean the shift was."""
+        counts = self._sums["class_counts"]
+        total = self._sums["class_sums"].sum(0)
+        mean = total / counts.sum()
+        self._sums["second_moment"] -= torch.outer(total, mean)
+        self._sums["class_sums"] -= torch.outer(counts, mean)
+        self._sums["shift"] = self._sums["shift"] + mean
+
+    def _check_learned(self, features: Tensor, y: np.ndarray) -> None:
+        labels = torch.from_numpy(np.searchsorted(self.classes_, y))
+        counts = self._sums["class_counts"]
+        check_counted(
+            [(torch.arange(features.shape[1]), Scatter.of(self._sums["second_moment"]))],
+            self._sums["class_sums"],
+            counts,
+            features - self._sums["shift"],
+            labels,
+            counts - torch.bincount(labels, minlength=len(counts)),
+            # A backbone rounds in float32, and another way in batches of another size.
+            tolerance=1e-9 if self.backbone is None else 1e-5,
+        )
+
     def _checked(self, X: Any, y: Any, *, reset: bool) -> Any:
         table = self.backbone is None
         given = X.detach().cpu().numpy() if isinstance(X, Tensor) else X
@@ -269,7 +306,7 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
             network.eval()
             # A backbone of ours tells its features apart from the outputs of a head.
             extract = getattr(network, "extract", network)
-            parts = [extract(part).flatten(1).double().cpu() for part in self._batches(X)]
+            parts = [rows(extract(part), part, network) for part in self._batches(X)]
         features = torch.cat(parts)
         expected = self._sums["shift"].shape[0] if hasattr(self, "_sums") else features.shape[1]
         if features.shape[1] != expected:
@@ -285,43 +322,8 @@ class ContinualClassifier(ClassifierMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         if self.backbone is not None and not isinstance(self.backbone, nn.Module):
             raise ValueError(f"backbone must be a torch.nn.Module or None, got {type(self.backbone).__name__}")
-        if self.ridge is not None and not (isinstance(self.ridge, (int, float)) and 0 < self.ridge < float("inf")):
-            raise ValueError(f"ridge must be above 0 and finite, or None, got {self.ridge!r}")
+        if self.ridge is not None:
+            require_in("ridge", self.ridge, 0.0, float("inf"), open_low=True)
+            if self.ridge == float("inf"):
+                raise ValueError("ridge must be finite, or None, got inf")
         require_count("batch_size", self.batch_size)
-
-
-def _digest(backbone: nn.Module | None) -> str:
-    """A hash of the weights of a backbone; empty without one."""
-    if backbone is None:
-        return ""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(raw_bytes(tensor))
-    return digest.hexdigest()
-
-
-def _check_sums(sums: dict[str, Tensor], classes: int) -> None:
-    if set(sums) != set(_SUMS):
-        raise ValueError(f"expected the tensors {', '.join(_SUMS)}, got {', '.join(sorted(sums)) or 'none'}")
-    width = sums["shift"].shape[0] if sums["shift"].dim() == 1 else -1
-    shapes = {
-        "second_moment": (width, width),
-        "class_sums": (classes, width),
-        "class_counts": (classes,),
-        "shift": (width,),
-    }
-    for name, shape in shapes.items():
-        tensor = sums[name]
-        if tuple(tensor.shape) != shape or tensor.dtype != torch.float64 or not tensor.isfinite().all():
-            raise ValueError(f"{name} must be finite float64 numbers of the shape {shape}, got {tuple(tensor.shape)}")
-
-
-def _check_labels(parts: list[np.ndarray]) -> None:
-    """Checks that labels are all numbers or all text: NumPy would make text of the numbers."""
-    are_text = {part.dtype.kind in "US" or isinstance(part.flat[0], str) for part in parts if part.size}
-    if len(are_text) > 1:
-        raise ValueError("labels must be all numbers or all text, and some of these are numbers and some text")
-    if any(part.dtype.kind == "f" and np.isnan(part).any() for part in parts):
-        raise ValueError("a label is NaN")

@@ -120,7 +120,7 @@ class ReadoutRule(ReadoutMemory):
                 f"{tuple(inputs.shape)}; a head that runs at several time steps or positions has no single input to learn"
             )
         features = inputs if inputs.dtype == torch.float64 else inputs.float()
-        check_size(features, layer.name)
+        check_size(features, f"the input of the head {layer.name!r}")
         self._targets = None
         # Counted when the step is certain, so that an abandoned one leaves no trace.
         self._batch.append((features, targets))

@@ -86,8 +86,8 @@ def _digest(tensors: Iterable[Tensor], head: nn.Linear) -> bytes:
     return digest.digest()
 
 
-def check_size(features: Tensor, head: str) -> None:
-    """Checks that the features are finite, and so are the products that are summed.
+def check_size(features: Tensor, what: str) -> None:
+    """Checks that the features (``what``, for the message) are finite, and so are the products that are summed.
 
     A bound on each feature, so that not even the sums over `SAMPLES_AT_ONCE` samples about a mean of the same size overflow.
     """
@@ -99,11 +99,11 @@ def check_size(features: Tensor, head: str) -> None:
     low, high = (float(extreme) for extreme in torch.aminmax(flat))
     if -bound < low and high < bound:
         return
-    what, remedy = f"the input of the head {head!r} is", "nothing was learned from this batch"
+    remedy = "nothing was learned from this batch"
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise DivergedError(f"{what} not finite; {remedy}")
+        raise DivergedError(f"{what} is not finite; {remedy}")
     largest = max(-low, high)
-    raise ValueError(f"{what} as large as {largest:.1e}, and sums of its products overflow: normalise it; {remedy}")
+    raise ValueError(f"{what} is as large as {largest:.1e}, and sums of its products overflow: normalise it; {remedy}")
 
 
 def gathered(batches: list[tuple[Tensor, Tensor]], head: nn.Linear) -> list[tuple[Tensor, Tensor]]:

@@ -267,7 +267,7 @@ class ReadoutMemory(Rule):
             )
         features = head_input(network, head, inputs)
         features = features if features.dtype == torch.float64 else features.float()
-        check_size(features, self.head or "head")
+        check_size(features, f"the input of the head {self.head or 'head'!r}")
         return features
 
     def _add_up(self, quantity: str, more: Tensor | None) -> None:

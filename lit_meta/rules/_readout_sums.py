@@ -316,8 +316,9 @@ def _move_(packed: Tensor, change: Tensor, total: Tensor, count: float) -> None:
 
 
 def _single(shift: Tensor) -> Tensor:
-    """Rounded to float32, so that subtracting it in either precision subtracts the same."""
-    return shift.float().double()
+    """Rounded to float32, so that subtracting it in either precision subtracts the same; what only float64 can hold stays."""
+    single = shift.float().double()
+    return torch.where(single.isfinite(), single, shift)
 
 
 def block_key(number: int, label: int | None = None) -> str:

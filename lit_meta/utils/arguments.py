@@ -20,7 +20,11 @@ def require_in(name: str, value: float, low: float, high: float, *, open_low: bo
         ...
         ValueError: strength must be in [0.0, inf], got -1.0
     """
-    if not isinstance(value, Real) or not (low < value <= high if open_low else low <= value <= high):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, Real)
+        or not (low < value <= high if open_low else low <= value <= high)
+    ):
         raise ValueError(f"{name} must be in {'(' if open_low else '['}{low}, {high}], got {value!r}")
 
 

@@ -62,6 +62,8 @@ def test_what_is_unlearned_was_never_seen() -> None:
         model.unlearn(X[Y == 7], Y[Y == 7])
     with pytest.raises(ValueError, match="all samples that were learned"):
         model.unlearn(X[~out], Y[~out])
+    # Not even the constant that the sums are about tells of them.
+    torch.testing.assert_close(model._sums["shift"], torch.from_numpy(X[~out].mean(0)))
     np.testing.assert_allclose(model.decision_function(X), never.decision_function(X), atol=1e-8)
 
 
@@ -115,9 +117,16 @@ def test_files_bring_it_back_ready_to_learn_on(tmp_path) -> None:
     ("old", "new", "message"),
     (
         ('"format": 1', '"format": 2', "its format is 2"),
-        ('"ridge": null', '"ridge": -1', "ridge must be above 0"),
+        ('"ridge": null', '"ridge": -1', "ridge must be in"),
         ('"classes"', '"klasses"', "classes"),
         (" 9\n", " 9,\n  10\n", "class_sums must be finite float64 numbers"),
+        (" 9\n", " 8\n", "repeat or are out of order: 8 stands before 8"),
+        (" 9\n", " -1\n", "repeat or are out of order: 8 stands before -1"),
+        (" 9\n", ' "9"\n', "all numbers or all text"),
+        (" 9\n", " 9.5\n", "not labels of dtype '<i8'"),
+        ("<i8", "<M8[s]", "dtype must be of text or numbers"),
+        ('"features_in": 64', '"features_in": 63', "features_in is 63, and its sums are of 64 features"),
+        ('"feature_names": null', '"feature_names": ["a"]', "feature_names must be 64 names"),
     ),
 )
 def test_damaged_files_are_refused(old: str, new: str, message: str, tmp_path) -> None:
@@ -140,7 +149,9 @@ def test_it_works_in_scikit_learns_tools() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     (
-        ({"ridge": 0.0}, "ridge must be above 0"),
+        ({"ridge": 0.0}, "ridge must be in"),
+        ({"ridge": True}, "ridge must be in .* got True"),
+        ({"ridge": float("inf")}, "ridge must be finite"),
         ({"batch_size": 0}, "batch_size must be"),
         ({"backbone": "resnet"}, "backbone must be a torch.nn.Module"),
     ),
@@ -156,6 +167,12 @@ def test_parameters_out_of_range_are_refused_when_it_learns(options: dict, messa
         (["a", "b"], None, "all numbers or all text"),
         ([1, 2], ["a"], "all numbers or all text"),
         ([1, 2], [0.0, float("nan")], "a label is NaN"),
+        ([1, "a"], None, "all numbers or all text"),
+        (np.array([1, "a"], dtype=object), None, "all numbers or all text"),
+        ([True, "a"], None, "all numbers or all text"),
+        ([1, None], None, "a label is None"),
+        ([1, 2], [0, "a"], "all numbers or all text"),
+        ([2**53 + 1, 2], [0.5], "the label 9007199254740993 cannot be kept as float64"),
     ),
 )
 def test_labels_of_another_kind_are_refused_and_nothing_is_learned(later, classes, message) -> None:
@@ -165,3 +182,96 @@ def test_labels_of_another_kind_are_refused_and_nothing_is_learned(later, classe
         one.partial_fit(np.eye(2), later, classes=classes)
     assert one.class_counts_.tolist() == before
     assert one.classes_.tolist() == [0, 1]
+
+
+def test_a_first_list_of_numbers_and_text_is_refused_as_any_other() -> None:
+    with pytest.raises(ValueError, match="all numbers or all text"):
+        ContinualClassifier().fit(np.eye(4), [0, 1, "a", "b"])
+
+
+class Gives(nn.Module):
+    def __init__(self, output) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x: torch.Tensor):
+        return self.output(x)
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    (
+        (lambda x: (x, x), TypeError, "gives a tuple: wrap it"),
+        (lambda x: {"features": x}, TypeError, "gives a dict"),
+        (lambda x: x.sum(), ValueError, r"gives one of \(\)"),
+        (lambda x: x[:1], ValueError, r"gives one of \(1, 2\)"),
+        (lambda x: x.sum(1), ValueError, r"gives one of \(2,\)"),
+    ),
+)
+def test_a_backbone_that_gives_no_features_is_told(output, error, message) -> None:
+    with pytest.raises(error, match=message):
+        ContinualClassifier(Gives(output)).fit(np.eye(2), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"), ((1e200, "products overflow"), (1e-100, "squares of their products vanish"))
+)
+def test_features_whose_products_cannot_be_summed_are_refused(scale: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ContinualClassifier().fit(X * scale, Y)
+
+
+def test_a_batch_too_large_leaves_what_was_learned() -> None:
+    model = ContinualClassifier().fit(X, Y)
+    with pytest.raises(ValueError, match="products overflow"):
+        model.partial_fit(X * 1e200, Y)
+    assert model.class_counts_.sum() == len(Y)
+
+
+@pytest.mark.parametrize("scale", (1e-50, 1e50))
+def test_the_scale_of_features_does_not_matter_otherwise(scale: float) -> None:
+    assert np.array_equal(
+        ContinualClassifier().fit(X * scale, Y).predict(X * scale), ContinualClassifier().fit(X, Y).predict(X)
+    )
+
+
+def test_a_sample_whose_outputs_overflow_is_refused() -> None:
+    model = ContinualClassifier(ridge=1e-6).fit(X / 16, Y)
+    with pytest.raises(ValueError, match="outputs are not finite"):
+        model.predict(np.full((1, 64), 1.7e308))
+
+
+@pytest.mark.parametrize(
+    "strangers",
+    (X[:5] * 50, X[:5][:, ::-1], np.random.default_rng(0).uniform(0, 1e4, (5, 64)), X[:5] + 1e3),
+)
+def test_samples_that_were_never_learned_cannot_be_unlearned(strangers: np.ndarray) -> None:
+    few = np.arange(len(Y)) < 30
+    model = ContinualClassifier(ridge=1e-3).fit(X[few], Y[few])
+    before = model.decision_function(X)
+    with pytest.raises(ValueError, match=r"these samples were never counted: .* nothing was changed"):
+        model.unlearn(strangers, Y[:5])
+    np.testing.assert_array_equal(model.decision_function(X), before)
+
+
+def test_with_a_backbone_learned_samples_are_unlearned_in_other_batches_too() -> None:
+    images = X.reshape(-1, 1, 8, 8) / 16
+    model = ContinualClassifier(Backbone(), ridge=1e-3, batch_size=100).fit(images, Y)
+    model.set_params(batch_size=7).unlearn(images[:900], Y[:900])
+    never = ContinualClassifier(Backbone(), ridge=1e-3).fit(images[900:], Y[900:])
+    np.testing.assert_allclose(model.decision_function(images), never.decision_function(images), atol=1e-4)
+
+
+def test_files_keep_the_names_of_columns(tmp_path) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=[f"pixel {i}" for i in range(64)])
+    back = ContinualClassifier.load(ContinualClassifier().fit(frame, Y).save(tmp_path))
+    assert back.feature_names_in_.tolist() == list(frame.columns)
+    with pytest.raises(ValueError, match="feature names should match"):
+        back.predict(frame[frame.columns[::-1]])
+
+
+def test_files_keep_labels_that_are_true_or_false(tmp_path) -> None:
+    back = ContinualClassifier.load(ContinualClassifier().fit(X, Y > 4).save(tmp_path))
+    assert back.classes_.dtype == bool
+    assert back.predict(X).dtype == bool

@@ -433,3 +433,12 @@ def test_a_network_that_runs_step_by_step_is_not_told_to_name_another_head(rule)
     ):
         learn(Steps(), readout, [(x, y)])
     assert list(readout.state) == []
+
+
+def test_features_that_only_double_precision_can_hold_are_learned() -> None:
+    network = nn.Sequential(nn.Linear(4, 2)).double()
+    rule = RecursiveReadout(ridge=1e-3)
+    inputs = 1e50 * torch.eye(4).double()
+    rule.learn(network, [(inputs, torch.tensor([0, 0, 1, 1]))])
+    rule.write(network)
+    assert network(inputs).argmax(1).tolist() == [0, 0, 1, 1]

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lit_meta import EWC, NACA, Session
 from lit_meta.evaluation.accuracy import predict
-from lit_meta.utils.validation import all_finite
+from lit_meta.utils.validation import all_finite, require_in
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -103,3 +103,8 @@ def test_finite_inputs_whose_sum_overflows_are_no_reason_to_stop(dtype):
     bad[1, 1] = float("nan")
     with pytest.raises(ValueError, match="hold 1 NaN"):
         session.before_forward(bad, torch.zeros(64, dtype=torch.long))
+
+
+def test_true_is_no_number() -> None:
+    with pytest.raises(ValueError, match=r"strength must be in \[0.0, 2.0\], got True"):
+        require_in("strength", True, 0.0, 2.0)
