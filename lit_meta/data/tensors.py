@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_meta.data.sources.base import check_class_names
 from lit_meta.data.view import TensorView, concatenate
 
 Samples = tuple[Tensor, Tensor]
@@ -40,7 +41,8 @@ def tensor_benchmark(
         `lit_meta.data.scenario` describes.
 
     Raises:
-        ValueError: no experience, samples and labels of different lengths, or labels that are not integers from 0.
+        ValueError: no experience, samples and labels of different lengths, labels that are not integers from 0, or a name of
+            two classes.
 
     Example:
         >>> x, y = torch.rand(6, 4), torch.tensor([0, 0, 0, 1, 1, 1])
@@ -57,6 +59,7 @@ def tensor_benchmark(
     if class_names is None:
         largest = max(int(view.targets.max()) for parts in views.values() for view in parts)
         class_names = [str(label) for label in range(largest + 1)]
+    check_class_names(class_names, name)
     return describe(
         benchmark,
         name=name,

@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from lit_meta.data import from_dataset, from_frame, from_tensors, load_source, scenario
+from lit_meta.data import from_dataset, from_frame, from_tensors, load_source, scenario, tensor_benchmark
 from lit_meta.data.lazy_samples import LazySamples
 from lit_meta.data.registry import scenario_names, scenario_spec
 from lit_meta.data.sources import registry
@@ -164,8 +164,41 @@ def test_tensors_from_python() -> None:
     assert torch.equal(whole.train_x, x)
     with pytest.raises(ValueError, match="x_test and y_test go together"):
         from_tensors(x, torch.arange(20), x)
+    for names, message in (
+        (("a", "b", "a", "c"), "'a' is the name of two classes, 0 and 2"),
+        (("a", " ", "b", "c"), "class 1 has an empty name"),
+        ("abcd", "must be a list of names as text"),
+        (range(4), "must be a list of names as text"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_tensors(x, torch.arange(20) % 4, classes=names)
+        with pytest.raises(ValueError, match=message):
+            tensor_benchmark([(x, torch.arange(20) % 4)], [(x, torch.arange(20) % 4)], class_names=names)
     benchmark = scenario("split", source=whole, experiences=2)
     assert benchmark.classes == 4
+
+
+IN_BYTES = RANDOM.integers(0, 256, (10, 4, 4)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("other", (np.int64, np.uint16, np.float32, torch.float64))
+@pytest.mark.parametrize("swapped", (False, True))
+def test_parts_that_would_be_scaled_differently_are_refused(other, swapped: bool, tmp_path: Path) -> None:
+    y = np.arange(10) % 2
+    wide = torch.from_numpy(IN_BYTES).to(other) if isinstance(other, torch.dtype) else IN_BYTES.astype(other)
+    first, second = (wide, IN_BYTES) if swapped else (IN_BYTES, wide)
+    with pytest.raises(ValueError, match=r"holds bytes, which are divided by 255, and .* numbers from"):
+        from_tensors(first, y, second, y)
+    np.savez(tmp_path / "mine.npz", x_train=np.asarray(first), y_train=y, x_test=np.asarray(second), y_test=y)
+    with pytest.raises(ValueError, match=r"mine\.npz: .* holds bytes"):
+        load_source(f"npz:{tmp_path / 'mine.npz'}")
+
+
+def test_parts_of_two_types_and_one_scale_are_taken() -> None:
+    y = np.arange(10) % 2
+    for other in (IN_BYTES / 255, torch.from_numpy(IN_BYTES) / 255):
+        source = from_tensors(IN_BYTES, y, other, y)
+        torch.testing.assert_close(source.train_x, source.test_x)
 
 
 def test_tables_from_files_and_from_pandas(tmp_path: Path) -> None:
@@ -188,6 +221,15 @@ def test_tables_from_files_and_from_pandas(tmp_path: Path) -> None:
     torch.testing.assert_close(direct.train_x, source.train_x)
     numbers = frame.assign(kind=[2, 10, 9] * 4).drop(columns="part")
     assert from_frame(numbers, label="kind", test=0.5).classes == ("2", "9", "10")
+    # Columns that pandas numbers, and classes whose names it takes for missing values.
+    numbered = numbers.set_axis(range(5), axis=1)
+    assert from_frame(numbered, label=4, test=0.5).input_shape == (4,)
+    (tmp_path / "metals.csv").write_text("a,label\n" + "1,Na\n2,NA\n3,null\n" * 2)
+    assert load_source({"name": "csv", "path": str(tmp_path / "metals.csv"), "test": 0.5}).classes == (
+        "NA",
+        "Na",
+        "null",
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,9 +237,17 @@ def test_tables_from_files_and_from_pandas(tmp_path: Path) -> None:
     (
         ("a,b\n1,2\n", {}, "has no column 'label'"),
         ("a,lable\n1,2\n", {}, "did you mean 'lable'"),
-        ("a,label\nx,1\ny,2\n", {}, "column 'a' does not hold numbers"),
-        ("a,label\n1,1\n,1\n", {}, "sample 1 holds NaN"),
-        ("a,label\n1,1\n2,\n", {}, "row 2 has no label"),
+        ("a,label\nx,1\ny,2\n", {}, "column 'a' does not hold numbers .'x' in row 1"),
+        ("a,label\n1,1\nNA,2\n", {}, "column 'a' does not hold numbers .'NA' in row 2"),
+        ("a,label\n1,1\n,1\n", {}, "row 2 has no value for 'a'"),
+        ("a,label\n1,1\n2,\n", {}, "row 2 has no value for 'label'"),
+        ("label,a,b\n1,1,1\n2,2\n", {}, "row 2 has no value for 'b'"),
+        ("a,label\n1,1\n2,3,1\n", {}, r"Expected 2 fields in line 3, saw 3\)$"),
+        ("a,label\n1,1,1\n2,3,1\n", {}, "its rows have more values than its header has columns, 2"),
+        ("a,label\n", {}, r"mine\.csv has a header and no rows$"),
+        (",a,label\n0,1,1\n1,2,1\n", {}, "a column has no name"),
+        ("label,a,label\n0,1,1\n1,2,1\n", {}, "has two columns named 'label'"),
+        ("a,label\n1,1\n1e300,1\n", {}, r"sample 1 holds NaN or infinity \(in float32\)"),
         ("a,label\n1,x\n2,x\n3,y\n", {}, "no test samples, and none can be split off"),
         ("a,s,label\n1,train,0\n2,later,0\n", {"split": "s"}, "must say train or test, got 'later'"),
         ("a,s,label\n1,train,0\n2,train,0\n", {"split": "s"}, "says train everywhere"),
@@ -237,6 +287,16 @@ def test_data_sets_of_hugging_face(tmp_path: Path, monkeypatch) -> None:
         (numbers.add_column("more", list(range(10))), {}, "give column="),
         (numbers.rename_column("class", "kind"), {}, "give label="),
         (datasets.DatasetDict({"test": numbers}), {}, "has no part train"),
+        (
+            datasets.DatasetDict(
+                {
+                    "train": train,
+                    "test": train.cast_column("label", datasets.ClassLabel(names=["dog", "cat"])),
+                }
+            ),
+            {},
+            "column 'label' is .* in the part train and .*: cast them to one",
+        ),
         (
             datasets.Dataset.from_dict({"values": [[1.0], [1.0, 2.0]], "label": [0, 1]}),
             {},

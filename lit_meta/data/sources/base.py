@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -136,6 +136,31 @@ def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> 
         second.append(members[:count])
         first.append(members[count:])
     return torch.cat(first).sort().values, torch.cat(second).sort().values
+
+
+def check_class_names(classes: Sequence[str] | None, where: str) -> None:
+    """Checks that every class has a name of its own; None has nothing to check.
+
+    Raises:
+        ValueError: names that are no text, are empty or repeat.
+
+    Example:
+        >>> check_class_names(("cat", "dog", "cat"), "pets")
+        Traceback (most recent call last):
+        ...
+        ValueError: pets: 'cat' is the name of two classes, 0 and 2: give each its own
+    """
+    if classes is None:
+        return
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{where}: classes must be a list of names as text, got {classes!r}")
+    for position, name in enumerate(classes):
+        if not name.strip():
+            raise ValueError(f"{where}: class {position} has an empty name")
+        if name in classes[:position]:
+            raise ValueError(
+                f"{where}: {name!r} is the name of two classes, {list(classes).index(name)} and {position}: give each its own"
+            )
 
 
 def unit_interval(images: np.ndarray) -> Tensor:

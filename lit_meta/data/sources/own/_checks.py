@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_meta.data.lazy_samples import LazySamples
-from lit_meta.data.sources.base import Source, stratified_split
+from lit_meta.data.sources.base import Source, check_class_names, stratified_split
 
 SPLIT_SEED = 0  # Of the split where the data have none; never change it, since results depend on it.
 
@@ -48,8 +48,31 @@ def samples(values: Any, where: str) -> Tensor:
     scaled = array.float().div(255) if array.dtype == torch.uint8 else array.float()
     if not scaled.isfinite().all():
         bad = int((~scaled.isfinite().flatten(1).all(1)).nonzero()[0])
-        raise ValueError(f"{where}: sample {bad} holds NaN or infinity; repair it or take it out")
+        raise ValueError(f"{where}: sample {bad} holds NaN or infinity (in float32); repair it or take it out")
     return scaled
+
+
+def check_scales(given: Mapping[str, Any], scaled: Mapping[str, Tensor]) -> None:
+    """Checks that no part was divided by 255 beside one that is in other units: a network would be tested on another scale.
+
+    Args:
+        given: samples of each part, as they came.
+        scaled: the same from `samples`.
+
+    Raises:
+        ValueError: bytes beside numbers outside [0, 1].
+    """
+    in_bytes = {part: str(getattr(values, "dtype", "")).endswith("uint8") for part, values in given.items()}
+    if not any(in_bytes.values()):
+        return
+    for part, values in scaled.items():
+        low, high = float(values.min()), float(values.max())
+        if not in_bytes[part] and not 0.0 <= low <= high <= 1.0:
+            other = next(name for name, yes in in_bytes.items() if yes)
+            raise ValueError(
+                f"{other} holds bytes, which are divided by 255, and {part} numbers from {low:g} to {high:g}, which are not: "
+                "give both one type and one scale"
+            )
 
 
 def labels(values: Any, where: str, count: int) -> Tensor:
@@ -93,8 +116,10 @@ def own_source(
         fraction: that share.
 
     Raises:
-        ValueError: shapes that differ, a label without a name, or a class without samples to train or to test on.
+        ValueError: shapes that differ, a label without a name, a name of two labels, or a class without samples to train or to
+            test on.
     """
+    check_class_names(classes, where)
     (x, y), parts = train, test
     if parts is None:
         try:

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from lit_meta.data.sources.base import Source
-from lit_meta.data.sources.own._checks import TEST, existing, labels, own_source, samples
+from lit_meta.data.sources.own._checks import TEST, check_scales, existing, labels, own_source, samples
+from lit_meta.utils.arguments import located
 
 _NAMES = ("x_train", "y_train", "x_test", "y_test")
 
@@ -69,6 +70,10 @@ def load_npz(path: str | Path, *, channels_last: bool = False, test: float = TES
         x = samples(arrays[f"x_{part}"], f"{file}, x_{part}")
         x = x.movedim(-1, 1).contiguous() if channels_last else x[:, None] if x.dim() == 3 else x
         parts.append((x, labels(arrays[f"y_{part}"], f"{file}, y_{part}", len(x))))
+    names_of = [f"x_{part}" for part in ("train", "test")][: len(parts)]
+    scaled = dict(zip(names_of, (x for x, _ in parts), strict=True))
+    with located(f"{file}: "):
+        check_scales({name: arrays[name] for name in names_of}, scaled)
     held_out = parts[1] if len(parts) == 2 else None
     return own_source(file.stem, parts[0], held_out, names, where=str(file), fraction=test)
 
@@ -111,4 +116,5 @@ def from_tensors(
     if x_test is not None:
         tested = samples(x_test, "x_test")
         held_out = (tested, labels(y_test, "y_test", len(tested)))
+        check_scales({"x_train": x_train, "x_test": x_test}, {"x_train": x, "x_test": tested})
     return own_source(name, train, held_out, classes, where=f"source {name!r}", fraction=test)

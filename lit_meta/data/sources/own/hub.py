@@ -103,6 +103,12 @@ def from_dataset(
         raise ValueError(f"{where} has no part train; it has {', '.join(parts) or 'none'}")
     held_out = next((parts[part] for part in _TESTS if part in parts), None)
     label, column = _columns(train, label, column, where)
+    for used in (label, column):
+        kinds = [part.features.get(used) for part in (train, held_out) if part is not None]
+        if kinds[0] != kinds[-1]:
+            raise ValueError(
+                f"{where}: column {used!r} is {kinds[0]} in the part train and {kinds[1]} in the other: cast them to one"
+            )
     names: list[str] | None = list(getattr(train.features[label], "names", None) or []) or None
     given = [part[label] for part in (train, held_out) if part is not None]
     if names is None and any(isinstance(value, str) for value in given[0]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,25 @@ def load_csv(
     pandas = needed("pandas", "data", "a table")
     file = existing(path, "file")
     try:
-        frame = pandas.read_csv(file)
+        # Only an empty cell is missing: a class may be called NA or None.
+        options = {"keep_default_na": False, "na_values": [""]}
+        header = pandas.read_csv(file, header=None, nrows=1, dtype=str, **options).iloc[0].tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            frame = pandas.read_csv(file, index_col=False, **options)
+    except pandas.errors.ParserWarning:
+        raise ValueError(
+            f"{file}: its rows have more values than its header has columns, {len(header)}: give every value a column"
+        ) from None
     except (ValueError, OSError, UnicodeError) as error:
-        raise ValueError(f"{file} cannot be read as CSV ({error})") from None
+        raise ValueError(f"{file} cannot be read as CSV ({' '.join(str(error).split())})") from None
+    for name in header:
+        if not isinstance(name, str):
+            raise ValueError(
+                f"{file}: a column has no name; name it or, if it numbers the rows, write the file without it "
+                "(index=False of pandas)"
+            )
+    frame.columns = header  # As they are written: pandas numbers those that occur twice.
     return _from_frame(frame, label, split, shape, file.stem, str(file), test)
 
 
@@ -84,21 +101,35 @@ def from_frame(
 def _from_frame(
     frame: Any, label: str, split: str | None, shape: Sequence[int] | None, name: str, where: str, test: float
 ) -> Source:
-    columns = [str(column) for column in frame.columns]
+    columns, label = [str(column) for column in frame.columns], str(label)
+    frame = frame.set_axis(columns, axis=1)
+    for position, column in enumerate(columns):
+        if column in columns[:position]:
+            raise ValueError(f"{where} has two columns named {column!r}: rename one or take it out")
     for column in (label, *([split] if split else [])):
         if column not in columns:
             raise ValueError(
                 f"{where} has no column {column!r}{nearest(column, columns)} It has {', '.join(columns[:8])}"
             )
-    if frame[label].isna().any():
-        raise ValueError(f"{where}: row {int(frame[label].isna().to_numpy().nonzero()[0][0]) + 1} has no {label}")
+    if len(frame) == 0:
+        raise ValueError(f"{where} has a header and no rows")
+    absent = frame.isna().to_numpy()
+    if absent.any():
+        row, position = (int(index[0]) for index in absent.nonzero())
+        raise ValueError(
+            f"{where}: row {row + 1} has no value for {columns[position]!r}: fill it in, or take the row out"
+        )
     values = frame.drop(columns=[label, *([split] if split else [])])
     text = [column for column in values.columns if values[column].dtype.kind not in "biuf"]
-    if text:
-        raise ValueError(f"{where}: column {text[0]!r} does not hold numbers; encode it or take it out")
-    if values.shape[1] == 0 or len(values) == 0:
+    for column in text[:1]:
+        cells = list(enumerate(values[column].tolist(), 1))
+        row, odd = next((cell for cell in cells if not _is_number(cell[1])), cells[0])
+        raise ValueError(
+            f"{where}: column {column!r} does not hold numbers ({odd!r} in row {row}); encode it or take it out"
+        )
+    if values.shape[1] == 0:
         raise ValueError(f"{where} holds no values beside {label!r}")
-    x = samples(values.to_numpy("float32"), where)
+    x = samples(values.to_numpy("float64"), where)
     if shape is not None:
         if prod(shape) != x.shape[1]:
             raise ValueError(f"{where}: {x.shape[1]} columns do not fill the shape {tuple(shape)}")
@@ -121,3 +152,10 @@ def _from_frame(
     if train.all() or not train.any():
         raise ValueError(f"{where}: column {split!r} says {part[0]} everywhere; expected both train and test")
     return own_source(name, (x[train], y[train]), (x[~train], y[~train]), classes, where=where)
+
+
+def _is_number(value: object) -> bool:
+    try:
+        return isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
