@@ -16,6 +16,7 @@ from lit_meta.evaluation.accuracy import Protocol, accuracy_of
 from lit_meta.evaluation.feature_cache import KeptFeatures
 from lit_meta.integrations import _fit_state, _lightning
 from lit_meta.integrations.callback import Metaplasticity
+from lit_meta.integrations.module import MetaplasticModule
 from lit_meta.networks.backbones.network import Backbone
 from lit_meta.streams.checkpoints import StreamState
 from lit_meta.streams.dynamic_models import DynamicModel
@@ -182,6 +183,7 @@ class StreamLearner:
             _lightning.interrupts_as_usual(trainer),
             nullcontext() if self.outputs is None else self.outputs.learning(index),
             self.dynamic.learning(index),
+            _losses_logged_if_read(trainer, self.module),
         ):
             self._features_final = True
             trainer.fit(self.module, datamodule=_lightning.datamodule_for(self.module, data), ckpt_path=path)
@@ -193,6 +195,24 @@ class StreamLearner:
                 f"{max_epochs} epochs; {'some' if expected is None else expected} were expected"
             )
         return steps
+
+
+@contextmanager
+def _losses_logged_if_read(trainer: L.Trainer, module: nn.Module) -> Iterator[None]:
+    """Spares a `MetaplasticModule` the logging of each step's loss where no logger, progress bar or callback reads it."""
+    callbacks = _lightning.callbacks_of(trainer)
+    if (
+        type(module) is not MetaplasticModule  # A class of one's own may read what it logged.
+        or trainer.loggers
+        or not all(type(callback).__module__.startswith("lit_meta.") for callback in callbacks)
+    ):
+        yield
+        return
+    module.logs_loss = False
+    try:
+        yield
+    finally:
+        module.logs_loss = True
 
 
 @contextmanager

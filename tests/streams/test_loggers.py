@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
@@ -65,3 +66,21 @@ def test_progress_bars_show_every_experience(bar, capsys) -> None:
     result = stream(callbacks=[Counting()], enable_progress_bar=True, max_epochs=3)
     assert len(epochs) == 6
     assert result.accuracy_matrix.shape == (2, 2)
+
+
+def test_a_callback_of_ones_own_reads_each_loss_and_nobody_else_pays_for_it(monkeypatch) -> None:
+    class Reads(L.Callback):
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+            self.losses.append(float(trainer.callback_metrics["loss"]))
+
+    reader = Reads()
+    stream(callbacks=[reader])
+    assert len(reader.losses) == 4
+    assert min(reader.losses) > 0.0
+    logged: list[str] = []
+    monkeypatch.setattr(MetaplasticModule, "log", lambda self, name, *args, **options: logged.append(name))
+    stream()
+    assert logged == []
