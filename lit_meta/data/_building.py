@@ -45,7 +45,8 @@ def parts_of(data: Source, validation: float, seed: int) -> dict[str, tuple[Tens
     parts = {"train": (data.train_x, data.train_y, train)}
     if validation:
         # A separate generator: the order of classes must be the same with and without validation.
-        train, held_out = stratified_split(data.train_y, validation, torch.Generator().manual_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
+        train, held_out = stratified_split(data.train_y, validation, generator, classes=data.classes)
         parts["train"] = (data.train_x, data.train_y, train)
         parts["validation"] = (data.train_x, data.train_y, held_out)
     parts["test"] = (data.test_x, data.test_y, torch.arange(len(data.test_y)))

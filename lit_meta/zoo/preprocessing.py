@@ -18,14 +18,17 @@ _KINDS = ("image", "sound", "tensor")
 _RATE = 8000  # Of recordings, in Hz, as those of the Free Spoken Digit Dataset.
 _LONGEST = 60  # Seconds of a recording.
 _LARGEST = 4096  # Pixels of a side.
+_BEYOND = 1e-3  # Of rounding beyond [0, 1].
 
 
 @dataclass(frozen=True)
 class Transform:
     """Turns an image, an array or a tensor into the input of a network, ``(1, *shape)``.
 
-    An image is made grey or coloured, resized to `size` (bilinear, antialiased), scaled to [0, 1], and standardised as
-    ``(x - mean) / std``. Tensors of the input's own shape, with values in [0, 1], are standardised only.
+    An image is made grey or coloured, resized (bilinear, antialiased), scaled to [0, 1], and standardised as
+    ``(x - mean) / std``. Its proportions are kept: one of other proportions than `shape` is centred on the background, or where
+    that is not known cut to its centre. Transparency is laid on paper as `lit_meta.data.readers.image.pixels` does. Tensors of
+    the input's own shape, with values in [0, 1], are standardised only.
 
     Attributes:
         shape: of one sample, such as (1, 28, 28): channels, height, width.
@@ -38,7 +41,7 @@ class Transform:
             black. None leaves images as they are.
         box: the longer side of the ink, in pixels: an image of another size than `shape` is cropped to what differs from
             the background, scaled to this and centred by its centre of mass, as the images of MNIST were. None resizes the
-            whole image.
+            image.
 
     Example:
         >>> transform = Transform((1, 2, 2), mean=(0.5,), std=(0.5,))
@@ -122,7 +125,8 @@ class Transform:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no image, of a shape that does not fit, or has values that are not finite.
+            ValueError: it is no image, of a shape that does not fit, or has values that are not finite or, of an image, neither
+                bytes nor in [0, 1].
         """
         import torch
 
@@ -143,6 +147,12 @@ class Transform:
         if values.dtype == torch.bool or values.is_complex():
             raise ValueError(f"a sample has bytes or numbers in [0, 1], got {values.dtype}")
         scaled = values.float() / 255 if values.dtype == torch.uint8 else values.float()
+        if self.kind == "image" and scaled.numel():
+            low, high = (float(extreme) for extreme in torch.aminmax(scaled))
+            if low < -_BEYOND or high > 1 + _BEYOND:
+                raise ValueError(
+                    f"an image has bytes (uint8) or numbers in [0, 1], got {values.dtype} from {low:g} to {high:g}"
+                )
         if scaled.shape == self.shape:
             return scaled
         if self.kind == "image" and scaled.dim() in (2, 3):
@@ -157,23 +167,11 @@ class Transform:
         raise ValueError(f"a sample has the shape {self.shape}, got {tuple(values.shape)}")
 
     def _picture(self, image: Any) -> Tensor:
-        import numpy as np
-        import torch
+        from lit_meta.data.readers.image import pixels
 
         if self.kind != "image":
             raise ValueError(f"the network takes arrays of shape {self.shape}, not images: see its card")
-        if image.mode.startswith("I;16"):
-            values = torch.from_numpy(np.asarray(image, dtype=np.float32) / 65535)
-            return self._fitted(values.expand(self.shape[0], -1, -1))
-        if image.has_transparency_data:  # Transparent paper is white.
-            from PIL import Image
-
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        values = torch.from_numpy(
-            np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"), dtype=np.float32) / 255
-        )
-        return self._fitted(values.unsqueeze(0) if values.dim() == 2 else values.permute(2, 0, 1))
+        return self._fitted(pixels(image, channels=1 if self.shape[0] == 1 else 3))
 
     def _fitted(self, values: Tensor) -> Tensor:
         """(channels, any height, any width) in [0, 1] -> the shape of the network's input."""
@@ -186,7 +184,28 @@ class Transform:
                 values = 1 - values
         if values.shape == self.shape:
             return values
-        return _resized(values, self.shape[1:]) if self.box is None else self._boxed(values)
+        if self.box is not None:
+            return self._boxed(values)
+        return self._cut(values) if self.background is None else self._centred(values)
+
+    def _cut(self, values: Tensor) -> Tensor:
+        """The centre of an image, in the proportions of the network's input."""
+        (height, width), (rows, columns) = values.shape[1:], self.shape[1:]
+        kept = [max(1, min(height, round(width * rows / columns))), max(1, min(width, round(height * columns / rows)))]
+        top, left = (height - kept[0]) // 2, (width - kept[1]) // 2
+        return _resized(values[:, top : top + kept[0], left : left + kept[1]], self.shape[1:])
+
+    def _centred(self, values: Tensor) -> Tensor:
+        """A whole image in its own proportions, in the middle of the background."""
+        import torch
+
+        (height, width), (rows, columns) = values.shape[1:], self.shape[1:]
+        scale = min(rows / height, columns / width)
+        whole = _resized(values, [max(1, round(height * scale)), max(1, round(width * scale))])
+        canvas = torch.full(self.shape, float(self.background or 0))
+        top, left = (rows - whole.shape[1]) // 2, (columns - whole.shape[2]) // 2
+        canvas[:, top : top + whole.shape[1], left : left + whole.shape[2]] = whole
+        return canvas
 
     def _boxed(self, values: Tensor) -> Tensor:
         import torch

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lit_meta.data import from_dataset, from_frame, from_tensors, load_source, scenario, tensor_benchmark
 from lit_meta.data.lazy_samples import LazySamples
+from lit_meta.data.readers.image import read_image
 from lit_meta.data.registry import scenario_names, scenario_spec
 from lit_meta.data.sources import registry
 
@@ -63,7 +64,7 @@ def test_folders_for_training_and_testing_are_taken_as_they_are(tmp_path: Path) 
             r"b.3\.png has the shape \(3, 9, 9\).*give size=",
         ),
         (lambda root: [file.unlink() for file in (root / "b").iterdir()], "b holds no images"),
-        (lambda root: [(root / "b" / f"{i}.png").unlink() for i in range(1, 5)], "no test images can be split off"),
+        (lambda root: [(root / "b" / f"{i}.png").unlink() for i in range(1, 5)], "of the 1 samples of class 'b'"),
     ),
 )
 def test_a_bad_image_or_class_is_named(break_it, message: str, tmp_path: Path) -> None:
@@ -71,6 +72,25 @@ def test_a_bad_image_or_class_is_named(break_it, message: str, tmp_path: Path) -
     break_it(root)
     with pytest.raises(ValueError, match=message):
         load_source(f"folder:{root}")
+
+
+def test_pictures_are_read_as_a_viewer_shows_them(tmp_path: Path) -> None:
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    for channels in (1, 3):
+        values = read_image(tmp_path / "deep.png", channels=channels)
+        torch.testing.assert_close(values, torch.from_numpy(deep / 65535).float().expand(channels, 8, 8))
+    assert read_image(tmp_path / "deep.png", channels=1, size=(4, 4)).shape == (1, 4, 4)
+    ink = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    ink.paste((0, 0, 0, 255), (2, 2, 5, 5))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    ink.save(tmp_path / "ink.png", exif=exif)
+    values = read_image(tmp_path / "ink.png", channels=1)[0]
+    assert (float(values[0, 0]), float(values[5, 5]), float(values[2, 2])) == (1.0, 0.0, 1.0)
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match=r"float\.tif cannot be read as an image .*32 bits .*'F'"):
+        read_image(tmp_path / "float.tif")
 
 
 def test_a_folder_train_alone_is_split_and_test_alone_refused(tmp_path: Path) -> None:
@@ -248,7 +268,7 @@ def test_tables_from_files_and_from_pandas(tmp_path: Path) -> None:
         (",a,label\n0,1,1\n1,2,1\n", {}, "a column has no name"),
         ("label,a,label\n0,1,1\n1,2,1\n", {}, "has two columns named 'label'"),
         ("a,label\n1,1\n1e300,1\n", {}, r"sample 1 holds NaN or infinity \(in float32\)"),
-        ("a,label\n1,x\n2,x\n3,y\n", {}, "no test samples, and none can be split off"),
+        ("a,label\n1,x\n2,x\n3,y\n", {}, "no test samples, and none can be split off: .* of class 'x' on"),
         ("a,s,label\n1,train,0\n2,later,0\n", {"split": "s"}, "must say train or test, got 'later'"),
         ("a,s,label\n1,train,0\n2,train,0\n", {"split": "s"}, "says train everywhere"),
         ("a,label\n1,0\n", {"shape": [2, 2]}, r"1 columns do not fill the shape \(2, 2\)"),

@@ -83,6 +83,8 @@ def test_predictions_are_those_of_the_network(digits):
         (np.full((8, 8), np.nan), "NaN"),
         (torch.zeros(0, 8), "empty"),
         (torch.zeros(4), "has the shape"),
+        (np.full((8, 8), 255), "numbers in .0, 1., got torch.int64 from 255 to 255"),
+        (torch.full((1, 8, 8), -1.0), "numbers in .0, 1., got torch.float32 from -1 to -1"),
         ("nowhere.png", "no file"),
     ),
 )
@@ -119,6 +121,55 @@ def test_transparent_paper_is_white():
     ImageDraw.Draw(image).rectangle((10, 10, 18, 18), fill=(0, 0, 0, 255))
     values = zoo.Transform((1, 28, 28), background=0.0)(image)[0, 0]
     assert (float(values[14, 14]), float(values[0, 0])) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("ink", ((255, 255, 255), (255, 255, 0), (0, 0, 0), (90, 0, 0)))
+@pytest.mark.parametrize("paper", ((0, 0, 0), (255, 255, 255)))
+def test_ink_on_transparent_paper_is_read_whatever_its_colour(ink, paper):
+    image = Image.new("RGBA", (28, 28), (*paper, 0))
+    ImageDraw.Draw(image).rectangle((10, 10, 18, 18), fill=(*ink, 255))
+    values = zoo.Transform((1, 28, 28), background=0.0)(image)[0, 0]
+    assert float(values[14, 14]) > 0.8
+    assert float(values[0, 0]) == 0
+
+
+def test_a_page_with_a_transparent_margin_is_a_page():
+    image = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    ImageDraw.Draw(image).rectangle((3, 3, 24, 24), fill=(255, 255, 255, 255))
+    ImageDraw.Draw(image).rectangle((10, 10, 18, 18), fill=(20, 20, 20, 255))
+    values = zoo.Transform((1, 28, 28), background=0.0)(image)[0, 0]
+    assert (float(values[5, 5]), float(values[0, 0])) == (0.0, 0.0)
+    assert float(values[14, 14]) > 0.9
+
+
+@pytest.mark.parametrize("ink", (0, 255))  # On paper and on a blackboard.
+@pytest.mark.parametrize("size", ((64, 16), (16, 64)))
+def test_ink_keeps_its_proportions_on_the_background(size, ink):
+    width, height = size
+    image = Image.new("L", size, 255 - ink)
+    image.paste(ink, (width // 4, height // 4, width * 3 // 4, height * 3 // 4))
+    values = zoo.Transform((1, 16, 16), background=0.0)(image)[0, 0]
+    rows, columns = ((values > 0.5).any(d).nonzero().flatten().tolist() for d in (1, 0))
+    expected = list(range(4, 12)), [7, 8]
+    assert (columns, rows) == (expected if width > height else expected[::-1])
+
+
+def test_a_photograph_of_other_proportions_is_cut_to_its_centre():
+    image = np.zeros((3, 16, 40), dtype=np.float32)
+    image[0, :, :12], image[1, :, 12:28], image[2, :, 28:] = 1, 1, 1
+    for given in (image, image.transpose(0, 2, 1)):
+        values = zoo.Transform((3, 8, 8))(torch.from_numpy(given.copy()))[0]
+        assert torch.equal(values, torch.stack([torch.zeros(8, 8), torch.ones(8, 8), torch.zeros(8, 8)]))
+
+
+def test_a_photograph_is_turned_as_its_camera_was(tmp_path):
+    image = Image.new("RGB", (8, 8), "white")
+    ImageDraw.Draw(image).rectangle((0, 0, 7, 2), fill="black")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # To be turned by 90 degrees to the right.
+    image.save(tmp_path / "turned.png", exif=exif)
+    values = zoo.Transform((1, 8, 8))(tmp_path / "turned.png")[0, 0]
+    assert (values[:, 5:].max(), values[:, :5].min()) == (0, 1)
 
 
 def test_mnist_entries_read_pictures_of_mnist(data_root, tmp_path):

@@ -101,13 +101,16 @@ def described(facts: Facts) -> Callable[[Loader], Loader]:
     return declare
 
 
-def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def stratified_split(
+    y: Tensor, fraction: float, generator: torch.Generator, *, classes: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
     """Splits indices in two, class by class.
 
     Args:
         y: labels, ``(samples,)``.
         fraction: the share of every class that goes to the second part, between 0 and 1 (exclusive).
         generator: selects the samples; nothing else influences the split.
+        classes: names of the labels, for the message.
 
     Returns:
         The sorted indices of the first and of the second part.
@@ -128,8 +131,9 @@ def stratified_split(y: Tensor, fraction: float, generator: torch.Generator) -> 
         members = (y == label).nonzero().flatten()
         count = round(fraction * len(members))
         if not 0 < count < len(members):
+            name = repr(classes[label]) if classes is not None and label < len(classes) else label
             raise ValueError(
-                f"a fraction of {fraction} puts {count} of the {len(members)} samples of class {label} on one side; "
+                f"a fraction of {fraction} puts {count} of the {len(members)} samples of class {name} on one side; "
                 "choose a fraction that leaves some on both"
             )
         members = members[torch.randperm(len(members), generator=generator)]

@@ -123,7 +123,7 @@ def own_source(
     (x, y), parts = train, test
     if parts is None:
         try:
-            first, second = stratified_split(y, fraction, torch.Generator().manual_seed(SPLIT_SEED))
+            first, second = stratified_split(y, fraction, torch.Generator().manual_seed(SPLIT_SEED), classes=classes)
         except ValueError as error:
             raise ValueError(f"{where} has no test samples, and none can be split off: {error}") from None
         (x, y), parts = (_taken(x, first), y[first]), (_taken(x, second), y[second])

@@ -50,7 +50,7 @@ def labelled_files(
     classes = _classes(folder / "train" if alone == ["train"] else folder, suffixes, what)
     files, labels = _flat(classes)
     try:
-        first, second = stratified_split(labels, test, torch.Generator().manual_seed(SPLIT_SEED))
+        first, second = stratified_split(labels, test, torch.Generator().manual_seed(SPLIT_SEED), classes=list(classes))
     except ValueError as error:
         raise ValueError(f"{folder} has no folder test, and no test {what} can be split off: {error}") from None
     parts = [([files[i] for i in index.tolist()], labels[index]) for index in (first, second)]
