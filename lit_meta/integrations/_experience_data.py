@@ -100,8 +100,15 @@ class LightningData(ExperienceData):
         Raises:
             ValueError: they cannot.
         """
+        every = _lightning.epochs_of_a_loader(self._trainer)
         for rule in self._readers:
             name = type(rule).__name__
+            if every is not None:
+                raise ValueError(
+                    f"{name} reads the training data once more when the experience ends, and "
+                    f"reload_dataloaders_every_n_epochs={every} has put others in their place by then: leave it out, or let "
+                    f"every {every} epochs be a trainer.fit, and so an experience, of their own"
+                )
             for loader in self._loaders:
                 if isinstance(loader, Iterator):
                     raise ValueError(

@@ -305,6 +305,14 @@ def training_loaders(trainer: L.Trainer) -> CombinedLoader:
     return cast("CombinedLoader", combined)
 
 
+def epochs_of_a_loader(trainer: L.Trainer) -> int | None:
+    """After how many epochs the present fit makes its training loaders anew; None where it keeps them to its end."""
+    every = int(getattr(trainer, "reload_dataloaders_every_n_epochs", 0))
+    last = trainer.fit_loop.max_epochs
+    kept = not every or (last not in (None, -1) and last - trainer.current_epoch <= every)
+    return None if kept else every
+
+
 def recombined(combined: CombinedLoader, loaders: list[Any]) -> Iterator[Any]:
     """The batches of other loaders, put together as those of a fit are."""
     together = CombinedLoader(combined.iterables, combined._mode)

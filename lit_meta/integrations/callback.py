@@ -34,6 +34,9 @@ class Metaplasticity(L.Callback):
     Every ``trainer.fit`` is one experience: it begins when training starts and ends, with consolidation on the training
     data, when training ends. The rule's memory is part of the Trainer's checkpoints.
 
+    Lightning puts a callback that a module brings (``configure_callbacks``) in the place of the Trainer's of that class, before
+    either of them is asked: a module that brings one should call `check_alone` there. `fit_stream` does.
+
     Args:
         rule: a rule or its spec (see `lit_meta.rules.build_rule`), or several that answer each event in the given order.
         network: the attribute of the LightningModule that maps inputs to outputs (``"backbone.classifier"`` goes

@@ -22,7 +22,17 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lit_meta import EWC, MAS, OWM, SI, Metaplasticity, MetaplasticityPlugin, MetaplasticModule, Session
+from lit_meta import (
+    EWC,
+    MAS,
+    OWM,
+    SI,
+    Metaplasticity,
+    MetaplasticityPlugin,
+    MetaplasticModule,
+    RecursiveReadout,
+    Session,
+)
 from lit_meta.rules import Rule
 from tests.rules.drivers import UserModule, trainer
 
@@ -302,6 +312,46 @@ def test_data_that_can_be_read_once_are_refused_before_anything_is_learned():
     with pytest.raises(ValueError, match="a generator can be read only once: give a loader or a list"):
         trainer(max_epochs=1).fit(module, ((x, y) for x, y in zip(X.split(8), Y.split(8), strict=True)))
     assert all(torch.equal(p, q) for p, q in zip(module.parameters(), start, strict=True))
+
+
+class Reloaded(L.LightningDataModule):
+    """Other samples every time that it is asked for a loader."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = 0
+
+    def train_dataloader(self):
+        self.asked += 1
+        return DataLoader(TensorDataset(X * self.asked, Y), batch_size=8)
+
+
+def test_loaders_that_are_made_anew_are_refused_where_a_rule_reads_them_again():
+    module = MetaplasticModule(small(), rule=EWC())
+    start = [p.clone() for p in module.parameters()]
+    with pytest.raises(ValueError, match=r"reload_dataloaders_every_n_epochs=2 has put others in their place"):
+        trainer(max_epochs=3, reload_dataloaders_every_n_epochs=2).fit(module, Reloaded())
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), start, strict=True))
+
+
+def test_loaders_that_are_made_anew_are_taken_where_all_data_are_those_of_the_last_one():
+    fitted, data = trainer(max_epochs=2, reload_dataloaders_every_n_epochs=2), Reloaded()
+    module = MetaplasticModule(small(), rule=EWC())
+    for fits in (1, 2):  # Lightning counts epochs over all fits.
+        fitted.fit_loop.max_epochs = 2 * fits
+        fitted.fit(module, data)
+        assert (data.asked, module.plasticity.session.experiences) == (fits, fits)
+
+
+@pytest.mark.parametrize("rule", (SI, lambda: RecursiveReadout(ridge=0.1)))
+def test_rules_that_read_no_data_again_learn_from_loaders_made_anew(rule):
+    module, data = MetaplasticModule(small(), rule=rule()), Reloaded()
+    trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(module, data)
+    assert data.asked == 3
+    if isinstance(module.plasticity.rules[0], RecursiveReadout):
+        memory = module.plasticity.rules[0].state.overall
+        total = (memory["class_sums"] + memory["class_counts"][:, None] * memory["shift"]).sum(0)
+        torch.testing.assert_close(total, (X.sum(0) * (1 + 2 + 3)).double(), rtol=1e-4, atol=1e-4)
 
 
 class Noisy(Dataset):
