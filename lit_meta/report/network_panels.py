@@ -77,12 +77,17 @@ def synapses(run: Run) -> Panel | str:
 def final_network(run: Run) -> nn.Module | str:
     """The network that the main learner ended with, of the first seed, or why there is none."""
     from lit_meta.networks import build_network
+
+    return _trained(run, build_network(run.experiment.network, trusted=False))
+
+
+def _trained(run: Run, network: nn.Module) -> nn.Module | str:
+    """A network of the run with the weights of `final_network`."""
     from lit_meta.utils.io import load_tensors
 
     path = run.folder / "model.safetensors"
     if not path.is_file():
         return f"{path.name} is missing."
-    network = build_network(run.experiment.network, trusted=False)
     network.load_state_dict(load_tensors(path))
     return network
 
@@ -117,12 +122,12 @@ def raster(run: Run) -> Panel | str:
     from lit_meta.networks import build_network
     from lit_meta.utils.specs import label
 
-    if not isinstance(build_network(run.experiment.network, trusted=False), SpikingNetwork):
+    network = build_network(run.experiment.network, trusted=False)
+    if not isinstance(network, SpikingNetwork):
         return f"the network ({label(run.experiment.network)}) does not spike."
-    network, benchmark = final_network(run), benchmark_of(run)
-    if isinstance(network, str) or isinstance(benchmark, str):
-        return network if isinstance(network, str) else benchmark
-    assert isinstance(network, SpikingNetwork)
+    trained, benchmark = _trained(run, network), benchmark_of(run)
+    if isinstance(trained, str) or isinstance(benchmark, str):
+        return trained if isinstance(trained, str) else benchmark
     samples = {}
     for position, title in ((0, "from the first experience"), (-1, "from the last experience")):
         inputs, targets = experience_tensors(benchmark.test_stream[position])

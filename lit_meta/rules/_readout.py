@@ -12,7 +12,7 @@ from lit_meta.core.memory_codec import encode_key
 from lit_meta.core.rule import Layer, Synapses
 from lit_meta.core.state import Kept
 from lit_meta.functional.packed import packed_size
-from lit_meta.rules._readout_head import check_size, gathered, parameter_digest
+from lit_meta.rules._readout_head import below, check_size, forms_below, gathered
 from lit_meta.rules._readout_memory import ReadoutMemory
 from lit_meta.rules._readout_sums import Precision, block_key
 from lit_meta.utils.validation import check_class_labels
@@ -83,10 +83,11 @@ class ReadoutRule(ReadoutMemory):
         self._batch: list[tuple[Tensor, Tensor]] = []
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._warned: set[int] = set()
-        self._features_before: bytes | None = None
 
     def begin_experience(self, synapses: Synapses) -> None:
         self._layer = None
+        if self._below_memory is not self.state.overall.get("digest"):
+            self._below = None  # The memory is another one, which was counted in another network or loaded with it.
 
     def sets_weights(self, network: nn.Module) -> Iterable[Layer]:
         head = self._find_head(network)
@@ -143,8 +144,8 @@ class ReadoutRule(ReadoutMemory):
         if head is not None:
             for features, targets in gathered(pending, head):
                 self._count(synapses.network, head, features, targets)
-            if self.freeze and self._features_before is None and not self._sums.empty:
-                self._features_before = parameter_digest(synapses.network, head)
+            if self.freeze and not self._sums.empty and self._is_new(synapses.network, head):
+                self._below = below(synapses.network, head)
 
     def leave_batch(self, synapses: Synapses) -> None:
         self._targets = None
@@ -187,9 +188,13 @@ class ReadoutRule(ReadoutMemory):
 
     def _warn_of_moving_features(self) -> None:
         """Warns of features that have moved while the readout counted: its sums are of features that are gone."""
-        before, self._features_before = self._features_before, None
         network, head = self.state.network, self._layer
-        if before is None or network is None or head is None or before == parameter_digest(network, head):
+        self._below_memory = self.state.overall.get("digest")
+        if not self.freeze or network is None or head is None or self._is_new(network, head):
+            return
+        # It is what the next experience is to find again.
+        before, self._below = self._below, below(network, head)
+        if before == self._below:
             return
         warnings.warn(
             f"the weights below the head changed after {type(self).__name__} had counted samples, whose features are no longer "
@@ -197,6 +202,10 @@ class ReadoutRule(ReadoutMemory):
             "first batch be as large as it",
             stacklevel=2,
         )
+
+    def _is_new(self, network: nn.Module, head: nn.Linear) -> bool:
+        """Whether the parameters below the head were not looked at yet, or others have come since."""
+        return self._below is None or self._below.forms != forms_below(network, head)
 
     def _warn_of_uncounted(self) -> None:
         """Classes all of whose samples so far came before the features were final."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from itertools import chain
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,9 +58,34 @@ def head_input(network: nn.Module, head: nn.Linear, inputs: Tensor) -> Tensor:
     return seen[0]
 
 
-def parameter_digest(network: nn.Module, head: nn.Linear) -> bytes:
-    """A digest of the parameters that compute the features, without buffers: gates and statistics may move."""
-    return _digest(network.parameters(), head)
+class Below(NamedTuple):
+    """What was below a head when its parameters were last looked at.
+
+    Attributes:
+        forms: shapes and types of all parameters but the head's.
+        digest: of the same, without buffers: gates and statistics may move.
+    """
+
+    forms: tuple[tuple[torch.Size, torch.dtype], ...]
+    digest: bytes
+
+
+def below(network: nn.Module, head: nn.Linear) -> Below:
+    """The parameters that compute the features."""
+    return Below(forms_below(network, head), _hashed(network.parameters(), head, hashlib.sha256()).digest())
+
+
+def forms_below(network: nn.Module, head: nn.Linear) -> tuple[tuple[torch.Size, torch.dtype], ...]:
+    """As of `Below`."""
+    own = {id(parameter) for parameter in head.parameters()}
+    return tuple((parameter.shape, parameter.dtype) for parameter in network.parameters() if id(parameter) not in own)
+
+
+def below_and_digest(network: nn.Module, head: nn.Linear) -> tuple[Below, Tensor]:
+    """`below` and `feature_digest`, of which the parameters are read once."""
+    parameters = _hashed(network.parameters(), head, hashlib.sha256())
+    everything = _hashed(network.buffers(), head, parameters.copy())
+    return Below(forms_below(network, head), parameters.digest()), _bytes(everything.digest())
 
 
 def feature_digest(network: nn.Module, head: nn.Linear) -> Tensor:
@@ -73,17 +98,20 @@ def feature_digest(network: nn.Module, head: nn.Linear) -> Tensor:
         >>> bool(torch.equal(before, feature_digest(network, network[1])))
         True
     """
-    digest = _digest(chain(network.parameters(), network.buffers()), head)
+    return below_and_digest(network, head)[1]
+
+
+def _bytes(digest: bytes) -> Tensor:
     return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
 
-def _digest(tensors: Iterable[Tensor], head: nn.Linear) -> bytes:
-    own, digest = {id(parameter) for parameter in head.parameters()}, hashlib.sha256()
+def _hashed(tensors: Iterable[Tensor], head: nn.Linear, digest: hashlib._Hash) -> hashlib._Hash:
+    own = {id(parameter) for parameter in head.parameters()}
     for tensor in tensors:
         if id(tensor) not in own:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(raw_bytes(tensor))
-    return digest.digest()
+    return digest
 
 
 def check_size(features: Tensor, what: str) -> None:

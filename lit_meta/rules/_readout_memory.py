@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
 from lit_meta.functional.readout import CenteredMoments, Readout, centered_moments
-from lit_meta.rules._readout_head import check_size, feature_digest, find_head, head_input
+from lit_meta.rules._readout_head import Below, below_and_digest, check_size, feature_digest, find_head, head_input
 from lit_meta.rules._readout_residual import Residual
 from lit_meta.rules._readout_sums import Precision, ReadoutSums
 from lit_meta.utils.heap import return_free_memory
@@ -49,6 +49,8 @@ class ReadoutMemory(Rule):
         self.block = block
         self._solved: tuple[Tensor, int, nn.Linear] | None = None
         self._changes = 0
+        self._below: Below | None = None
+        self._below_memory: Tensor | None = None  # The memory's digest that `_below` was looked at beside.
 
     # To be given by the rule itself.
 
@@ -252,7 +254,8 @@ class ReadoutMemory(Rule):
         first = sums.empty
         sums.add(features, targets, head.out_features, centered=head.bias is not None)
         if first:
-            self.state.overall["digest"] = feature_digest(network, head).to(features.device)
+            self._below, digest = below_and_digest(network, head)
+            self.state.overall["digest"] = self._below_memory = digest.to(features.device)
         self._changes += 1
 
     def _features(self, network: nn.Module, head: nn.Linear, inputs: Tensor, targets: Tensor) -> Tensor:

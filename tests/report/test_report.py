@@ -10,9 +10,12 @@ import pytest
 import torch
 import yaml
 
+from lit_meta import networks
 from lit_meta.cli import main
 from lit_meta.report import read_run, run_panels, write_report
 from lit_meta.report.html import batching_table, page, results_table
+from lit_meta.report.network_panels import raster
+from lit_meta.report.panel import Panel
 from lit_meta.report.panels import cost_panel
 from lit_meta.report.stream_panels import _by_class
 from lit_meta.report.style import COLORS, learner_series, run_series
@@ -298,3 +301,12 @@ def test_on_a_narrow_page_panels_are_below_each_other(make_run: MakeRun) -> None
         assert len(set(places)) == len(places)
         assert len({round(box.x0, 6) for box in below}) == 1
         assert [box.y0 for box in below] == sorted((box.y0 for box in below), reverse=True)
+
+
+def test_a_raster_builds_its_network_once(spiking_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, built = networks.build_network, []
+    monkeypatch.setattr(
+        networks, "build_network", lambda *args, **options: built.append(args) or build(*args, **options)
+    )
+    assert isinstance(raster(read_run(spiking_run)), Panel)
+    assert len(built) == 1

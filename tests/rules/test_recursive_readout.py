@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from lit_meta import Session, StreamingLDA
 from lit_meta.evaluation.accuracy import predict
-from lit_meta.rules import RecursiveReadout
+from lit_meta.rules import RecursiveReadout, _readout_head
+from lit_meta.utils.raw import raw_bytes
 
 
 def learn(network, rule, batches, boundaries=()):
@@ -442,3 +443,64 @@ def test_features_that_only_double_precision_can_hold_are_learned() -> None:
     rule.learn(network, [(inputs, torch.tensor([0, 0, 1, 1]))])
     rule.write(network)
     assert network(inputs).argmax(1).tolist() == [0, 0, 1, 1]
+
+
+def step(session: Session, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    with session.step(x, y, torch.optim.SGD(network.parameters(), lr=0.1)):
+        F.cross_entropy(network.train()(x), y).backward()
+
+
+def test_the_parameters_below_the_head_are_read_once_an_experience(monkeypatch) -> None:
+    x, y = samples()
+    read: list[int] = []
+    monkeypatch.setattr(_readout_head, "raw_bytes", lambda tensor: read.append(1) or raw_bytes(tensor))
+    network, rule = network_of(), RecursiveReadout(ridge=1e-3)
+    session = learn(network, rule, [])
+    for experience in range(3):
+        for part in (slice(0, 50), slice(50, 100)):
+            step(session, network, x[part], y[part])
+        session.end_experience()
+        # A weight and a bias each time; the first experience reads them when it begins to count, too.
+        assert len(read) == 2 * (experience + 2)
+        session.begin_experience()
+
+
+@pytest.mark.parametrize("between", (False, True))
+def test_features_that_move_are_warned_of_once(between: bool) -> None:
+    x, y = samples()
+    network, rule = network_of(), RecursiveReadout(ridge=1e-3)
+    session = learn(network, rule, [(x, y)])
+    if between:
+        session.end_experience()
+    with torch.no_grad():
+        network[0].weight[0, 0] += 1
+    if between:
+        session.begin_experience()
+        step(session, network, x, y)
+    with pytest.warns(UserWarning, match="weights below the head changed after RecursiveReadout had counted samples"):
+        session.end_experience()
+    session.begin_experience()
+    step(session, network, x, y)
+    session.end_experience()
+
+
+def test_a_memory_that_is_loaded_with_its_network_is_no_change_of_the_features() -> None:
+    x, y = samples()
+    network, rule = network_of(), RecursiveReadout(ridge=1e-3)
+    learn(network, rule, [(x, y)]).end_experience()
+    other = network_of(seed=5)
+    memory = learn(other, RecursiveReadout(ridge=1e-3), [(x, y)])
+    network.load_state_dict(other.state_dict())
+    rule.state.load_state_dict(memory.rules[0].state.state_dict())
+    learn(network, rule, [(x, y)]).end_experience()
+
+
+def test_parameters_that_come_below_the_head_are_no_change_of_the_features() -> None:
+    x, y = samples()
+    network, rule = network_of(), RecursiveReadout(ridge=1e-3, head="2")
+    session = learn(network, rule, [(x, y)])
+    session.end_experience()
+    network.register_parameter("unused", nn.Parameter(torch.zeros(3)))
+    session.begin_experience()
+    step(session, network, x, y)
+    session.end_experience()
