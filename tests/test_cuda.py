@@ -67,7 +67,8 @@ def test_a_rule_gives_the_weights_of_the_processor(name, make_network, two_exper
         assert two.device.type == DEVICE
         assert bool(torch.isfinite(two).all())
         if name not in DRAWN_THERE:
-            torch.testing.assert_close(one, two.cpu(), rtol=1e-8, atol=1e-10)
+            close = 1e-4 if name == "critical-period" else 1e-8  # It whitens patches of single precision.
+            torch.testing.assert_close(one, two.cpu(), rtol=close, atol=close / 100)
 
 
 @pytest.mark.parametrize(("first", "second"), ((DEVICE, "cpu"), ("cpu", DEVICE)))

@@ -153,7 +153,21 @@ def check_gradients(synapses: Synapses, *, every: bool) -> str | None:
         synapses: whose gradients are checked.
         every: look at every number, which takes as long as a rule does that adds to the gradient.
     """
-    names = set(synapses.names)
+    parts = _telling_parts(synapses, every)
+    if parts and parts[0][1].is_cuda and _finite_together([part for _, part in parts]):
+        return None
+    for name, part in parts:
+        if _squares_are_finite(part):
+            continue
+        if not all_finite(part):
+            return f"the loss, or the gradient of {name!r}, is NaN or infinite"
+        return f"the gradient of {name!r} is as large as {float(part.abs().max()):.1e}, and its products overflow"
+    return None
+
+
+def _telling_parts(synapses: Synapses, every: bool) -> list[tuple[str, Tensor]]:
+    """By parameter, the numbers of its gradient that are checked."""
+    names, parts = set(synapses.names), []
     for name, parameter in zip(synapses.names, synapses.parameters, strict=True):
         gradient = parameter.grad
         if gradient is None:
@@ -166,12 +180,17 @@ def check_gradients(synapses: Synapses, *, every: bool) -> str | None:
             part = gradient.coalesce().values() if gradient.is_sparse else gradient
         else:
             part = gradient.movedim(0, -1)[(0,) * (gradient.dim() - 1)]
-        if _squares_are_finite(part):
-            continue
-        if not all_finite(part):
-            return f"the loss, or the gradient of {name!r}, is NaN or infinite"
-        return f"the gradient of {name!r} is as large as {float(part.abs().max()):.1e}, and its products overflow"
-    return None
+        parts.append((name, part))
+    return parts
+
+
+def _finite_together(parts: Sequence[Tensor]) -> bool:
+    """Whether all sums of squares are finite, waiting for a GPU once; False where that takes a closer look."""
+    if not all(part.is_floating_point() for part in parts):
+        return False
+    wide = [torch.float64 if part.dtype == torch.float64 else torch.float32 for part in parts]
+    norms = [torch.linalg.vector_norm(part, dtype=dtype).float() for part, dtype in zip(parts, wide, strict=True)]
+    return math.isfinite(float(torch.stack(norms).sum()))
 
 
 def _squares_are_finite(values: Tensor) -> bool:

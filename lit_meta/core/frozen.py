@@ -58,7 +58,7 @@ class Frozen:
             (f"{place}.{name}" if place and name else place or name, module)
             for place, root in {"": network, **beside}.items()
             for name, module in root.named_modules()
-            if id(module) not in exempt
+            if id(module) not in exempt and not _has_one_mode(name, module)
         ]
         self._watch = self._watch_inputs(network) if owner is not None and _learns_beside(owner, network) else None
         for name, module in named:
@@ -143,6 +143,24 @@ class Frozen:
         # The host has called network.eval() since: evaluation mode is now its own choice.
         if self._host_trains and self.evaluates:
             self._changed = {}
+
+
+def _has_one_mode(name: str, module: nn.Module) -> bool:
+    """Whether a module is a recurrent layer without dropout, whose mode changes nothing.
+
+    cuDNN's refuse a backward pass in evaluation mode, and the host's goes through them.
+
+    Raises:
+        ValueError: a recurrent layer with dropout on a GPU, which cannot be kept still.
+    """
+    if not isinstance(module, nn.RNNBase):
+        return False
+    if module.dropout and any(p.is_cuda and p.requires_grad for p in module.parameters()):
+        raise ValueError(
+            f"module {name!r} ({type(module).__name__}) has dropout, which a frozen feature must not have, and on a GPU cannot "
+            "be in evaluation mode while others learn: freeze its parameters (requires_grad_(False)), or set its dropout to 0"
+        )
+    return not module.dropout
 
 
 def _beside(owner: nn.Module, network: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from torch import nn
 
+from lit_meta._version import __version__
 from lit_meta.data.benchmark import Benchmark
 from lit_meta.experiments.checks import check_specs, key_named
 from lit_meta.experiments.config import Experiment
@@ -148,7 +149,8 @@ def summarize(results: Sequence[StreamResult]) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Versions of the libraries that results depend on."""
-    return {name: version(name) for name in ("lit-meta", "torch", "lightning", "avalanche-lib")}
+    # Its own is no matter of installed packages: a copy on the path, as on a cluster, has none.
+    return {"lit-meta": __version__} | {name: version(name) for name in ("torch", "lightning", "avalanche-lib")}
 
 
 def run_experiment(

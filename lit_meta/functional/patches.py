@@ -79,7 +79,12 @@ def competitive_hebbian(patches: Tensor, directions: Tensor, history: Tensor, *,
     total = history
     for _ in range(sweeps):
         drive, winner = (patches @ directions.T).max(1)
-        total = history.index_add(0, winner, patches * drive.clamp(min=0.0).unsqueeze(1))
+        strength = drive.clamp(min=0.0)
+        if history.is_cuda:  # There index_add adds in an order of its own each time, and no run could be remade.
+            wins = torch.zeros(len(history), len(patches), dtype=history.dtype, device=history.device)
+            total = history + wins.scatter_(0, winner.unsqueeze(0), strength.unsqueeze(0)) @ patches
+        else:
+            total = history.index_add(0, winner, patches * strength.unsqueeze(1))
         norm = total.norm(dim=1, keepdim=True)
         directions = torch.where(norm > 0, total / norm.clamp(min=torch.finfo(norm.dtype).tiny), directions)
     return directions, total

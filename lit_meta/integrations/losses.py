@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_meta.utils.validation import extremes
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -26,7 +28,7 @@ def check_labels(outputs: Tensor, targets: Tensor) -> None:
             f"a classification loss takes outputs (batch, classes) and labels (batch,), got {tuple(outputs.shape)} "
             f"and {tuple(targets.shape)}"
         )
-    low, high = (int(bound) for bound in torch.aminmax(targets))
+    low, high = extremes(targets)
     if low < 0 or high >= outputs.shape[1]:
         raise ValueError(
             f"got the label {low if low < 0 else high}, but the head has {outputs.shape[1]} outputs: labels go from 0 to "

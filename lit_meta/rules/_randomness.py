@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 
 import torch
@@ -13,7 +14,8 @@ from lit_meta.core.state import State
 def draw_normal(state: State, like: Sequence[Tensor], seed: int, copies: int | None = None) -> list[Tensor]:
     """Standard normal numbers, from a generator whose state is stored in the rule's state.
 
-    A run resumed from a saved state therefore draws the same numbers as an uninterrupted one.
+    A run resumed from a saved state therefore draws the same numbers as an uninterrupted one. On another kind of device than
+    where it was saved (a GPU, and then a processor), it draws others, that depend on the saved state alone.
 
     Args:
         state: the rule's state; its quantity ``"generator"`` is written.
@@ -22,10 +24,13 @@ def draw_normal(state: State, like: Sequence[Tensor], seed: int, copies: int | N
         copies: how many for each entry, as a first dimension; None without that dimension.
     """
     generator = torch.Generator(like[0].device)
-    if "generator" in state:
-        generator.set_state(state.overall["generator"].cpu())
-    else:
+    saved = state.overall["generator"].cpu() if "generator" in state else None
+    if saved is None:
         generator.manual_seed(seed)
+    elif saved.shape == generator.get_state().shape:
+        generator.set_state(saved)
+    else:  # Of another kind of device, whose generator cannot go on here.
+        generator.manual_seed(zlib.crc32(saved.numpy().tobytes()))
     lead = () if copies is None else (copies,)
     drawn = [torch.randn((*lead, *t.shape), generator=generator, device=t.device, dtype=t.dtype) for t in like]
     state.overall["generator"] = generator.get_state()

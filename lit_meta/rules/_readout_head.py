@@ -14,6 +14,7 @@ from lit_meta.core.errors import DivergedError
 from lit_meta.rules._readout_sums import SAMPLES_AT_ONCE
 from lit_meta.utils.modes import modes_kept
 from lit_meta.utils.raw import raw_bytes
+from lit_meta.utils.validation import extremes
 
 
 def find_head(network: nn.Module, name: str | None, rule: str) -> nn.Linear:
@@ -124,7 +125,7 @@ def check_size(features: Tensor, what: str) -> None:
     flat = features.flatten()
     if float(flat.dot(flat)) < bound * bound:
         return
-    low, high = (float(extreme) for extreme in torch.aminmax(flat))
+    low, high = extremes(flat)
     if -bound < low and high < bound:
         return
     remedy = "nothing was learned from this batch"

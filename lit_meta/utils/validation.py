@@ -34,6 +34,21 @@ def all_finite(values: Tensor) -> bool:
     return cmath.isfinite(total.item()) or bool(torch.isfinite(values).all())
 
 
+def extremes(values: Tensor) -> tuple[float, float]:
+    """The smallest and the largest of some numbers, waiting for a GPU once and not twice.
+
+    Args:
+        values: any shape, not empty.
+
+    Example:
+        >>> extremes(torch.tensor([3, 1, 2]))
+        (1, 3)
+    """
+    bounds = torch.aminmax(values)
+    low, high = torch.stack(tuple(bounds)).tolist() if values.is_cuda else (bound.item() for bound in bounds)
+    return low, high
+
+
 def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
     """Checks that ``targets`` are integer labels in ``range(classes)``.
 
@@ -58,7 +73,7 @@ def check_class_labels(targets: Tensor, classes: int, rule: str) -> None:
         raise ValueError(f"{rule} needs one label a sample, a tensor of shape (batch,), got {tuple(targets.shape)}")
     if targets.numel() == 0:
         raise ValueError(f"{rule} got an empty batch")
-    low, high = (int(bound) for bound in torch.aminmax(targets))
+    low, high = extremes(targets)
     if low < 0 or high >= classes:
         invalid = low if low < 0 else high
         raise ValueError(

@@ -305,6 +305,18 @@ def test_features_that_may_learn_keep_their_mode():
     assert int(network[1].num_batches_tracked) == 1
 
 
+@pytest.mark.parametrize(("layer", "trains"), ((nn.LSTM(3, 4), True), (nn.GRU(3, 4, num_layers=2, dropout=0.5), False)))
+def test_a_recurrent_layer_keeps_the_mode_that_its_backward_pass_needs_on_a_gpu(layer, trains):
+    """cuDNN refuses one in evaluation mode; without dropout the modes do the same."""
+    network = nn.ModuleDict({"recurrent": layer, "norm": nn.BatchNorm1d(4), "head": nn.Linear(4, 2)}).train()
+    frozen = Frozen(network, [network["head"]])
+    frozen.hold()
+    assert (layer.training, network["norm"].training) == (trains, False)
+    frozen.release()
+    assert layer.training
+    assert network["norm"].training
+
+
 def test_a_rule_that_freezes_nothing_leaves_modes_alone():
     network, (x, y) = small(), batch()
     session = Session(network, EWC())

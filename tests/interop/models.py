@@ -79,7 +79,7 @@ class Adversarial(L.LightningModule):
         real, generate = batch[0], self.optimizers()[0]
         discriminate = self.optimizers()[1]
         judge = self.network.discriminator
-        fake = self.network.generator(torch.randn(len(real), 3))
+        fake = self.network.generator(torch.randn(len(real), 3, device=self.device))
         discriminate.zero_grad()
         self.manual_backward(F.softplus(-judge(real)).mean())
         self.manual_backward(F.softplus(judge(fake.detach())).mean())

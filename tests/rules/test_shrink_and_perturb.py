@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from lit_meta import Session, ShrinkAndPerturb
+from lit_meta.core.state import State
+from lit_meta.rules._randomness import draw_normal
 
 
 def run(rule, steps, width=2):
@@ -48,3 +50,18 @@ def test_without_a_task_weights_have_the_variance_at_which_noise_and_shrinking_b
 def test_bad_hyperparameters(arguments, message):
     with pytest.raises(ValueError, match=message):
         ShrinkAndPerturb(**arguments)
+
+
+def test_a_memory_from_another_kind_of_device_goes_on_with_numbers_of_its_own():
+    """A GPU's generator has another state: 16 bytes."""
+    like = [torch.zeros(3)]
+
+    def drawn(saved):
+        state = State()
+        state.overall["generator"] = torch.tensor(saved, dtype=torch.uint8)
+        return draw_normal(state, like, seed=0)[0], state.overall["generator"]
+
+    first, after = drawn([1] * 16)
+    assert torch.equal(first, drawn([1] * 16)[0])
+    assert not torch.equal(first, drawn([2] * 16)[0])
+    assert len(after) == len(torch.Generator().get_state())

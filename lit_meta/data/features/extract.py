@@ -103,7 +103,7 @@ def extract_features(
     missing = store.missing()
     if not missing:
         return store
-    network.extract(images.train_x[:2])  # Checks of images, mode and features.
+    network.extract(images.train_x[:2].to(_device(network)))  # Checks of images, mode and features.
     fastest = _form(network, images.train_x, form, batch_size)
     total, done, started = sum(described.samples.values()), 0, time.perf_counter()
     before = total - sum(where.stop - where.start for _, _, where in missing)
@@ -149,9 +149,12 @@ def _form(network: Backbone, images: Tensor, form: str | None, batch_size: int |
     return fastest_form(network, images, forms=forms, batches=BATCHES if batch_size is None else [batch_size])[0]
 
 
+def _device(network: Backbone) -> torch.device:
+    return next(network.parameters()).device
+
+
 def _features(network: Backbone, form: Form, images: Tensor) -> Tensor:
-    device = next(network.parameters()).device
-    parts = []
+    device, parts = _device(network), []
     with torch.inference_mode():
         for x in images.split(form.batch):
             # A traced form takes batches of one size: the last one is filled up.

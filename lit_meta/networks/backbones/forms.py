@@ -126,7 +126,7 @@ def fastest_form(
     """
     if len(images) == 0:
         raise ValueError("a measurement needs at least one image")
-    prepared = network.prepared(images[: max(batches)])
+    prepared = network.prepared(images[: max(batches)].to(next(network.parameters()).device))
     prepared = prepared.repeat(-(-max(batches) // len(prepared)), 1, 1, 1)[: max(batches)]
     best: Form | None = None
     rows: list[dict[str, Any]] = []

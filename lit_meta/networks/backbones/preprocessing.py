@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_meta.utils.arguments import require_count
+from lit_meta.utils.validation import extremes
 
 Interpolation = Literal["bicubic", "bilinear", "nearest"]
 
@@ -99,7 +100,7 @@ class Preprocessing:
         x = x.float() / 255 if x.dtype == torch.uint8 else x
         if not x.is_floating_point():
             raise TypeError(f"images must be floating point in [0, 1] or bytes, got {x.dtype}")
-        low, high = (float(bound) for bound in torch.aminmax(x)) if x.numel() else (0.0, 1.0)
+        low, high = extremes(x) if x.numel() else (0.0, 1.0)
         if not (low > -1e-3 and high < 1 + 1e-3):
             raise ValueError(
                 f"images must have values in [0, 1], got {low:.3g} to {high:.3g}: the transform standardises them itself "
