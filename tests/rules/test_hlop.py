@@ -203,3 +203,20 @@ def test_a_stream_of_permutations_is_kept():
     naive_past, naive = permuted_digits(None)
     assert past > naive_past + 0.15
     assert average > naive + 0.1
+
+
+def test_spiking_lateral_neurons_never_amplify_a_step():
+    """Rounded answers leave overlaps, which made the largest eigenvalue of the connections exceed 2 after a few experiences."""
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(12, 3))
+    session = Session(network, HLOP(neurons=3, neurons_added=3, spike_levels=2, spike_range=4.0, learning_rate=1.0))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    for _ in range(4):
+        x, y = torch.randn(40, 12, generator=generator) * 2, torch.randint(3, (40,), generator=generator)
+        with session.experience([(x, y)]):
+            for inputs, targets in zip(x.split(8), y.split(8), strict=True):
+                with session.step(inputs, targets, optimizer):
+                    F.cross_entropy(network(inputs), targets).backward()
+    rows = session.rules[0].state["subspace"]["0"]
+    assert rows.shape == (9, 13)
+    torch.testing.assert_close(rows @ rows.mT, torch.eye(9), atol=1e-5, rtol=0)
