@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -38,6 +39,7 @@ def report(options: Namespace) -> dict[str, Any]:
     ]
     caption = "in brackets: 95 % t-interval over seeds"
     table("report: average accuracy at the end (%)", ("run", "learner", "accuracy"), rows, caption)
-    console().print(f"{len(facts['figures'])} figure files are in the run folders", soft_wrap=True)
+    folders = ", ".join(sorted({str(Path(figure).parent) for figure in facts["figures"]}))
+    console().print(f"{len(facts['figures'])} figure files are in {folders}", soft_wrap=True)
     console().print(f"the page is {facts['page']}", soft_wrap=True)
     return facts

@@ -15,8 +15,8 @@ def trained(name: str) -> tuple[nn.Module, Experiment, int]:
     """The network of a zoo entry or of a run folder, its experiment, and the seed it is of."""
     from lit_meta import zoo
     from lit_meta.experiments.run import Experiment, load_experiment
+    from lit_meta.experiments.run_folder import load_final_weights
     from lit_meta.networks import build_network
-    from lit_meta.utils.io import load_tensors
 
     folder = Path(name)
     if not (folder / "config.yaml").is_file():
@@ -28,5 +28,4 @@ def trained(name: str) -> tuple[nn.Module, Experiment, int]:
         return zoo.load(name), Experiment.from_dict(described["experiment"]), described["seed"]
     experiment = load_experiment(str(folder / "config.yaml"))
     network = build_network(experiment.for_learner("rule").network, trusted=False)
-    network.load_state_dict(load_tensors(folder / "model.safetensors"))
-    return network, experiment, experiment.seeds[0]
+    return load_final_weights(network, folder), experiment, experiment.seeds[0]

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lit_meta.experiments.config import Experiment
 from lit_meta.streams.checkpoints import learned_experiences
-from lit_meta.utils.io import check_folder, load_yaml, save_yaml
+from lit_meta.utils.io import check_folder, load_tensors, load_yaml, save_yaml
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SNAPSHOTS_FOLDER = "snapshots"  # The first seed's network after each experience, where it is small.
 
@@ -47,6 +51,22 @@ def check_config(experiment: Experiment, run_dir: Path, *, resume: bool, overwri
             f"{run_dir} holds checkpoints and no config.yaml that says of which experiment: use another run_dir, or start "
             "afresh with --overwrite"
         )
+
+
+def load_final_weights(network: nn.Module, run_dir: Path) -> nn.Module:
+    """Gives a network the weights that the main learner ended with, of the first seed; returns it.
+
+    Raises:
+        FileNotFoundError: they are not there.
+        ValueError: the file is damaged, or holds those of another network.
+    """
+    path = run_dir / "model.safetensors"
+    try:
+        network.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split(":", 1)[-1].split())
+        raise ValueError(f"{path} holds the weights of another network than config.yaml describes: {reason}") from None
+    return network
 
 
 def _has_begun(run_dir: Path, learner: str = "*") -> bool:

@@ -83,13 +83,12 @@ def final_network(run: Run) -> nn.Module | str:
 
 def _trained(run: Run, network: nn.Module) -> nn.Module | str:
     """A network of the run with the weights of `final_network`."""
-    from lit_meta.utils.io import load_tensors
+    from lit_meta.experiments.run_folder import load_final_weights
 
-    path = run.folder / "model.safetensors"
-    if not path.is_file():
-        return f"{path.name} is missing."
-    network.load_state_dict(load_tensors(path))
-    return network
+    try:
+        return load_final_weights(network, run.folder)
+    except (FileNotFoundError, ValueError) as error:
+        return f"{error}."
 
 
 def benchmark_of(run: Run) -> Any:

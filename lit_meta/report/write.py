@@ -13,6 +13,7 @@ from lit_meta.report.panels import along_stream_panel, cost_panel, run_panels
 from lit_meta.report.runs import Run, read_run
 from lit_meta.report.style import save_figure
 from lit_meta.utils.files import write_text
+from lit_meta.utils.io import check_folder, check_target
 from lit_meta.utils.specs import label
 
 
@@ -21,7 +22,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes the figures of finished runs, and a single page that shows them all.
 
-    Every figure is saved as PNG and SVG in its run's ``figures/``; those that compare runs go into a folder beside the page.
+    Every figure is saved as PNG and SVG in its run's ``figures/``; those that compare runs go into a folder beside the page, as
+    do those of a run whose folder is read-only.
 
     Args:
         run_dirs: folders of finished runs.
@@ -33,7 +35,7 @@ def write_report(
         of every learner (mean, low, high, in [0, 1]) and the figures left out.
 
     Raises:
-        ValueError: no folder, or one that cannot be read.
+        ValueError: no folder, or one that cannot be read, or no place that can be written to; nothing is drawn then.
         FileNotFoundError: a folder without a finished run.
     """
     if not run_dirs:
@@ -42,26 +44,37 @@ def write_report(
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise ValueError("the same run folder was given twice")
     target = Path(file) if file is not None else runs[0].folder / "report.html"
+    check_target(target)
+    beside = target.parent / f"{target.stem}_figures"
+    places = [_place(run, beside / f"{number}_{run.folder.resolve().name}") for number, run in enumerate(runs, 1)]
     written: list[str] = []
     gallery = []
-    for run in runs:
+    for run, place in zip(runs, places, strict=True):
         figures, left_out = run_panels(run)
         gallery.append((figures, left_out))
         for panel in figures:
-            written += map(str, save_figure(panel.figure, run.folder / "figures", panel.name, panel.title))
+            written += map(str, save_figure(panel.figure, place, panel.name, panel.title))
         if on_run is not None:
             on_run(run.name)
     comparison = compare(runs) if len(runs) > 1 else []
     for panel in comparison:
-        written += map(
-            str, save_figure(panel.figure, target.parent / f"{target.stem}_figures", panel.name, panel.title)
-        )
+        written += map(str, save_figure(panel.figure, beside, panel.name, panel.title))
     write_text(target, page(runs, gallery, comparison))
     facts = [
         {"name": run.name, "folder": str(run.folder), "accuracy": _accuracies(run), "left_out": left_out}
         for run, (_, left_out) in zip(runs, gallery, strict=True)
     ]
     return {"page": str(target), "figures": written, "runs": facts}
+
+
+def _place(run: Run, otherwise: Path) -> Path:
+    """Where the figures of a run go: its own folder, which may be somebody else's."""
+    try:
+        check_folder(run.folder / "figures")
+    except ValueError:
+        check_folder(otherwise)
+        return otherwise
+    return run.folder / "figures"
 
 
 def compare(runs: Sequence[Run]) -> list[Panel]:

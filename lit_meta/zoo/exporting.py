@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lit_meta.utils.arguments import require_one_of
+from lit_meta.utils.io import check_folder
 from lit_meta.zoo.cards import read_card
 from lit_meta.zoo.layout import GOLDEN, locate
 
@@ -42,6 +43,7 @@ def export(source: str | Path, folder: str | Path, *, format: str = "safetensors
     target = Path(folder) / (card["name"] + _SUFFIXES.get(format, ""))
     if target.exists():
         raise FileExistsError(f"{target} is there already")
+    check_folder(target.parent)
     if format == "safetensors":
         target.mkdir(parents=True)
         for file, path in files.paths.items():
@@ -86,7 +88,8 @@ def _write_program(network: Any, golden: dict[str, Any], path: Path) -> None:
     import torch
 
     program = _program(network, golden)
-    _compare(program.module()(golden["inputs"]), golden["outputs"])
+    with torch.no_grad():
+        _compare(program.module()(golden["inputs"]), golden["outputs"])
     # The suffix decides how torch writes it.
     place = path.with_suffix(".pt2")
     torch.export.save(program, place)

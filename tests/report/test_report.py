@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from lit_meta.report.style import COLORS, learner_series, run_series
 from lit_meta.report.text import summary
 from lit_meta.report.weight_figures import first_and_last
 from lit_meta.report.write import compare
-from lit_meta.utils.io import load_tensors
+from lit_meta.utils.io import load_tensors, save_tensors
 from tests.report.conftest import MakeRun
 
 RULE = [[[1.0, 0.0], [0.6, 0.8]], [[0.9, 0.0], [0.5, 0.7]], [[0.8, 0.0], [0.4, 0.6]]]
@@ -310,3 +313,50 @@ def test_a_raster_builds_its_network_once(spiking_run: Path, monkeypatch: pytest
     )
     assert isinstance(raster(read_run(spiking_run)), Panel)
     assert len(built) == 1
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Makes a folder read-only, also for root."""
+
+    def make(folder: Path) -> None:
+        access = os.access
+        monkeypatch.setattr(
+            os, "access", lambda path, mode: not Path(path).is_relative_to(folder) and access(path, mode)
+        )
+
+    return make
+
+
+def test_a_run_that_is_read_only_is_reported_elsewhere(
+    make_run: MakeRun, read_only: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run({"rule": RULE})
+    before = sorted(folder.rglob("*"))
+    read_only(folder)
+    assert main(["report", str(folder)]) == 1
+    assert "report.html cannot be written" in capsys.readouterr().err.replace("\n", "")
+    facts = write_report([folder], file=tmp_path / "page.html")
+    assert {Path(figure).parent for figure in facts["figures"]} == {tmp_path / "page_figures" / "1_run"}
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    (
+        (lambda file: file.write_bytes(file.read_bytes()[:100]), "is not a whole safetensors file"),
+        (lambda file: save_tensors(file, {"other": torch.zeros(2)}), "weights of another network than config.yaml"),
+        (lambda file: file.unlink(), "there is no file"),
+    ),
+)
+def test_damaged_weights_are_a_reason_and_leave_the_other_figures(
+    spiking_run: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(spiking_run, tmp_path / "run"))
+    spoil(folder / "model.safetensors")
+    facts = write_report([folder])
+    (reason,) = [text for text in facts["runs"][0]["left_out"] if text.startswith("Spike raster")]
+    assert message in reason
+    assert len(facts["figures"]) > 4
+    assert main(["retention", str(folder), str(folder)]) == 1
+    assert message in capsys.readouterr().err.replace("\n", " ")

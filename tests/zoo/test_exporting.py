@@ -9,6 +9,7 @@ from lit_meta import zoo
 from lit_meta.cli import main
 from lit_meta.data import load_source
 from lit_meta.networks import build_network
+from lit_meta.zoo import exporting
 
 ANN = "mlp.ewc_split-digits"
 
@@ -129,3 +130,17 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
         zoo.export(ANN, tmp_path, format="nir")
     with pytest.raises(ValueError, match="format must be one of"):
         zoo.export(ANN, tmp_path, format="pickle")
+
+
+def test_a_program_is_compared_without_a_gradient(tmp_path, monkeypatch):
+    compare, compared = exporting._compare, []
+    monkeypatch.setattr(exporting, "_compare", lambda *outputs: compared.append(outputs) or compare(*outputs))
+    zoo.export(ANN, tmp_path, format="torch.export")
+    assert not any(output.requires_grad for output in compared[0])
+
+
+def test_what_cannot_be_written_is_said_before_the_network_is_built(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for form in ("safetensors", "torch.export"):
+        assert main(["zoo", "export", ANN, str(tmp_path / "file" / "deep"), "--format", form]) == 1
+        assert "a file, not a folder" in capsys.readouterr().err.replace("\n", " ")
