@@ -14,7 +14,7 @@ from lit_meta.core.batches import BatchFunction
 from lit_meta.core.experience_data import ExperienceData
 from lit_meta.core.rule import Rule, Synapses
 from lit_meta.core.spiking_state import SpikingState
-from lit_meta.core.task import Form, Task, class_logits, is_cross_entropy, recorded_outputs
+from lit_meta.core.task import Form, NoOneLoss, Task, class_logits, is_cross_entropy, recorded_outputs
 from lit_meta.core.trees import drawn
 from lit_meta.core.untouched import state_kept, untouched
 from lit_meta.functional._batch_tree import take
@@ -64,10 +64,10 @@ class PastExperience:
         """Checks that one row of every tensor in a batch is one sample.
 
         Raises:
-            ValueError: that is not so, and why.
+            NoOneLoss: that is not so, and why.
         """
         if self._task.inseparable is not None:
-            raise ValueError(self._task.inseparable)
+            raise self._task.inseparable
 
     @contextmanager
     def measuring(self) -> Iterator[nn.Module]:
@@ -224,6 +224,7 @@ def rehearse(
                 call(synapses, few)
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason += f": {error.advice(rule)}" if isinstance(error, NoOneLoss) else ""
             raise ValueError(
                 f"{type(rule).__name__} could not consolidate at the end of this experience, as its first batch shows: {reason}"
             ) from error

@@ -18,6 +18,24 @@ Form = Literal["cross_entropy", "mse"]
 Criterion = Callable[[Any, Any], Tensor]
 
 
+class NoOneLoss(ValueError):
+    """A training step has no loss of a batch, or of each of its samples, that could be differentiated.
+
+    Args:
+        reason: why.
+        named: what to do with a rule that can be told which loss it is.
+        otherwise: what to do with another.
+    """
+
+    def __init__(self, reason: str, *, named: str, otherwise: str) -> None:
+        super().__init__(reason)
+        self.named, self.otherwise = named, otherwise
+
+    def advice(self, rule: object) -> str:
+        """What to do with this rule."""
+        return self.named if getattr(rule, "loss", None) == "task" else self.otherwise
+
+
 class Task(Protocol):
     """The loss that a host's training step computes.
 
@@ -26,7 +44,7 @@ class Task(Protocol):
         form: the loss as a function of ``network(inputs)`` and the targets, if the host knows it to be the cross-entropy of
             classes or half the squared distance to the one-hot label; None if it may be anything.
         plain: whether the step is known to call ``network(inputs)``.
-        inseparable: why a row of every tensor in a batch is not one sample, for a message; None if it is.
+        inseparable: why a row of every tensor in a batch is not one sample; None if it is.
     """
 
     owner: nn.Module
@@ -34,7 +52,7 @@ class Task(Protocol):
     plain: bool
 
     @property
-    def inseparable(self) -> str | None: ...
+    def inseparable(self) -> NoOneLoss | None: ...
 
     def loss(self, batch: Any) -> Tensor:
         """The loss of a batch, a scalar with its graph.
@@ -64,7 +82,7 @@ class PlainTask:
     """
 
     plain = True
-    inseparable: str | None = None
+    inseparable: NoOneLoss | None = None
 
     def __init__(self, network: nn.Module, unpack: BatchFunction, criterion: Criterion | None = None) -> None:
         self.owner = network

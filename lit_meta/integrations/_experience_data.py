@@ -26,9 +26,11 @@ from lit_meta.core.experience_data import (
     rebuildable,
 )
 from lit_meta.core.rule import Rule
-from lit_meta.core.task import Form
+from lit_meta.core.task import Form, NoOneLoss
 from lit_meta.integrations import _lightning
 from lit_meta.integrations.losses import LOSSES
+
+_NAMED = "say loss='cross_entropy' or 'mse'"
 
 
 class _Watched:
@@ -222,20 +224,24 @@ class LightningTask:
         self._losses: list[Tensor] | None = None
 
     @property
-    def inseparable(self) -> str | None:
+    def inseparable(self) -> NoOneLoss | None:
         if len(_lightning.training_loaders(self._trainer).flattened) < 2:
             return None
-        return (
-            "a batch comes from several loaders at once, so that a row of each is not one sample: say loss='cross_entropy' or "
-            "'mse' and give a function unpack= that joins inputs and labels, or put the data sets together (ConcatDataset)"
+        together = "put the data sets together (ConcatDataset)"
+        return NoOneLoss(
+            "a batch comes from several loaders at once, so that a row of each is not one sample",
+            named=f"{_NAMED} and give a function unpack= that joins inputs and labels, or {together}",
+            otherwise=together,
         )
 
     def loss(self, batch: Any) -> Tensor:
         module = self._module
         if not module.automatic_optimization and len(self._trainer.optimizers) > 1:
-            raise ValueError(
+            raise NoOneLoss(
                 "training_step steps several optimizers, each with a loss of its own, so that there is no one loss to "
-                "differentiate: say loss='cross_entropy' or 'mse'"
+                "differentiate",
+                named=_NAMED,
+                otherwise="use a rule that reads no data when an experience ends, such as SI",
             )
         parameters = inspect.signature(module.training_step).parameters
         arguments = [batch, 0][: max(1, min(2, len(parameters)))]

@@ -21,7 +21,7 @@ from lit_meta.core.experience_data import PlainData
 from lit_meta.core.layers import uncompiled
 from lit_meta.core.rule import Rule
 from lit_meta.core.session import Session
-from lit_meta.core.task import Form
+from lit_meta.core.task import Form, NoOneLoss
 from lit_meta.rules.registry import build_rules
 from lit_meta.utils.specs import Specification
 from lit_meta.utils.validation import require_one_of
@@ -124,7 +124,7 @@ class _StrategyTask:
     """The strategy's own criterion, of its own call of the model."""
 
     plain = False
-    inseparable: str | None = None
+    inseparable: NoOneLoss | None = None
 
     def __init__(self, strategy: Any, network: nn.Module, unpack: BatchFunction) -> None:
         self.owner = network

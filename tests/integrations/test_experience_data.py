@@ -247,6 +247,53 @@ def test_rows_of_several_loaders_are_not_taken_for_one_sample():
         trainer(callbacks=[Metaplasticity(EWC(), network="body")]).fit(Several(small()), loaders)
 
 
+class TwoOptimizers(UserModule):
+    """A step of weights and one of biases, of one loss."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        weights = [p for p in self.parameters() if p.dim() > 1]
+        return torch.optim.SGD(weights, lr=0.1), torch.optim.SGD([p for p in self.parameters() if p.dim() == 1], lr=0.1)
+
+    def training_step(self, batch, batch_idx):
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+        self.manual_backward(F.cross_entropy(self(batch[0]), batch[1]))
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("rule", "advice"),
+    (
+        (EWC(), "say loss='cross_entropy' or 'mse'"),
+        (MAS(), "use a rule that reads no data"),
+        (OWM(), "use a rule that"),
+    ),
+)
+def test_of_several_optimizers_there_is_no_one_loss_and_the_advice_suits_the_rule(rule, advice):
+    module = TwoOptimizers(small())
+    start = [p.clone() for p in module.parameters()]
+    with pytest.raises(ValueError, match=f"steps several optimizers, .* no one loss to differentiate: {advice}"):
+        trainer(callbacks=[Metaplasticity(rule)]).fit(module, DataLoader(TensorDataset(X, Y), batch_size=10))
+    assert all(torch.equal(p, q) for p, q in zip(module.parameters(), start, strict=True))
+
+
+def test_the_loss_that_is_named_takes_the_place_of_those_of_several_optimizers():
+    module, callback = TwoOptimizers(small()), Metaplasticity(EWC(loss="cross_entropy"), network="body")
+    trainer(callbacks=[callback]).fit(module, DataLoader(TensorDataset(X, Y), batch_size=10))
+    check(callback.rules[0].state["importance"], class_fisher(module.body, X, Y))
+
+
+def test_several_loaders_are_put_together_for_a_rule_that_takes_no_name_of_a_loss():
+    loaders = {name: DataLoader(TensorDataset(X, Y), batch_size=10) for name in ("new", "old")}
+    with pytest.raises(ValueError, match=r"several loaders at once, .* is not one sample: put the data sets together"):
+        trainer(callbacks=[Metaplasticity(MAS())]).fit(Several(small()), loaders)
+
+
 @pytest.mark.parametrize("rule", (EWC(samples=20), MAS(samples=20)), ids=lambda r: type(r).__name__)
 def test_a_limited_number_of_samples_shows_all_classes(rule):
     x = torch.eye(4)[Y]  # Class 0 uses the first input only, class 1 the second.
