@@ -108,8 +108,8 @@ class LightningData(ExperienceData):
             if every is not None:
                 raise ValueError(
                     f"{name} reads the training data once more when the experience ends, and "
-                    f"reload_dataloaders_every_n_epochs={every} has put others in their place by then: leave it out, or let "
-                    f"every {every} epochs be a trainer.fit, and so an experience, of their own"
+                    f"reload_dataloaders_every_n_epochs={every} has put others in their place by then: leave it out, or give "
+                    "each of them a trainer.fit, and so an experience, of its own"
                 )
             for loader in self._loaders:
                 if isinstance(loader, Iterator):

@@ -190,6 +190,12 @@ class StreamLearner:
         steps = trainer.global_step - before
         expected = _lightning.expected_steps(trainer, self.module, max_epochs)
         if steps == 0 or (expected not in (None, steps) and not trainer.should_stop):
+            if trainer.max_steps not in (None, -1) and trainer.global_step >= trainer.max_steps:
+                raise ValueError(
+                    f"max_steps={trainer.max_steps} (which fast_dev_run sets, too) counts the steps of all experiences, and "
+                    f"ended that of index {index} after {steps}: leave it out, and shorten experiences by max_epochs or "
+                    "limit_train_batches"
+                )
             raise RuntimeError(
                 f"the Trainer took {steps} optimizer steps in an experience of {trainer.num_training_batches} batches and "
                 f"{max_epochs} epochs; {'some' if expected is None else expected} were expected"

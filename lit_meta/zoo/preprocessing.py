@@ -33,8 +33,9 @@ class Transform:
 
     Attributes:
         shape: of one sample, such as (1, 28, 28): channels, height, width.
-        kind: ``"image"``; ``"sound"`` for recordings of a spoken word without silence around it, which become the log-mel
-            spectrogram of `lit_meta.functional.audio.log_mel`; or ``"tensor"`` for other samples (events), given as arrays.
+        kind: ``"image"``; ``"sound"`` for recordings of a spoken word, which lose the silence around it and become a log-mel
+            spectrogram (`without_silence` and `log_mel` of `lit_meta.functional.audio`); or ``"tensor"`` for other samples
+            (events), given as arrays.
         mean: subtracted from each channel, on the scale of [0, 1].
         std: divides each channel.
         background: the value that surrounds what the network has learned, 0 (dark) or 1 (light): an image whose border is
@@ -265,11 +266,11 @@ def _read(path: Path, transform: Transform) -> Any:
 
 
 def spectrogram(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """The log-mel spectrogram of a recording, of (1, bands, frames); at another rate than 8 kHz it is resampled.
+    """The log-mel spectrogram of the word in a recording, of (1, bands, frames); at another rate than 8 kHz it is resampled.
 
     Raises:
         ImportError: soundfile is not installed.
-        ValueError: the file is no mono recording of 16 bits, is empty, or is longer than a minute.
+        ValueError: the file is no mono recording of 16 bits, is empty or silent, or is longer than a minute.
     """
     from math import gcd
 
@@ -277,7 +278,7 @@ def spectrogram(path: Path, shape: tuple[int, ...]) -> Tensor:
     from scipy.signal import resample_poly
 
     from lit_meta.data.readers.audio import read_audio
-    from lit_meta.functional.audio import log_mel
+    from lit_meta.functional.audio import log_mel, without_silence
 
     waveform, rate = read_audio(path)
     if not 0 < len(waveform) <= _LONGEST * rate:
@@ -285,7 +286,9 @@ def spectrogram(path: Path, shape: tuple[int, ...]) -> Tensor:
     if rate != _RATE:
         common = gcd(rate, _RATE)
         waveform = torch.from_numpy(resample_poly(waveform.double().numpy(), _RATE // common, rate // common)).float()
-    return log_mel(waveform, bands=shape[1], frames=shape[2])[None]
+    if not bool(waveform.any()):
+        raise ValueError(f"{path} holds no sound: all its samples are 0")
+    return log_mel(without_silence(waveform, sample_rate=_RATE), bands=shape[1], frames=shape[2])[None]
 
 
 def _is_number(value: object) -> bool:

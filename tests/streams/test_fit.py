@@ -46,6 +46,14 @@ def test_a_trainer_that_stops_short_is_found_out(stream):
         fit_stream(module(), stream, callbacks=[Lazy()], accelerator="cpu")
 
 
+@pytest.mark.parametrize(("options", "steps"), (({"max_steps": 5}, 5), ({"fast_dev_run": True}, 1)))
+def test_steps_that_are_limited_over_all_experiences_are_told_from_others(stream, options, steps):
+    with pytest.raises(
+        ValueError, match=rf"max_steps={steps} .*fast_dev_run.* ended that of index 0 after {steps}: leave"
+    ):
+        fit_stream(module(), stream, accelerator="cpu", max_epochs=20, **options)
+
+
 @pytest.mark.parametrize("rule", (EWC(strength=10.0), NACA()), ids=lambda r: type(r).__name__)
 def test_a_run_that_crashed_goes_on_to_the_same_bits(stream, rule, tmp_path):
     whole = module(rule.clone())

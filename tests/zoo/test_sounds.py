@@ -11,7 +11,7 @@ import torch
 from lit_meta import zoo
 from lit_meta.cli import main
 from lit_meta.data import load_source
-from lit_meta.functional.audio import log_mel
+from lit_meta.functional.audio import log_mel, without_silence
 from lit_meta.zoo.preprocessing import Transform
 
 pytest.importorskip("soundfile")
@@ -58,12 +58,37 @@ def test_a_recording_at_another_rate_is_resampled(tmp_path, rate):
         (lambda path: recording(path, []), "up to 60 seconds"),
         (lambda path: recording(path, np.zeros(8000 * 61)), "up to 60 seconds"),
         (lambda path: path.write_bytes(b"RIFF of nothing"), "not a readable recording"),
+        (lambda path: recording(path, np.zeros(8000)), "holds no sound"),
     ),
 )
 def test_what_is_no_recording_of_a_word_is_refused(tmp_path, make, message):
     make(tmp_path / "x.wav")
     with pytest.raises(ValueError, match=message):
         SOUND(tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("rate", (8000, 44100))
+def test_silence_around_a_word_makes_no_difference(tmp_path, rate):
+    word, silence = voice(rate), np.zeros(rate)
+    expected = SOUND(recording(tmp_path / "word.wav", word, rate))
+    around = SOUND(recording(tmp_path / "around.wav", np.concatenate([silence, word, silence]), rate))
+    assert float((around - expected).abs().mean()) < 0.05
+    pause = SOUND(recording(tmp_path / "pause.wav", np.concatenate([word, silence, word]), rate))
+    assert float((pause - expected).abs().mean()) > 0.1
+
+
+@pytest.mark.parametrize("rate", (8000, 16000))
+def test_the_noise_of_a_room_is_silence_and_short_silence_stays(rate):
+    word = torch.from_numpy(voice(rate)).float()
+    generator = torch.Generator().manual_seed(0)
+    noise = 0.01 * word.square().mean().sqrt() * torch.randn(3 * rate, generator=generator)
+    cut = without_silence(torch.cat([noise[:rate], word, noise[rate:]]), sample_rate=rate)
+    assert abs(len(cut) - len(word)) <= 0.02 * rate
+    for short in (noise[: rate // 20], noise[:0]):
+        whole = torch.cat([short, word, short])
+        assert torch.equal(without_silence(whole, sample_rate=rate), whole)
+    for nothing in (torch.zeros(rate), torch.zeros(3)):
+        assert torch.equal(without_silence(nothing, sample_rate=rate), nothing)
 
 
 def test_a_shape_that_is_no_spectrogram_is_refused():

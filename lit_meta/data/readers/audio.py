@@ -32,7 +32,8 @@ def read_audio(file: Path) -> tuple[Tensor, int]:
         with soundfile.SoundFile(str(file)) as recording:
             channels, width, rate = recording.channels, recording.subtype, recording.samplerate
             if channels != 1 or width != "PCM_16":
-                raise ValueError(f"{file}: expected mono and 16 bits, got {channels} channels and {width}; convert it")
+                got = f"{'mono' if channels == 1 else f'{channels} channels'} and {width}"
+                raise ValueError(f"{file}: expected mono and 16 bits, got {got}; convert it")
             samples = recording.read(dtype="int16")
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{file} is not a readable recording ({error}); convert it or download it again") from None
