@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch.nn import functional as F
 from lit_meta.functional.spiking import LIFState, lif_step
 from lit_meta.networks._build import class_count, image_shape, positive, samples, widths
 from lit_meta.networks.patches import PatchConv2d, Precision, expand
+from lit_meta.utils.validation import require_in, require_one_of
+
+PatchEncoding = Literal["analog", "spikes"]
 
 
 class SpikingPatchNet(nn.Module):
@@ -21,6 +25,9 @@ class SpikingPatchNet(nn.Module):
     divided by T and by the neurons in a cell of the grid, so the output after T steps is a linear function of the rates and
     a `RecursiveReadout` learns it like any other head. With an ``expansion``, a second layer of such neurons is inserted:
     every spike of the patch layer adds its column of random weights to their currents, and the head counts their spikes.
+
+    Input that is events over time already has its own form, ``encoding="spikes"``: each input leaves a trace,
+    ``u ← max(trace · u, s)``, and the patch layers see the traces of every step (a time surface).
 
     Args:
         input_shape: (channels, height, width).
@@ -36,6 +43,8 @@ class SpikingPatchNet(nn.Module):
         padding: pad the input, so that a map keeps its size.
         expansion: neurons of a `RandomExpansion` between the patch layer and the head; None puts the head on the patch layer.
         expansion_threshold: subtracted from the drive of these neurons, in its standard deviations.
+        encoding: ``"analog"`` takes images; ``"spikes"`` takes events, (batch, steps, channels, height, width), a frame a step.
+        trace: share of an event's trace kept over a step, from 0 (the events alone) to 1, with ``encoding="spikes"``.
         precision: of the weight layers and the membranes, ``"float32"`` or ``"bfloat16"``.
         seed: of the initial weights, drawn without touching the global random state; None draws them from it.
 
@@ -45,7 +54,11 @@ class SpikingPatchNet(nn.Module):
             that each sample sent into it over all steps; each costs as many synaptic operations as the layer has outputs.
 
     Raises:
-        ValueError: a size or a constant out of range.
+        ValueError: a size or a constant out of range, or an option without effect.
+
+    Source:
+        Time surfaces: Lagorce, Orchard, Galluppi, Shi and Benosman, "HOTS: a hierarchy of event-based time-surfaces for pattern
+        recognition", IEEE TPAMI 39, 2017.
 
     Example:
         >>> network = SpikingPatchNet((1, 28, 28), filters=8, kernel=7, classes=10, seed=0)
@@ -70,6 +83,8 @@ class SpikingPatchNet(nn.Module):
         padding: bool = True,
         expansion: int | None = None,
         expansion_threshold: float = 0.25,
+        encoding: PatchEncoding = "analog",
+        trace: float = 0.0,
         precision: Precision = "float32",
         seed: int | None = None,
     ) -> None:
@@ -86,7 +101,12 @@ class SpikingPatchNet(nn.Module):
         if not threshold > 0:
             raise ValueError(f"threshold must be above 0, got {threshold}")
         self.grid, self.steps = positive("grid", grid), positive("steps", steps)
+        require_one_of("encoding", encoding, get_args(PatchEncoding))
+        require_in("trace", trace, 0.0, 1.0)
+        if trace and encoding == "analog":
+            raise ValueError(f"trace={trace} acts on encoding='spikes' only")
         self.decay, self.threshold = decay, threshold
+        self.encoding, self.trace = encoding, trace
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -113,17 +133,17 @@ class SpikingPatchNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, ...) -> (batch, features), the firing rates that the head sees, from 0 to 1."""
-        image = samples(x, self.input_shape)
-        currents = [layer(image) for layer in self.layers]
-        trains = [self._fire(current.expand(self.steps, *current.shape)) for current in currents]
+        trains = [self._fire(currents) for currents in self._currents(x)]
         if self.expansion is None:
             counts = [_total(train) for train in trains]
             fired = {"head": counts}
             rates = self._pool([count.float() / self.steps for count in counts])
         else:
-            pooled, totals = [], [torch.zeros_like(current) for current in currents]
+            pooled: list[Tensor] = []
+            totals: list[Tensor] = []
             for spikes in zip(*trains, strict=True):
                 pooled.append(self._pool(spikes))
+                totals = totals or [torch.zeros_like(of_layer) for of_layer in spikes]
                 for total, of_layer in zip(totals, spikes, strict=True):
                     total += of_layer
             # The currents of all steps in one product.
@@ -137,7 +157,28 @@ class SpikingPatchNet(nn.Module):
         """(batch, ...) -> (batch, classes)."""
         return self.head(self.features(x))
 
-    def _fire(self, currents: Tensor) -> Iterator[Tensor]:
+    def _currents(self, x: Tensor) -> list[Iterable[Tensor]]:
+        """(batch, ...) -> for each patch layer its outputs at every step."""
+        if self.encoding == "analog":
+            image = samples(x, self.input_shape)
+            maps = [layer(image) for layer in self.layers]
+            return [current.expand(self.steps, *current.shape) for current in maps]
+        traces = self._traces(samples(x, (self.steps, *self.input_shape)))
+        if torch.is_grad_enabled():  # A rule that learns the layers sees all steps at once.
+            for layer in self.layers:
+                layer(traces.flatten(0, 1), outputs=False)
+        return [_each(layer, traces) for layer in self.layers]
+
+    def _traces(self, events: Tensor) -> Tensor:
+        """(batch, steps, ...) -> (steps, batch, ...), what each event leaves behind."""
+        if not self.trace:
+            return events.transpose(0, 1)
+        traces = [events[:, 0]]
+        for step in range(1, self.steps):
+            traces.append(torch.maximum(self.trace * traces[-1], events[:, step]))
+        return torch.stack(traces)
+
+    def _fire(self, currents: Iterable[Tensor]) -> Iterator[Tensor]:
         """(steps, batch, ...) -> the spikes of each step."""
         state: LIFState | None = None
         for current in currents:
@@ -146,6 +187,13 @@ class SpikingPatchNet(nn.Module):
 
     def _pool(self, maps: Sequence[Tensor]) -> Tensor:
         return torch.cat([F.adaptive_avg_pool2d(of_layer, self.grid).flatten(1) for of_layer in maps], dim=1)
+
+
+def _each(layer: nn.Module, frames: Tensor) -> Iterator[Tensor]:
+    """The layer's outputs for one frame after the other, without gradients, as its weights have none."""
+    for frame in frames:
+        with torch.no_grad():
+            yield layer(frame)
 
 
 def _total(spikes: Iterator[Tensor]) -> Tensor:
