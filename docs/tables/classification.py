@@ -17,9 +17,21 @@ _ROWS = (
     ("MNIST", "the same, settings of the published code", "–", "–", "naca-mlp-mnist-classification-authors"),
     ("MNIST", "SNN, 784-1000-10", "96.43", "–", "lif-mlp.naca_mnist"),
     ("MNIST", "ANN, conv64-conv128-1000-10", "99.37", "99.22", "naca-convnet-mnist-classification"),
-    ("MNIST", "the same, settings of the published code", "99.37", "99.22", "naca-convnet-mnist-classification-authors"),
+    (
+        "MNIST",
+        "the same, settings of the published code",
+        "99.37",
+        "99.22",
+        "naca-convnet-mnist-classification-authors",
+    ),
     ("MNIST", "SNN, conv64-conv128-1000-10", "99.03", "–", "naca-snn-convnet-mnist-classification"),
-    ("MNIST", "the same, gradient of the published code", "99.03", "–", "naca-snn-convnet-mnist-classification-authors"),
+    (
+        "MNIST",
+        "the same, gradient of the published code",
+        "99.03",
+        "–",
+        "naca-snn-convnet-mnist-classification-authors",
+    ),
     ("spoken digits", "ANN, 900-1000-10", "TIDigits: 99.37", "TIDigits: 98.94", "naca-mlp-fsdd-classification"),
     ("spoken digits", "SNN, 900-1000-10", "TIDigits: 98.56", "–", "naca-snn-fsdd-classification"),
 )

@@ -96,7 +96,8 @@ ROWS: tuple[Row, ...] = (
         _NACA,
         "naca-convnet-mnist-classification",
         honest=("naca-convnet-mnist-classification", _HERE),
-        reason="the committed run has maximum pooling and three passes; 95.0 ± 0.3 with the settings of the published code, see [classification](classification.md)",
+        reason="the committed run has maximum pooling and three passes; 95.0 ± 0.3 with the settings of the published code, "
+        "see [classification](classification.md)",
     ),
     Row(
         "NACA, SNN convolutional, MNIST, all classes at once",
@@ -106,7 +107,8 @@ ROWS: tuple[Row, ...] = (
         _NACA,
         "naca-snn-convnet-mnist-classification",
         honest=("naca-snn-convnet-mnist-classification", _HERE),
-        reason="two passes, see [classification](classification.md); 91.8 ± 3.2 with three, and the gradient of the published code",
+        reason="two passes; 91.8 ± 3.2 with three and the gradient of the published code, "
+        "see [classification](classification.md)",
     ),
     Row(
         "NACA, SNN fully connected, MNIST, all classes at once",
