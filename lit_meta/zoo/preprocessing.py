@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_meta.utils.arguments import require_keys
-from lit_meta.utils.validation import extremes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,7 +149,7 @@ class Transform:
             raise ValueError(f"a sample has bytes or numbers in [0, 1], got {values.dtype}")
         scaled = values.float() / 255 if values.dtype == torch.uint8 else values.float()
         if self.kind == "image" and scaled.numel():
-            low, high = extremes(scaled)
+            low, high = (float(extreme) for extreme in torch.aminmax(scaled))
             if low < -_BEYOND or high > 1 + _BEYOND:
                 raise ValueError(
                     f"an image has bytes (uint8) or numbers in [0, 1], got {values.dtype} from {low:g} to {high:g}"
