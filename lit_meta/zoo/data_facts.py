@@ -40,8 +40,21 @@ _PICTURES = {
 _SOUNDS = ("fsdd",)  # Recordings at 8 kHz, as `lit_meta.zoo.preprocessing.spectrogram` reads them.
 
 
+def source_spec(scenario: Specification) -> Spec | None:
+    """The source that a scenario is over, with its arguments; None if it has none.
+
+    Features are of the images that they were made of.
+    """
+    source = scenario_spec(scenario).arguments.get("source")
+    if not isinstance(source, (str, Mapping)):
+        return None
+    parsed = Spec.parse(source, SOURCES.kind)
+    images = parsed.arguments.get("of") if parsed.name == "features" else None
+    return parsed if images is None else Spec.parse(images, SOURCES.kind)
+
+
 def source_of(scenario: Specification) -> str:
-    """The name of the source that a scenario is over; empty if it has none. Features are of the images that they were made of.
+    """The name of `source_spec`; empty if there is none.
 
     Example:
         >>> source_of({"name": "permuted-mnist", "experiences": 3}), source_of("split-digits")
@@ -50,12 +63,8 @@ def source_of(scenario: Specification) -> str:
         >>> source_of({"name": "split", "source": features})
         'cifar10'
     """
-    source = scenario_spec(scenario).arguments.get("source")
-    if not isinstance(source, (str, Mapping)):
-        return ""
-    parsed = Spec.parse(source, SOURCES.kind)
-    images = parsed.arguments.get("of") if parsed.name == "features" else None
-    return parsed.name if images is None else Spec.parse(images, SOURCES.kind).name
+    source = source_spec(scenario)
+    return "" if source is None else source.name
 
 
 def provenance(scenario: Specification, weights: str, network: object = None) -> dict[str, dict[str, str]]:
@@ -89,7 +98,12 @@ def transform_of(scenario: Specification, source: Source) -> Transform:
         scenario: its spec.
         source: that it is over.
     """
-    picture = _PICTURES.get(source.name)
+    # Not by the name of what was loaded, which is that of somebody's folder.
+    spec = source_spec(scenario)
+    name = "" if spec is None else spec.name
+    picture = _PICTURES.get(name)
+    if spec is not None and name == "folder" and "size" not in spec.arguments:
+        picture = Picture()  # Nothing was done to the images but reading them.
     arguments: Mapping[str, Any] = scenario_spec(scenario).arguments
     mean, std = (0.0,), (1.0,)
     if (bounds := arguments.get("input_range")) is not None:
@@ -103,7 +117,7 @@ def transform_of(scenario: Specification, source: Source) -> Transform:
         std = tuple(rows.double().std(1, correction=0).tolist())
     elif isinstance(given := arguments.get("standardize"), Mapping):
         mean, std = (tuple(v) if isinstance(v, (list, tuple)) else (float(v),) for v in (given["mean"], given["std"]))
-    if source.name in _SOUNDS:
+    if name in _SOUNDS:
         return Transform(source.input_shape, "sound", mean, std)
     fits = len(source.input_shape) == 3 and source.input_shape[0] in (1, 3)
     if picture is None or not fits:

@@ -22,7 +22,7 @@ from lit_meta.utils.io import load_json, load_tensors, load_text, load_yaml
 from lit_meta.utils.paths import own_zoo_folder, zoo_folder
 from lit_meta.utils.specs import label
 from lit_meta.zoo.continuation import continue_learning
-from lit_meta.zoo.data_facts import provenance, source_of, transform_of
+from lit_meta.zoo.data_facts import provenance, source_spec, transform_of
 from lit_meta.zoo.layout import MODEL, RULE
 from lit_meta.zoo.saving import WEIGHTS_LICENCE, write_entry
 from lit_meta.zoo.schema import LEARNER
@@ -102,8 +102,8 @@ def entry_of_experiment(
     for rule, tensors in zip(rules, decode_numbered(memory, len(rules)), strict=True):
         rule.state.load_state_dict(tensors)
     continuation = continue_learning(module, part, benchmark, card["seed"])
-    name = source_of(part.scenario)
-    source = load_source(name) if name else None
+    spec = source_spec(part.scenario)
+    source = None if spec is None or not spec.name else load_source({"name": spec.name, **spec.arguments})
     transform = None if source is None else transform_of(part.scenario, source)
     if source is not None and label(scenario_spec(part.scenario).arguments.get("source", "")) == "features":
         # A backbone takes images as well as their features: the entry is shown with images.

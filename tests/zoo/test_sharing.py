@@ -389,3 +389,41 @@ def test_accuracy_in_avalanches_own_evaluation_is_ours(name):
     assert len(theirs) == len(stream.test_stream)
     ours = zoo.evaluate(name).accuracy_matrix[-1]
     assert theirs == pytest.approx(ours, abs=1e-7)
+
+
+@pytest.mark.parametrize("kind", ("folder", "npz"))
+def test_a_run_on_data_of_ones_own_becomes_an_entry(kind, tmp_path):
+    # By the name of a data set of another look, which says nothing of the data.
+    place, random = tmp_path / "mnist", np.random.default_rng(0)
+    pictures = {
+        name: 60 + 100 * label + random.integers(0, 40, (10, 8, 8)) for label, name in enumerate(("cat", "dog"))
+    }
+    for name, images in pictures.items() if kind == "folder" else ():
+        (place / name).mkdir(parents=True)
+        for i, image in enumerate(images):
+            Image.fromarray(image.astype(np.uint8)).save(place / name / f"{i}.png")
+    if kind == "npz":
+        place = tmp_path / "mnist.npz"
+        x, names = np.concatenate([*pictures.values()]).astype(np.uint8), np.array([*pictures])
+        np.savez(place, x_train=x, y_train=np.arange(20) // 10, classes=names)
+    source = {"name": kind, "path": str(place), **({"channels": 1} if kind == "folder" else {})}
+    config = {
+        "name": "pets",
+        "scenario": {"name": "split", "source": source, "experiences": 2},
+        "network": {"name": "mlp", "inputs": 64, "hidden": [20], "classes": 2},
+        "rule": {"name": "recursive-readout"},
+        "optimizer": {"name": "sgd", "lr": 0.1},
+        "max_epochs": 1,
+        "seeds": [0],
+    }
+    (tmp_path / "pets.yaml").write_text(yaml.safe_dump(config))
+    assert main(["run", str(tmp_path / "pets.yaml"), "--run_dir", str(tmp_path / "run")]) == 0
+    entry = zoo.add(tmp_path / "run", zoo=tmp_path / "zoo")
+    assert zoo.verify(entry) == []
+    transform = zoo.load(entry).transform
+    if kind == "npz":
+        assert (transform.kind, transform.box) == ("tensor", None)
+        return
+    assert (transform.kind, transform.background, transform.box) == ("image", None, None)
+    files = [place / name / "0.png" for name in ("cat", "dog")]
+    assert [p.class_name for p in zoo.predict(entry, files)] == ["cat", "dog"]
