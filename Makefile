@@ -34,7 +34,7 @@ check: $(READY)
 
 # Writes the tables and figures of docs/ from the zoo's cards and docs/results/.
 docs: $(READY)
-	for table in results classification leak along animation interop choose reference published; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
+	for table in results classification leak along animation interop choose reference published backbones binary_ladder; do $(BIN)/python -W ignore -m docs.tables.$$table || exit 1; done
 
 # The site, in site/: every page, search, and a reference made from the docstrings.
 site: $(VENV)/.site
