@@ -13,7 +13,7 @@ demo: $(READY)
 	$(BIN)/lit-meta demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --ignore tests/interop
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal --ignore tests/interop
 
 # Every rule in networks of other libraries through every host (docs/interop.md).
 interop: $(VENV)/.interop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,11 +21,13 @@ from lit_meta.data.benchmark import Benchmark
 from lit_meta.data.module import experience_tensors
 from lit_meta.data.tensors import bulk_view
 from lit_meta.experiments.config import Experiment
+from lit_meta.rules._readout_memory import wide_heads_unsolved
 from lit_meta.utils.arguments import located
 from lit_meta.utils.heap import release
 
 _BATCH = 64  # Samples of the first batch, where the experiment's is larger.
 _FEW = 10
+_WIDEST_SOLVED = 4096  # Features of a readout, whose solution takes seconds beyond.
 
 MakeCallbacks = Callable[[str, Path, Benchmark], Sequence[L.Callback]]
 
@@ -39,8 +42,8 @@ def try_learners(
 ) -> None:
     """Trains every learner on one batch of its stream's first and one of another experience, and throws it away.
 
-    Each is built, learns, consolidates, goes on to another experience and is tested, exactly as `run_seed` would have it do.
-    The random state is restored, and nothing is written.
+    Each is built, learns, consolidates, goes on to another experience and is tested, exactly as `run_seed` would have it do,
+    but for readouts of many features, which are not solved. The random state is restored, and nothing is written.
 
     Args:
         experiment: the experiment.
@@ -72,7 +75,13 @@ def try_learners(
             continue
         tried.append(part.to_dict())
         small = _small(benchmarks[seed], part.batch_size)
-        with _random_state_kept(), tempfile.TemporaryDirectory() as folder, located(place_of(experiment, learner)):
+        with (
+            _random_state_kept(),
+            _no_warnings(),
+            wide_heads_unsolved(_WIDEST_SOLVED),
+            tempfile.TemporaryDirectory() as folder,
+            located(place_of(experiment, learner)),
+        ):
             run_seed(
                 part,
                 "joint" if learner == "joint" else "rule",
@@ -95,6 +104,14 @@ def place_of(experiment: Experiment, learner: str) -> str:
     if learner in experiment.controls:
         return f"controls.{learner}: "
     return f"overrides.{learner}: " if learner in experiment.overrides else f"{learner}: "
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """What a few samples give rise to, such as a critical period that is not over, would mislead; the run warns itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _small(benchmark: Benchmark, batch_size: int) -> Any:

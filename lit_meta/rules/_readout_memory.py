@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +19,21 @@ from lit_meta.rules._readout_sums import Precision, ReadoutSums
 from lit_meta.utils.heap import return_free_memory
 from lit_meta.utils.modes import matmul_precision
 from lit_meta.utils.validation import check_class_labels, require_count, require_in, require_one_of
+
+_unsolved_from: ContextVar[float] = ContextVar("unsolved_from", default=math.inf)
+
+
+@contextmanager
+def wide_heads_unsolved(width: int) -> Iterator[None]:
+    """Within the block heads of more than ``width`` features count samples and keep their weights.
+
+    A solution takes cubic time: minutes from 20,000 features on, which nobody waits for where the weights are thrown away.
+    """
+    token = _unsolved_from.set(width)
+    try:
+        yield
+    finally:
+        _unsolved_from.reset(token)
 
 
 class ReadoutMemory(Rule):
@@ -91,6 +109,8 @@ class ReadoutMemory(Rule):
         if self._sums.empty:
             return
         head = self._find_head(network)
+        if head.in_features > _unsolved_from.get():
+            return
         sums = self._sums
         sums.grow(head.out_features)
         counts = sums.class_counts

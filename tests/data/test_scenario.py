@@ -257,7 +257,7 @@ def test_avalanche_can_cut_and_join_the_data_sets(split) -> None:
         ("split-digits", {"class_order": [0, 1, 2]}, r"each of 0\.\.9 once"),
         ("split-digits", {"class_order": [0] * 10}, r"each of 0\.\.9 once"),
         ("split-digits", {"validation": 1.0}, "validation fraction"),
-        ("split-digits", {"validation": 0.001}, "of class 0 on one side"),
+        ("split-digits", {"validation": 0.001}, "of class '0' on one side"),
         ("split-digits", {"input_range": (1, -1)}, "smaller first"),
         ("split-digits", {"input_range": (0, float("nan"))}, "finite"),
         ("split-digits", {"input_range": 2.0}, "two numbers|list of numbers"),

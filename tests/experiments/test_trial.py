@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 import weakref
 
 import numpy as np
@@ -11,10 +12,11 @@ import torch
 
 from lit_meta.callbacks import ContinualEvaluation
 from lit_meta.cli import main
-from lit_meta.experiments import run
+from lit_meta.experiments import load_experiment, run
 from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.run import benchmarks_of, run_experiment
 from lit_meta.experiments.trial import try_learners
+from lit_meta.rules import RecursiveReadout
 
 
 def described(**changes):
@@ -113,3 +115,22 @@ def test_nothing_of_a_trial_stays_in_memory(monkeypatch):
     try_learners(experiment, benchmarks_of(experiment), ["rule"], accelerator="cpu")
     assert len(built) == 1
     assert built[0]() is None
+
+
+@pytest.mark.parametrize(("widest", "solved"), ((4096, True), (100, False)))
+def test_a_trial_of_a_readout_warns_of_nothing_and_solves_no_wide_head(widest, solved, monkeypatch):
+    """Its few samples are fewer than those of the critical period, and the advice to take more would be wrong."""
+    solutions: list[int] = []
+    solve = RecursiveReadout.solve
+
+    def counted(self, moments, counts):
+        solutions.append(len(counts))
+        return solve(self, moments, counts)
+
+    monkeypatch.setattr(RecursiveReadout, "solve", counted)
+    monkeypatch.setattr("lit_meta.experiments.trial._WIDEST_SOLVED", widest)
+    experiment = load_experiment("patch-net.recursive-readout_split-digits")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*below the head changed.*")
+        try_learners(experiment, benchmarks_of(experiment), ["rule"], accelerator="cpu")
+    assert bool(solutions) is solved
