@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -27,6 +26,7 @@ from lit_meta.cost.totals import Cost
 from lit_meta.functional._batch_tree import count_samples
 from lit_meta.functional.cost import PICOJOULES_PER_ACCUMULATE, PICOJOULES_PER_MAC, published_operations
 from lit_meta.integrations.callback import Metaplasticity
+from lit_meta.utils.heap import peak_bytes
 
 
 class CostLedger(L.Callback):
@@ -273,9 +273,4 @@ def _samples(batch: Any) -> int:
 def _peak_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows has no such module.
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes()

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 _WORTH = 2**26  # Bytes: less is kept for what comes next.
@@ -42,6 +43,30 @@ def release() -> None:
     """
     gc.collect()
     return_free_memory()
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has had at any time; None where the system does not tell.
+
+    Linux's ``getrusage`` counts what the parent process had when it started this one, so that a small process of a large
+    one looks large; ``/proc`` does not.
+
+    Example:
+        >>> peak = peak_bytes()
+        >>> peak is None or peak > 10_000_000
+        True
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    try:
+        import resource
+    except ImportError:  # Windows has no such module.
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @cache

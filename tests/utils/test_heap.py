@@ -36,3 +36,14 @@ def test_what_lies_between_blocks_in_use_is_returned():
     command = [sys.executable, "-c", SCRIPT]
     output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
     assert output == "no glibc" or int(output) > 250_000_000  # Of 360 million.
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
+def test_a_process_does_not_count_the_memory_of_the_one_that_started_it():
+    child = "from lit_meta.utils.heap import peak_bytes; print(peak_bytes())"
+    parent = (
+        "import subprocess, sys; large = bytearray(b'1' * 400_000_000); "
+        f"print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True, text=True, check=True).stdout)"
+    )
+    output = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout
+    assert int(output) < 300_000_000
