@@ -23,6 +23,7 @@ from lit_meta.data import experience_tensors
 from lit_meta.data.scenarios import scenario_for_seed
 from lit_meta.evaluation.accuracy import accuracy_by_batching, accuracy_of
 from lit_meta.experiments import load_experiment
+from lit_meta.experiments.config import Experiment
 from lit_meta.experiments.run import run_seed
 from lit_meta.utils.io import load_json, save_json
 
@@ -49,18 +50,18 @@ def step(width: int, passes: int, *, seed: int = 0, accelerator: str = "cpu", **
     described["network"]["hidden"] = [width, width]
     described["max_epochs"] = passes
     described["scenario"] |= scenario
-    experiment = type(load_experiment(CONFIG)).from_dict(described)
+    experiment = Experiment.from_dict(described)
     benchmark = scenario_for_seed(experiment.scenario, seed)
     tests = [experience_tensors(experience) for experience in benchmark.test_stream]
     kept: list[dict[str, Tensor]] = []
-    networks: list[nn.Module] = []
 
     def keep(index: int, network: nn.Module) -> None:
         kept.append(copy.deepcopy(network.get_submodule("normalizations").state_dict()))
-        networks[:] = [network]
 
-    result, _ = run_seed(experiment, "rule", seed, accelerator=accelerator, benchmark=benchmark, after_experience=keep)
-    network = networks[0].eval()
+    result, module = run_seed(
+        experiment, "rule", seed, accelerator=accelerator, benchmark=benchmark, after_experience=keep
+    )
+    network = module.network.eval()
     shuffled = accuracy_by_batching(network, tests, seed=seed)["shuffled"]
     return {
         "width": width,

@@ -272,10 +272,8 @@ def orthonormal(rows: Tensor) -> Tensor:
                 [0., 1.]])
     """
     triangular = torch.linalg.qr(rows.mT.to("cpu", torch.float64))
-    signs = triangular.R.diagonal(dim1=-2, dim2=-1).sign()
-    return (
-        (triangular.Q * torch.where(signs == 0, torch.ones_like(signs), signs).unsqueeze(-2)).mT.to(rows).contiguous()
-    )
+    signs = torch.where(triangular.R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0)
+    return (triangular.Q * signs.unsqueeze(-2)).mT.to(rows).contiguous()
 
 
 def widened(rows: Tensor, width: int, name: str) -> Tensor:

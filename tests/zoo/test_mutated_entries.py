@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import time
 
@@ -11,6 +10,7 @@ import pytest
 
 from lit_meta import zoo
 from lit_meta.cli.errors import is_bad_input
+from lit_meta.utils.heap import peak_bytes
 from lit_meta.utils.paths import zoo_folder
 from tests.zoo.mutations import mutations, write
 
@@ -43,7 +43,7 @@ def test_mutated_entries_are_refused_in_a_line_or_are_harmless(tmp_path, module_
     started = time.process_time()
     zoo.load(folder, with_rule=True)
     allowed = time.process_time() - started + 2.0
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_bytes()
     problems, refused = [], 0
     for what, changed, must_be_refused in mutations(good, COUNT, seed=16):
         write(folder, changed)
@@ -62,5 +62,5 @@ def test_mutated_entries_are_refused_in_a_line_or_are_harmless(tmp_path, module_
     assert not problems, "\n".join(f"{what}: {problem}" for what, problem in problems[:30])
     assert not module_that_writes.exists()
     assert "evil_module" not in sys.modules
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200_000  # KiB
+    assert peak_bytes() - memory < 200_000 * 1024
     assert refused > 0.7 * COUNT

@@ -355,7 +355,8 @@ def test_the_hub_reads_the_front_matter(name):
     cards = pytest.importorskip("huggingface_hub.repocard_data")
     matter = yaml.safe_load((zoo_folder() / name / "README.md").read_text().split("---")[1])
     data = cards.CardData(**matter)
-    assert (data.library_name, data.license) == ("lit-meta", "apache-2.0")
+    described = data.to_dict()
+    assert (described["library_name"], described["license"]) == ("lit-meta", "apache-2.0")
     _, (result, *_) = cards.model_index_to_eval_results(matter["model-index"])
     assert result.metric_value == pytest.approx(
         100 * zoo.card(name)["results"]["rule"]["average_accuracy"]["mean"], abs=0.01

@@ -103,7 +103,7 @@ def extract_features(
     missing = store.missing()
     if not missing:
         return store
-    network.extract(images.train_x[:2].to(_device(network)))  # Checks of images, mode and features.
+    network.extract(images.train_x[:2].to(network.device))  # Checks of images, mode and features.
     fastest = _form(network, images.train_x, form, batch_size)
     total, done, started = sum(described.samples.values()), 0, time.perf_counter()
     before = total - sum(where.stop - where.start for _, _, where in missing)
@@ -149,17 +149,13 @@ def _form(network: Backbone, images: Tensor, form: str | None, batch_size: int |
     return fastest_form(network, images, forms=forms, batches=BATCHES if batch_size is None else [batch_size])[0]
 
 
-def _device(network: Backbone) -> torch.device:
-    return next(network.parameters()).device
-
-
 def _features(network: Backbone, form: Form, images: Tensor) -> Tensor:
-    device, parts = _device(network), []
+    parts = []
     with torch.inference_mode():
         for x in images.split(form.batch):
             # A traced form takes batches of one size: the last one is filled up.
             filled = x if len(x) == form.batch else torch.cat([x, x[:1].expand(form.batch - len(x), *x.shape[1:])])
-            filled = filled.to(device)
+            filled = filled.to(network.device)
             parts.append(form.run(network.prepared(filled))[: len(x)].cpu())
     features = torch.cat(parts)
     if not all_finite(features):

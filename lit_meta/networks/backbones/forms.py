@@ -57,8 +57,7 @@ def make_form(network: Backbone, name: str, batch: int) -> Form:
     """
     if name not in FORMS:
         raise ValueError(f"a form is one of {', '.join(FORMS)}, got {name!r}")
-    device = next(network.parameters()).device
-    example = network.preparation.blank(batch, device)
+    example = network.preparation.blank(batch, network.device)
     if name == "eager":
         return Form(name, batch, network.features_of)
     if name == "channels_last":
@@ -95,7 +94,7 @@ def _openvino(network: Backbone, example: Tensor) -> Form:
 
 def available_forms(network: Backbone) -> tuple[str, ...]:
     """The forms that can be had here: `"openvino"` where it is installed and the network is on the CPU."""
-    on_cpu = next(network.parameters()).device.type == "cpu"
+    on_cpu = network.device.type == "cpu"
     installed = importlib.util.find_spec("openvino") is not None
     return tuple(name for name in FORMS if name != "openvino" or (on_cpu and installed))
 
@@ -126,7 +125,7 @@ def fastest_form(
     """
     if len(images) == 0:
         raise ValueError("a measurement needs at least one image")
-    prepared = network.prepared(images[: max(batches)].to(next(network.parameters()).device))
+    prepared = network.prepared(images[: max(batches)].to(network.device))
     prepared = prepared.repeat(-(-max(batches) // len(prepared)), 1, 1, 1)[: max(batches)]
     best: Form | None = None
     rows: list[dict[str, Any]] = []

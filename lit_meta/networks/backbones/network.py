@@ -209,6 +209,11 @@ class Backbone(nn.Module):
         return torch.cat([part for part in parts if part is not None], dim=1)
 
     @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+    @property
     def digest(self) -> str:
         """Sixteen hexadecimal digits that change with weights, transform, stages or statistics, and with nothing else."""
         described = {
